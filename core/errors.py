@@ -1,0 +1,137 @@
+"""What can go wrong, as the rest of the node and the operator see it.
+
+Three families, because they lead to three different ends of a study:
+
+- `Rejected`: the study cannot be graded. A result, not an error; never retried.
+- `Failed`: something of ours broke. An attempt is charged; after the last one a person is needed.
+- `Unavailable`: a service that we depend on does not answer. Retried, no attempt charged.
+
+Messages never carry patient data: no element values beyond UIDs, numbers and codes.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from core.records import SeriesVerdict
+
+
+class Reason(StrEnum):
+    """Why a series is not the one to grade, or why a study is not graded at all."""
+
+    SELECTED = "selected"
+    LESS_SUITABLE = "less-suitable"
+    """Would do, but another series of the study is better."""
+
+    # What the series is
+    NO_IMAGES = "no-images"
+    NOT_MR = "not-mr"
+    DERIVED = "derived"
+    LOCALIZER = "localizer"
+    MOSAIC = "mosaic"
+    PHASE = "phase-image"
+    DIFFUSION = "diffusion"
+    ECHO_PLANAR = "echo-planar"
+    INVERSION_RECOVERY = "inversion-recovery"
+    GRADIENT_ECHO = "gradient-echo"
+    NOT_T2_WEIGHTED = "not-t2-weighted"
+    SEVERAL_ECHOES = "several-echoes"
+    NOT_AXIAL = "not-axial"
+
+    # How it was acquired and stored
+    UNREADABLE = "unreadable-header"
+    MISSING_GEOMETRY = "missing-geometry"
+    TOO_FEW_SLICES = "too-few-slices"
+    MIXED_ORIENTATION = "mixed-orientation"
+    DUPLICATE_POSITIONS = "duplicate-positions"
+    MISSING_SLICE = "missing-slice"
+    IRREGULAR_SPACING = "irregular-spacing"
+    GANTRY_TILT = "gantry-tilt"
+    SLICES_TOO_THICK = "slices-too-thick"
+    PIXELS_TOO_COARSE = "pixels-too-coarse"
+    INCONSISTENT_MATRIX = "inconsistent-matrix"
+    INCONSISTENT_RESCALE = "inconsistent-rescale"
+    UNDECODABLE_PIXELS = "undecodable-pixels"
+
+    # What the pixels show
+    NOT_A_T2_BRAIN = "not-a-t2-brain"
+    """The registration's quality check did not recognise a T2-weighted brain."""
+    OUTSIDE_FIELD_OF_VIEW = "outside-field-of-view"
+    """The basal ganglia are not inside the scan."""
+
+    NO_SUITABLE_SERIES = "no-suitable-series"
+
+
+class EpvsError(Exception):
+    """Base of everything that the node raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+        What happened, in words an operator understands; no patient data.
+    remedy : str
+        What to do about it.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".strip()
+
+
+class ConfigurationError(EpvsError):
+    """A setting is missing, malformed or contradicts another."""
+
+
+class Rejected(EpvsError):
+    """The study cannot be graded, for a reason that no retry will change.
+
+    Parameters
+    ----------
+    reason : Reason
+    detail : str
+        The figures behind the reason, e.g. ``"gap of 7.5 mm after slice 11 (others 2.5 mm)"``.
+    verdicts : tuple of SeriesVerdict
+        One for each series of the study, as far as they were reached.
+    """
+
+    def __init__(
+        self, reason: Reason, detail: str = "", verdicts: tuple[SeriesVerdict, ...] = ()
+    ) -> None:
+        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+        self.reason = reason
+        self.detail = detail
+        self.verdicts = verdicts
+
+
+class Failed(EpvsError):
+    """Something of ours broke; an attempt is charged.
+
+    Parameters
+    ----------
+    code : str
+        Short kebab-case code kept in SQL, e.g. ``"model-answer-invalid"``.
+    """
+
+    def __init__(self, code: str, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.code = code
+
+
+class Unavailable(EpvsError):
+    """A service that the node depends on does not answer; retried, no attempt charged.
+
+    Parameters
+    ----------
+    service : str
+        ``"triton"``, ``"database"``, ``"broker"`` or a destination's name.
+    """
+
+    def __init__(self, service: str, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.service = service

@@ -1,0 +1,41 @@
+"""Deterministic DICOM UIDs: the same content always gets the same UID.
+
+PS3.5 section 9.1 and B.2: ``2.25.`` followed by a UUID as a decimal integer (at most 44 characters).
+Archives answer success to a changed object under a known UID and silently drop it, so a UID must
+change with the content; after a crash the same content must be sent again under the same UID, so
+nothing random may enter it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final
+
+# Generated once for this product; changing it would give every known result a second identity.
+_NAMESPACE: Final = uuid.UUID("0b7e5c1d-63a4-4d0e-9f0b-5b6f1f3b8a52")
+
+
+def canonical_json(value: Any) -> str:
+    """JSON text that is the same for equal values: sorted keys, no spaces, ASCII only."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def derived_uid(role: str, key: Mapping[str, Any]) -> str:
+    """UID that is a function of its arguments alone.
+
+    Parameters
+    ----------
+    role : str
+        What the UID identifies, e.g. ``"sr-instance"``; two roles never share a UID.
+    key : mapping
+        Everything that may change the object; must be representable in JSON.
+    """
+    return f"2.25.{uuid.uuid5(_NAMESPACE, f'{role}|{canonical_json(dict(key))}').int}"
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()

@@ -1,0 +1,13 @@
+"""The one place that names the product and its version."""
+
+from typing import Final
+
+NAME: Final = "epvs-node"
+VERSION: Final = "0.1.0"
+MANUFACTURER: Final = "epvs-node project"
+
+CAVEAT: Final = (
+    "Not for clinical use: the models were trained on synthetic data. Research use only; "
+    "not a medical device; not for diagnosis or treatment decisions."
+)
+"""Said wherever a grade is shown, as long as the shipped weights are trained on synthetic data."""
