@@ -1,0 +1,81 @@
+# Two commands do all the set-up: `make demo` (the main job, on embedded parts) and `make test`.
+PYTHON ?= python3
+VENV := .venv
+TRITON_ENV := .triton-env
+BIN := $(VENV)/bin
+
+# What the tests talk to: PACS, DICOM tools, validators, database.
+APT_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java default-jre-headless postgresql
+
+.PHONY: help demo up test check lint format lock test-tools clean
+
+help:
+	@echo "make demo    grade one study end to end on this machine and show the result"
+	@echo "make up      start the embedded stack and leave it running until Ctrl-C"
+	@echo "make test    install what the tests need, then run linters and the whole suite"
+	@echo "make check   linters, types and import contracts only"
+	@echo "make lock    renew the hashed lock files from pyproject.toml"
+
+demo: $(VENV)/.node-ready $(TRITON_ENV)/.ready
+	$(BIN)/epvs-node demo
+
+up: $(VENV)/.node-ready $(TRITON_ENV)/.ready
+	$(BIN)/epvs-node up
+
+test: test-tools $(VENV)/.test-ready $(TRITON_ENV)/.ready check
+	$(BIN)/pytest
+
+check: $(VENV)/.test-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.test-ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# --- Environments -------------------------------------------------------------------------------
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; $(PYTHON) is older. Try: make PYTHON=python3.12 demo"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.node-ready: requirements/node.lock pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/node.lock
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
+
+# PyTorch by its exact version but without a hash: its CPU and its CUDA build carry the same version.
+$(VENV)/.test-ready: requirements/test.lock pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/test.lock
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@ $(VENV)/.node-ready
+
+$(TRITON_ENV)/.ready: requirements/triton.lock
+	$(PYTHON) -m venv $(TRITON_ENV)
+	$(TRITON_ENV)/bin/python -m pip install --quiet --require-hashes -r requirements/triton.lock
+	@touch $@
+
+test-tools:
+	@missing=""; for p in $(APT_PACKAGES); do \
+	  dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q "install ok installed" || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  echo "Installing$$missing"; \
+	  if [ "$$(id -u)" = 0 ]; then as_root=""; else as_root="sudo"; fi; \
+	  $$as_root apt-get update -qq && \
+	  $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+
+UV_COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --no-header --no-annotate \
+  --python-version 3.11 --no-emit-index-url
+lock: $(VENV)/.test-ready
+	$(BIN)/python -m pip install --quiet uv
+	$(UV_COMPILE) --upgrade pyproject.toml requirements/build.in --extra embedded -o requirements/node.lock
+	$(UV_COMPILE) --upgrade pyproject.toml requirements/build.in requirements/test.in -c requirements/node.lock \
+	  --extra embedded --extra evaluation --extra dev -o requirements/test.lock
+	$(UV_COMPILE) --upgrade requirements/triton.in -o requirements/triton.lock
+
+clean:
+	rm -rf $(VENV) $(TRITON_ENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

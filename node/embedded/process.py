@@ -1,0 +1,120 @@
+"""Embedded stack: one child process with its own process group, log file and orderly end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from core.errors import Unavailable
+
+
+def free_port() -> int:
+    """Return a TCP port on loopback that nothing listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def accepts_connections(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether something accepts TCP connections there."""
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+        return True
+    return False
+
+
+class ManagedProcess:
+    """A program that this process started and will stop.
+
+    The child leads its own process group, so that Ctrl-C on the terminal reaches only the stack,
+    which then stops its children in order, and so that grandchildren end with their parent.
+
+    Parameters
+    ----------
+    name : str
+        What messages call it, e.g. ``"receiver"``.
+    command : sequence of str
+    log_path : Path
+        Standard output and error go there, appended.
+    env : mapping, optional
+        Added to this process's environment.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log_path: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self.name = name
+        self.log_path = log_path
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        with log_path.open("ab") as log:
+            self._popen = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                cwd=cwd,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._popen.pid
+
+    def running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._popen.poll() is None
+
+    def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
+        """Wait until `ready` returns true.
+
+        Raises
+        ------
+        Unavailable
+            The process ended, or was not ready in time; the message shows the end of its log.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            if not self.running():
+                raise Unavailable(
+                    self.name,
+                    f"{self.name} ended with code {self._popen.returncode} while starting.\n"
+                    f"{self.log_tail()}",
+                    f"Its log is {self.log_path}.",
+                )
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    self.name,
+                    f"{self.name} was not ready within {timeout_s:.0f} s.\n{self.log_tail()}",
+                    f"Its log is {self.log_path}.",
+                )
+            time.sleep(0.05)
+
+    def log_tail(self, lines: int = 12) -> str:
+        """Return the last lines of the log."""
+        if not self.log_path.exists():
+            return ""
+        text = self.log_path.read_text(errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    def stop(self, grace_s: float = 10.0) -> None:
+        """Ask the process to end, and after `grace_s` seconds end its whole group."""
+        if self.running():
+            self._popen.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(grace_s)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.wait()
