@@ -1,0 +1,142 @@
+"""Asset step: derive the T2 base image, its masks and the tissue maps from MNI ICBM152 2009a.
+
+Run once by hand: ``python -m training.derive_template``. The tissue maps that ship with nilearn
+are its only source; what it writes is kept in the repository, so that neither the node nor
+training needs nilearn:
+
+- ``worker/assets/template.npz``: what the pipeline registers and crops with;
+- ``training/assets/tissue_maps.npz``: grey and white matter and the T1-defined brain, for phantoms.
+
+Arrays are uint8 on the 1 mm MNI grid, indexed (slice, row, column) in LPS order; `origin_mm` is
+the LPS position of the first voxel. Intensities run from 0 to `LEVELS` for 0 to 1: finer than the
+noise of any scan that they are compared with, and coarse enough to compress well.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+TEMPLATE_FILE: Final = ROOT / "worker" / "assets" / "template.npz"
+TISSUE_FILE: Final = ROOT / "training" / "assets" / "tissue_maps.npz"
+
+CSF, GREY, WHITE = 1.0, 0.55, 0.36
+"""T2 contrast of the base image relative to CSF."""
+LEVELS: Final = 63
+SULCI_CLOSING: Final = 6
+"""Radius (voxels) that closes the sulci, so that the brain mask holds the CSF in them."""
+MARGIN: Final = 8
+"""Voxels kept around the brain."""
+
+BASAL_GANGLIA: Final = (
+    # centre (|x|, y, z) and semi-axes in RAS mm, rotation about z in degrees
+    ((26.0, 2.0, 1.0), (8.0, 19.0, 13.0), -14.0),  # putamen
+    ((19.0, -4.0, -1.0), (6.0, 10.0, 6.5), -30.0),  # globus pallidus
+    ((13.0, 13.0, 8.0), (7.5, 13.0, 14.0), 0.0),  # head of the caudate nucleus
+)
+NUCLEUS_EDGE: Final = 1.18
+"""Ellipsoid radius, in semi-axes, at which a nucleus ends; a little outside, as EPVS cross it."""
+CAPSULE_CLOSING: Final = 4
+"""Radius (voxels) that adds the capsules between the nuclei to the zone."""
+
+
+def nilearn_maps() -> Path:
+    """Folder with nilearn's copy of the ICBM152 2009a maps."""
+    spec = importlib.util.find_spec("nilearn")
+    if spec is None or spec.origin is None:
+        raise SystemExit("This script needs the maps that ship with nilearn: pip install nilearn")
+    return Path(spec.origin).parent / "datasets" / "data"
+
+
+def read_map(folder: Path, tissue: str) -> sitk.Image:
+    """Read one map as float32, 0–1, in LPS order."""
+    image = sitk.ReadImage(str(folder / f"mni_icbm152_{tissue}_tal_nlin_sym_09a_converted.nii.gz"))
+    return sitk.ShiftScale(sitk.DICOMOrient(image, "LPS"), 0.0, 1 / 255, sitk.sitkFloat32)
+
+
+def crop_to_brain(maps: dict[str, sitk.Image]) -> dict[str, sitk.Image]:
+    """Cut the maps to the brain and a margin, which is padded where the template itself ends."""
+    padded = {name: sitk.ConstantPad(image, [MARGIN] * 3, [MARGIN] * 3) for name, image in maps.items()}
+    shape = sitk.LabelShapeStatisticsImageFilter()
+    shape.Execute(sitk.Cast(padded["t1"] > 0, sitk.sitkUInt8))
+    box = shape.GetBoundingBox(1)
+    start = [box[axis] - MARGIN for axis in range(3)]
+    size = [box[axis + 3] + 2 * MARGIN for axis in range(3)]
+    return {name: sitk.RegionOfInterest(image, size, start) for name, image in padded.items()}
+
+
+def fill_sulci(brain: sitk.Image) -> sitk.Image:
+    """Brain mask with the CSF of sulci, cisterns and ventricles."""
+    pad = [2 * SULCI_CLOSING] * 3
+    closed = sitk.BinaryMorphologicalClosing(sitk.ConstantPad(brain, pad, pad), [SULCI_CLOSING] * 3)
+    return sitk.Crop(sitk.BinaryFillhole(closed), pad, pad)
+
+
+def basal_ganglia_zone(tissue: sitk.Image) -> sitk.Image:
+    """Zone in which EPVS are counted: the nuclei and the capsules between them, tissue only.
+
+    Parameters
+    ----------
+    tissue : SimpleITK.Image
+        Sum of grey and white matter, 0–1.
+    """
+    origin = tissue.GetOrigin()
+    z, y, x = np.meshgrid(
+        *(np.arange(tissue.GetSize()[axis]) + origin[axis] for axis in (2, 1, 0)), indexing="ij"
+    )
+    x, y = np.abs(x), -y  # LPS to RAS; both hemispheres alike
+    nuclei = np.zeros(z.shape, bool)
+    for centre, axes, degrees in BASAL_GANGLIA:
+        angle = np.deg2rad(degrees)
+        dx, dy, dz = x - centre[0], y - centre[1], z - centre[2]
+        across = (dx * np.cos(angle) + dy * np.sin(angle)) / axes[0]
+        along = (dy * np.cos(angle) - dx * np.sin(angle)) / axes[1]
+        nuclei |= across**2 + along**2 + (dz / axes[2]) ** 2 < NUCLEUS_EDGE**2
+    mask = sitk.GetImageFromArray(nuclei.astype(np.uint8))
+    zone = sitk.GetArrayFromImage(sitk.BinaryMorphologicalClosing(mask, [CAPSULE_CLOSING] * 3)) > 0
+    zone &= (x > 8) & (x < 35) & (y > -20) & (y < 24) & (z > -9) & (z < 20)
+    zone &= sitk.GetArrayViewFromImage(tissue) > 0.9
+    result = sitk.GetImageFromArray(zone.astype(np.uint8))
+    result.CopyInformation(tissue)
+    return result
+
+
+def quantise(image: sitk.Image) -> NDArray[np.uint8]:
+    """Intensities 0–1 as whole steps 0–`LEVELS`."""
+    return np.round(sitk.GetArrayViewFromImage(image) * LEVELS).astype(np.uint8)
+
+
+def main() -> None:
+    """Derive both files."""
+    folder = nilearn_maps()
+    maps = crop_to_brain({name: read_map(folder, name) for name in ("t1", "gm", "wm")})
+    brain = sitk.Cast(maps["t1"] > 0, sitk.sitkUInt8)
+    mask = fill_sulci(brain)
+    tissue = maps["gm"] + maps["wm"]
+    csf = sitk.Clamp(sitk.Cast(mask, sitk.sitkFloat32) - tissue, lowerBound=0.0)
+    t2 = sitk.Mask(CSF * csf + GREY * maps["gm"] + WHITE * maps["wm"], mask)
+    common = {"origin_mm": np.array(brain.GetOrigin()), "levels": np.array(LEVELS)}
+    np.savez_compressed(
+        TEMPLATE_FILE,
+        t2=quantise(t2),
+        brain=sitk.GetArrayFromImage(mask),
+        basal_ganglia=sitk.GetArrayFromImage(basal_ganglia_zone(tissue)),
+        **common,
+    )
+    np.savez_compressed(
+        TISSUE_FILE,
+        grey=quantise(maps["gm"]),
+        white=quantise(maps["wm"]),
+        brain=sitk.GetArrayFromImage(brain),
+        **common,
+    )
+
+
+if __name__ == "__main__":
+    main()

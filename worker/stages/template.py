@@ -1,0 +1,37 @@
+"""Asset of the steps from registration on: the T2 base image in MNI space and its masks.
+
+The file is derived by ``training/derive_template.py``; see ``worker/assets/NOTICE.md``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from core.records import Template
+
+TEMPLATE_FILE: Final = Path(__file__).resolve().parent.parent / "assets" / "template.npz"
+
+
+@cache
+def load_template() -> Template:
+    """Read the template: 1 mm isotropic, LPS axes; read once in a process."""
+    with np.load(TEMPLATE_FILE) as arrays:
+        origin = arrays["origin_mm"]
+        t2 = arrays["t2"].astype(np.float32) / arrays["levels"].astype(np.float32)
+        return Template(
+            t2=_image(t2, origin),
+            brain_mask=_image(arrays["brain"], origin),
+            basal_ganglia_mask=_image(arrays["basal_ganglia"], origin),
+        )
+
+
+def _image(array: NDArray[np.float32] | NDArray[np.uint8], origin: NDArray[np.float64]) -> sitk.Image:
+    image = sitk.GetImageFromArray(array)
+    image.SetOrigin(origin.tolist())
+    return image
