@@ -1,0 +1,233 @@
+"""``epvs-node``: the operator's command line.
+
+Exit codes: 0 done, 1 the work failed, 2 the command line is wrong. No traceback reaches an
+operator: what we did not foresee is written to a file, and its path is said.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from core.errors import EpvsError
+from core.settings import Settings, load_settings, parse_destination
+from core.version import CAVEAT, VERSION
+from db import audit, deliveries, migrate, queries
+from db.session import create_engine, unit_of_work
+from node import demo as demonstration
+from node import display, doctor, sending
+from node.embedded.stack import EmbeddedStack, embedded_settings
+
+app = typer.Typer(
+    name="epvs-node",
+    help="DICOM node that grades enlarged perivascular spaces on brain MRI.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+audit_app = typer.Typer(help="The append-only audit trail.", no_args_is_help=True)
+app.add_typer(audit_app, name="audit")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        display.console.print(f"epvs-node {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """DICOM node that grades enlarged perivascular spaces on brain MRI."""
+
+
+@app.command()
+def demo(
+    study: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of DICOM files to send instead of the sample study."),
+    ] = None,
+    work_dir: Annotated[
+        Path, typer.Option(help="Working folder of the demonstration; emptied first.")
+    ] = Path("data/demo"),
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="Send a study that the project generates itself.")
+    ] = False,
+) -> None:
+    """Grade one study end to end on this machine and show what each user sees."""
+    demonstration.run(work_dir, study=study, synthetic=synthetic)
+
+
+@app.command()
+def up() -> None:
+    """Start the embedded stack and leave it running until Ctrl-C."""
+    settings = embedded_settings(load_settings())
+    with EmbeddedStack(settings, say=display.step) as stack:
+        display.heading("epvs-node is running")
+        display.print_record(
+            {
+                "send studies to": f"{settings.ae_title}@{settings.host}:{settings.port}",
+                "results go to": settings.destinations
+                or "nowhere: set EPVS_DESTINATIONS=AE@host:port",
+                "database": settings.database_url,
+                "logs": str(stack.log_dir),
+                "stop": "Ctrl-C",
+            }
+        )
+        display.console.print(f"[yellow]{CAVEAT}[/yellow]")
+        stack.run_until_interrupted()
+
+
+@app.command(name="doctor")
+def check_everything(as_json: AsJson = False) -> None:
+    """Check every dependency and say what to do about each fault."""
+    checks = list(doctor.examine(load_settings()))
+    if as_json:
+        print(json.dumps([check.as_dict() for check in checks], indent=2))
+    else:
+        doctor.show(checks)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def send(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files or folders.")],
+    to: Annotated[
+        str | None, typer.Option(help="AE@host:port; by default this node itself.")
+    ] = None,
+) -> None:
+    """Send DICOM files by C-STORE."""
+    settings = load_settings()
+    host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104
+    target = to or f"{settings.ae_title}@{host}:{settings.port}"
+    try:
+        parse_destination(target)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    sent = sending.send(paths, target)
+    display.step(f"{sent} instances stored by {target}")
+
+
+@app.command()
+def studies(
+    status: Annotated[str | None, typer.Option(help="Only studies in this state.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the studies with their state and grade."""
+    with unit_of_work(_engine()) as session:
+        rows = queries.list_studies(session, status)
+    if as_json:
+        print(json.dumps(rows, indent=2, default=str))
+        return
+    columns = ["study_uid", "study_date", "status", "rating", "severity", "reason", "delivered_at"]
+    display.print_table(rows, columns)
+    if rows:
+        display.console.print(f"[yellow]{CAVEAT}[/yellow]")
+
+
+@app.command()
+def show(study_uid: str, as_json: AsJson = False) -> None:
+    """Show one study: its grade, why each series was taken or not, deliveries, audit trail."""
+    with unit_of_work(_engine()) as session:
+        study = queries.show_study(session, study_uid)
+    if as_json:
+        print(json.dumps(study, indent=2, default=str))
+        return
+    for title, content in study.items():
+        display.heading(title.replace("_", " "))
+        if isinstance(content, dict):
+            display.print_record(content)
+        elif content:
+            display.print_table(content, list(content[0]))
+        else:
+            display.console.print("  none")
+    display.console.print(f"[yellow]{CAVEAT}[/yellow]")
+
+
+@app.command()
+def reprocess(study_uid: str) -> None:
+    """Grade a study again as a new revision, with the models that are served now."""
+    with unit_of_work(_engine()) as session:
+        revision_id = queries.reprocess(session, study_uid, now=datetime.now(UTC))
+    display.step(f"queued as revision {revision_id}")
+
+
+@app.command()
+def redeliver(
+    destination: Annotated[
+        str | None, typer.Argument(help="AE@host:port; by default every destination.")
+    ] = None,
+) -> None:
+    """Try parked deliveries again: the same bytes, to the same destinations."""
+    with unit_of_work(_engine()) as session:
+        count = deliveries.rearm(session, destination, now=datetime.now(UTC))
+    display.step(f"{count} deliveries will be tried again")
+
+
+@app.command(name="migrate")
+def apply_migrations() -> None:
+    """Bring the database to the newest schema."""
+    settings = load_settings()
+    if settings.database_url.startswith("sqlite"):
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    migrate.upgrade(settings.database_url)
+    display.step(f"database is at revision {migrate.head_revision()}")
+
+
+@audit_app.command()
+def verify() -> None:
+    """Check that no row of the audit trail was changed or removed."""
+    with unit_of_work(_engine()) as session:
+        verdict = audit.verify(session)
+    if not verdict.ok:
+        raise EpvsError(
+            f"The audit trail is broken at event {verdict.first_bad}: {verdict.problem}.",
+            "Keep the database as it is and compare it with a backup.",
+        )
+    display.step(f"{verdict.checked} audit events, chain intact")
+
+
+def _engine() -> "Engine":  # noqa: F821, UP037
+    settings = load_settings()
+    _require_schema(settings)
+    return create_engine(settings.database_url)
+
+
+def _require_schema(settings: Settings) -> None:
+    if migrate.current_revision(settings.database_url) != migrate.head_revision():
+        raise EpvsError(
+            "The database is not at the newest schema.",
+            "Run epvs-node migrate (or epvs-node up, which does it).",
+        )
+
+
+def main() -> None:
+    """Run the command line; turn every failure into a message and an exit code."""
+    try:
+        app()
+    except EpvsError as error:
+        display.errors.print(f"[red]epvs-node:[/red] {escape(str(error))}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - the last line before the operator
+        path = Path("epvs-node-crash.txt").absolute()
+        path.write_text(traceback.format_exc())
+        display.errors.print(
+            f"[red]epvs-node:[/red] unexpected {type(error).__name__}; details are in {path}. "
+            "Please report it, after checking that the file holds nothing confidential."
+        )
+        sys.exit(1)

@@ -1,0 +1,75 @@
+"""What the operator sees: progress, tables and messages, on a terminal or as plain lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def heading(text: str) -> None:
+    """Begin a section of the output."""
+    console.print()
+    console.rule(f"[bold]{text}", align="left")
+
+
+def step(text: str) -> None:
+    """Say what is being done."""
+    console.print(f"[dim]›[/dim] {text}")
+
+
+@contextmanager
+def progress(description: str, total: int | None) -> Iterator[Progress]:
+    """Show a bar on a terminal; say one plain line where there is none.
+
+    Yields
+    ------
+    Progress
+        With one task (id 0) of `total` steps; ``total=None`` shows the elapsed time only.
+    """
+    if not console.is_terminal:
+        step(description)
+    columns = [TextColumn("[dim]›[/dim] {task.description}"), BarColumn(bar_width=30)]
+    if total is not None:
+        columns.append(MofNCompleteColumn())
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        bar.add_task(description, total=total)
+        yield bar
+
+
+def print_table(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str | None = None
+) -> None:
+    """Print the chosen columns of `rows`; long cells fold rather than vanish."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    console.print(table)
+
+
+def print_record(row: Mapping[str, Any]) -> None:
+    """Print one row with a line a column."""
+    width = max((len(name) for name in row), default=0)
+    for name, value in row.items():
+        console.print(f"  {name:<{width}}  {_cell(value)}", markup=False)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat(sep=" ", timespec="seconds"))
+    return str(value)

@@ -1,0 +1,103 @@
+"""``epvs-node doctor``: check every dependency and say what to do about each fault."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import EpvsError
+from core.settings import Settings
+from db import migrate
+from db.session import create_engine, unit_of_work
+from node import display
+from node.embedded.stack import environment_of
+from node.rooms import run_room
+
+
+@dataclass(frozen=True)
+class Check:
+    """One dependency: whether it works, the figures, and what to do where it does not."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the check as JSON shows it."""
+        return asdict(self)
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Check the folders and the database here, and let the worker check what it talks to."""
+    yield _spool(settings)
+    yield _callers(settings)
+    yield _database(settings)
+    try:
+        for line in run_room("worker.doctor", env=environment_of(settings)):
+            yield Check(**json.loads(line))
+    except EpvsError as error:
+        yield Check("worker", False, str(error))
+
+
+def show(checks: list[Check]) -> None:
+    """Print the checks as lines, the remedies under the faults."""
+    for check in checks:
+        mark = "[green]ok  [/green]" if check.ok else "[red]FAIL[/red]"
+        display.console.print(f"{mark} {check.name}: ", end="")
+        display.console.print(check.detail, markup=False)
+        if check.remedy and not check.ok:
+            display.console.print(f"     → {check.remedy}", markup=False)
+
+
+def _spool(settings: Settings) -> Check:
+    folder = settings.data_dir.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free_mb = shutil.disk_usage(folder).free // 2**20
+    return Check(
+        "spool",
+        free_mb > settings.spool_reserve_mb and _writable(folder),
+        f"{free_mb} MB free in {folder}, {settings.spool_reserve_mb} MB kept in reserve",
+        "Free space, give the node's user write access, or set EPVS_DATA_DIR to a larger disk; "
+        "below the reserve every C-STORE is answered 0xA700 and the sender keeps its copy.",
+    )
+
+
+def _writable(folder: Path) -> bool:
+    probe = folder / ".epvs-node-write-test"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _callers(settings: Settings) -> Check:
+    rules = settings.caller_rules
+    return Check(
+        "callers",
+        bool(rules),
+        f"{len(rules)} rules admit callers" if rules else "nobody may send to this node",
+        "Set EPVS_CALLERS, for example EPVS_CALLERS=PACS@192.0.2.10.",
+    )
+
+
+def _database(settings: Settings) -> Check:
+    name = "database"
+    try:
+        current, head = migrate.current_revision(settings.database_url), migrate.head_revision()
+        if current != head:
+            return Check(
+                name, False, f"at revision {current or 'none'}, {head} is needed",
+                "Run epvs-node migrate.",
+            )
+        with unit_of_work(create_engine(settings.database_url)):
+            return Check(name, True, f"answers, at revision {head}")
+    except EpvsError as error:
+        return Check(name, False, error.message, error.remedy or "Check EPVS_DATABASE_URL.")

@@ -1,0 +1,204 @@
+"""Embedded stack: the whole node on one machine, each part a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from core.errors import ConfigurationError, Unavailable
+from core.settings import Settings
+from db import migrate
+from node.embedded.process import ManagedProcess, accepts_connections
+from node.embedded.redis import start_redis
+from node.embedded.triton import EmbeddedTriton
+
+ANY_LOOPBACK_CALLER = "*@127.0.0.0/8,*@::1/128"
+
+
+def embedded_settings(settings: Settings) -> Settings:
+    """Settings of the embedded stack: loopback only, and any caller from there.
+
+    What the operator set explicitly stays; absolute paths, because the parts are processes.
+    """
+    given = settings.model_fields_set
+    changes: dict[str, object] = {
+        "data_dir": settings.data_dir.absolute(),
+        "models_dir": settings.models_dir.absolute(),
+    }
+    if "host" not in given:
+        changes["host"] = "127.0.0.1"
+    if "callers" not in given:
+        changes["callers"] = ANY_LOOPBACK_CALLER
+    return settings.model_copy(update=changes)
+
+
+@dataclass
+class EmbeddedStack:
+    """Receiver, worker, housekeeper, Redis and Triton, started in the order of their needs.
+
+    Parameters
+    ----------
+    settings : Settings
+        As `embedded_settings` returns them.
+    say : callable
+        Told what is being started, in words.
+
+    Notes
+    -----
+    Use it as a context manager: whatever was started is stopped, in reverse order, also when the
+    start itself fails half-way.
+    """
+
+    settings: Settings
+    say: Callable[[str], None] = lambda text: None
+    processes: list[ManagedProcess] = field(default_factory=list)
+    triton: EmbeddedTriton | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each part took to start."""
+
+    @property
+    def log_dir(self) -> Path:
+        """Where every part writes its log."""
+        return self.settings.data_dir / "logs"
+
+    def __enter__(self) -> EmbeddedStack:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        _require_free_port(self.settings)
+        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        triton_url = self._start_triton()
+        broker_url = self._start_broker()
+        self.say("database: applying migrations")
+        migrate.upgrade(self.settings.database_url)
+        self.seconds["database"] = time.monotonic() - began
+        self.settings = self.settings.model_copy(
+            update={"triton_url": triton_url, "broker_url": broker_url}
+        )
+        self._start_room("receiver", ["-m", "receiver"])
+        self._start_room("housekeeper", ["-m", "worker.housekeeper"])
+        ready_file = self.settings.data_dir / "worker.ready"
+        ready_file.unlink(missing_ok=True)
+        worker = self._start_room(
+            "worker",
+            ["-m", "celery", "-A", "worker.app", "worker", "--concurrency", "1"],
+            {"EPVS_READY_FILE": str(ready_file)},
+        )
+        receiver = self.processes[-3]
+        receiver.wait_until(lambda: accepts_connections(self.settings.port), timeout_s=30)
+        self.say("worker: checking both models against their golden answers")
+        worker.wait_until(ready_file.exists, timeout_s=120)
+        self.seconds["all"] = time.monotonic() - began
+
+    def _start_triton(self) -> str:
+        if "triton_url" in self.settings.model_fields_set:
+            return self.settings.triton_url
+        self.say("Triton Inference Server: loading both models (CPU)")
+        self.triton = EmbeddedTriton(
+            models_dir=self.settings.models_dir,
+            work_dir=self.settings.data_dir / "embedded" / "triton",
+            log_path=self.log_dir / "triton.log",
+        )
+        self.triton.start()
+        return self.triton.url
+
+    def _start_broker(self) -> str:
+        if "broker_url" in self.settings.model_fields_set:
+            return self.settings.broker_url
+        self.say("Redis: starting the broker")
+        process, url = start_redis(
+            self.settings.data_dir / "embedded" / "redis", self.log_dir / "redis.log"
+        )
+        self.processes.append(process)
+        return url
+
+    def _start_room(
+        self, name: str, arguments: list[str], env: dict[str, str] | None = None
+    ) -> ManagedProcess:
+        self.say(f"{name}: starting")
+        process = ManagedProcess(
+            name,
+            [sys.executable, *arguments],
+            self.log_dir / f"{name}.log",
+            env={**environment_of(self.settings), **(env or {})},
+        )
+        self.processes.append(process)
+        return process
+
+    def run_until_interrupted(self) -> None:
+        """Watch over the parts until Ctrl-C or SIGTERM.
+
+        Raises
+        ------
+        Unavailable
+            A part ended by itself.
+        """
+        ended = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: ended.set())
+        with contextlib.suppress(KeyboardInterrupt):
+            while not ended.wait(1.0):
+                self.check()
+        self.say("stopping")
+
+    def check(self) -> None:
+        """Raise `Unavailable` when a part has ended by itself."""
+        for process in self.processes:
+            if not process.running():
+                raise Unavailable(
+                    process.name,
+                    f"{process.name} has ended unexpectedly.\n{process.log_tail()}",
+                    f"Its log is {process.log_path}.",
+                )
+
+    def stop(self) -> None:
+        """End everything that was started, the last first."""
+        while self.processes:
+            self.processes.pop().stop()
+        if self.triton is not None:
+            self.triton.stop()
+            self.triton = None
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Return the settings as environment variables for a child process."""
+    values = settings.model_dump(mode="json")
+    return {f"EPVS_{name.upper()}": str(_as_text(value)) for name, value in values.items()}
+
+
+def _as_text(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _require_free_port(settings: Settings) -> None:
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((settings.host, settings.port))
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}).",
+            "Stop what uses it, or choose another with EPVS_HOST and EPVS_PORT.",
+        ) from None
+

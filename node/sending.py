@@ -1,0 +1,58 @@
+"""Send DICOM files by C-STORE, through the worker's own SCU, with a progress display."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.errors import EpvsError
+from node import display
+from node.rooms import run_room
+
+
+def send(paths: Sequence[Path], target: str) -> int:
+    """Send every file under `paths` to `target` (``AE@host:port``); return how many were stored.
+
+    Raises
+    ------
+    EpvsError
+        A path does not exist, or not every file was stored; says which status each refused file
+        got.
+    """
+    files = list_files(paths)
+    stored, refused = 0, []
+    with display.progress(f"sending {len(files)} files to {target}", len(files)) as bar:
+        for line in run_room("worker.send", [target], stdin="\n".join(map(str, files))):
+            outcome, _, detail = line.partition(" ")
+            if outcome == "stored":
+                stored += 1
+            else:
+                refused.append(detail)
+            bar.advance(bar.task_ids[0])
+    if refused:
+        raise EpvsError(
+            f"{len(refused)} of {len(files)} files were not stored: {'; '.join(refused[:5])}",
+            "Files that are no DICOM instances cannot be sent; other statuses come from the SCP.",
+        )
+    return stored
+
+
+def list_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files, and the files in the folders, that `paths` name, sorted.
+
+    Raises
+    ------
+    EpvsError
+        A path does not exist, or nothing is there.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(entry for entry in path.rglob("*") if entry.is_file())
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise EpvsError(f"{path} does not exist.")
+    if not files:
+        raise EpvsError(f"No files in {', '.join(map(str, paths))}.")
+    return files
