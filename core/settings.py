@@ -201,6 +201,13 @@ class Settings(BaseSettings):
             raise ValueError("names the same AE@host:port twice")
         return value
 
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, value: str) -> str:
+        if not value.startswith(("sqlite:///", "postgresql+psycopg://")):
+            raise ValueError("must begin with sqlite:/// or postgresql+psycopg://")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _default_database(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -255,7 +262,9 @@ def load_settings(**overrides: Any) -> Settings:
 def _explain(problem: Any) -> str:
     name = ".".join(str(part) for part in problem["loc"]) or "settings"
     message = str(problem["msg"]).removeprefix("Value error, ")
-    return f"EPVS_{name.upper()} is {problem.get('input')!r}: {message}"
+    # A URL may carry a password.
+    value = "as given" if name.endswith("_url") else repr(problem.get("input"))
+    return f"EPVS_{name.upper()} is {value}: {message}"
 
 
 def _refuse_unknown_variables() -> None:

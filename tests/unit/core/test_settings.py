@@ -1,0 +1,89 @@
+"""Settings: a wrong value stops the start and says what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.errors import ConfigurationError
+from core.settings import load_settings, parse_caller, parse_destination
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("EPVS_"):
+            monkeypatch.delenv(name)
+
+
+def test_destination_options() -> None:
+    destination = parse_destination("ARCHIVE 1@pacs.example:104?sr=comprehensive3d&sc=0&pm=1")
+    assert destination.name == "ARCHIVE 1@pacs.example:104"
+    assert destination.sr == "comprehensive3d"
+    assert not destination.secondary_capture
+    assert destination.parametric_map
+    assert parse_destination("PACS@[::1]:104").host == "::1"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("PACS", "AE@host:port"),
+        ("PACS@host", "AE@host:port"),
+        ("PACS@host:99999", "port from 1 to 65535"),
+        ("SEVENTEEN-LETTERS@host:104", "at most 16 characters"),
+        ("PACS@host:104?sr=basic", "sr=comprehensive"),
+        ("PACS@host:104?pm=yes", "pm=0 or pm=1"),
+        ("PACS@host:104?colour=1", "unknown option 'colour'"),
+    ],
+)
+def test_wrong_destination_names_setting_and_remedy(
+    monkeypatch: pytest.MonkeyPatch, text: str, complaint: str
+) -> None:
+    monkeypatch.setenv("EPVS_DESTINATIONS", text)
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+    assert "EPVS_DESTINATIONS" in str(raised.value)
+    assert complaint in str(raised.value)
+
+
+def test_caller_rules() -> None:
+    rule = parse_caller("PACS@192.0.2.0/24")
+    assert rule.admits("PACS ", "192.0.2.7")
+    assert rule.admits("PACS", "::ffff:192.0.2.7")
+    assert not rule.admits("PACS", "198.51.100.7")
+    assert not rule.admits("OTHER", "192.0.2.7")
+    assert parse_caller("*@127.0.0.0/8").admits("ANY", "127.0.0.1")
+    with pytest.raises(ValueError, match="not host names"):
+        parse_caller("PACS@pacs.example")
+
+
+def test_environment_wins_over_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "epvs.toml"
+    file.write_text('ae_title = "FROMFILE"\nport = 4242\n')
+    monkeypatch.setenv("EPVS_CONFIG", str(file))
+    monkeypatch.setenv("EPVS_PORT", "4243")
+    settings = load_settings()
+    assert (settings.ae_title, settings.port) == ("FROMFILE", 4243)
+
+
+def test_unknown_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPVS_QUIET_PERIOD", "5")
+    with pytest.raises(ConfigurationError, match="EPVS_QUIET_PERIOD: no such setting"):
+        load_settings()
+
+
+def test_a_wrong_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPVS_DATABASE_URL", "postgres://node:s3cret@db/epvs")
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+    assert "EPVS_DATABASE_URL" in str(raised.value)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_database_defaults_to_the_data_folder(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path)
+    assert settings.database_url == f"sqlite:///{tmp_path / 'epvs.sqlite'}"

@@ -1,0 +1,27 @@
+"""Derived UIDs: a function of the content, and valid."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.uid import UID
+
+from core.uids import derived_uid, digest
+
+keys = st.dictionaries(st.text(), st.integers() | st.text() | st.floats(allow_nan=False), max_size=4)
+
+
+@given(role=st.text(), key=keys)
+def test_valid_and_repeatable(role: str, key: dict[str, object]) -> None:
+    uid = derived_uid(role, key)
+    assert UID(uid).is_valid
+    assert uid == derived_uid(role, dict(reversed(key.items())))
+
+
+def test_role_and_content_both_count() -> None:
+    uids = {derived_uid("sr", {"a": 1}), derived_uid("sc", {"a": 1}), derived_uid("sr", {"a": 2})}
+    assert len(uids) == 3
+
+
+def test_digest_does_not_depend_on_order() -> None:
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
