@@ -1,0 +1,125 @@
+"""The audit trail: a hash chain that only grows.
+
+Each event carries the hash of the one before, and `AuditHead` the number and hash of the newest,
+so that a changed, removed or inserted row breaks the chain. Triggers refuse UPDATE and DELETE.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import func, select, update
+
+from core.uids import canonical_json, digest
+from db.models import AuditEvent, AuditHead
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.orm import Session
+
+GENESIS: Final = "0" * 64
+"""Stands for the hash before the first event."""
+
+_CHAIN_LOCK: Final = 0x65707673  # "epvs": key of the advisory lock that serialises the chain
+
+
+@dataclass(frozen=True, slots=True)
+class AuditVerdict:
+    """What verification found: `first_bad` is the number of the first event that does not fit."""
+
+    ok: bool
+    checked: int
+    first_bad: int | None
+    problem: str
+
+
+def append(
+    session: Session,
+    event: str,
+    *,
+    study_uid: str | None = None,
+    revision_id: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+    now: datetime | None = None,
+) -> None:
+    """Add one event to the chain, in the caller's transaction.
+
+    Other transactions that append wait until this one ends, so take row locks before.
+
+    Parameters
+    ----------
+    session : Session
+    event : str
+        A study state, or a short kebab-case name of what else happened.
+    study_uid, revision_id : str, optional
+        What it concerns.
+    detail : mapping, optional
+        UIDs, codes and numbers; never patient data.
+    now : datetime, optional
+        When it happened; by default this moment.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(_CHAIN_LOCK)))
+    # On SQLite the transaction holds the only write lock since its BEGIN IMMEDIATE.
+    seq, previous_hash = session.execute(select(AuditHead.seq, AuditHead.hash)).one()
+    row = AuditEvent(
+        seq=seq + 1,
+        at=(now or datetime.now(UTC)).astimezone(UTC),
+        event=event,
+        study_uid=study_uid,
+        revision_id=revision_id,
+        detail=json.loads(canonical_json(dict(detail or {}))),
+        previous_hash=previous_hash,
+    )
+    row.hash = _hash(row)
+    session.add(row)
+    session.execute(update(AuditHead).values(seq=row.seq, hash=row.hash))
+
+
+def verify(session: Session) -> AuditVerdict:
+    """Walk the whole chain and say where it first breaks, if it does."""
+    head = session.execute(select(AuditHead.seq, AuditHead.hash)).one_or_none()
+    previous, checked = GENESIS, 0
+    rows = session.scalars(
+        select(AuditEvent).order_by(AuditEvent.seq).execution_options(yield_per=1000)
+    )
+    for row in rows:
+        problem = _find_problem(row, checked + 1, previous)
+        if problem:
+            return AuditVerdict(False, checked, checked + 1, problem)
+        previous, checked = row.hash, checked + 1
+        session.expunge(row)  # a chain may be longer than memory
+    if head is None:
+        return AuditVerdict(False, checked, None, "the record of the newest event is missing")
+    if (head.seq, head.hash) != (checked, previous):
+        problem = f"the chain ends at event {checked}, the newest should be {head.seq}"
+        return AuditVerdict(False, checked, checked + 1, problem)
+    return AuditVerdict(True, checked, None, "")
+
+
+def _find_problem(row: AuditEvent, expected_seq: int, previous: str) -> str:
+    if row.seq != expected_seq:
+        return f"event {expected_seq} is missing; the next is {row.seq}"
+    if row.previous_hash != previous:
+        return f"event {row.seq} does not follow the event before it"
+    if row.hash != _hash(row):
+        return f"event {row.seq} was changed"
+    return ""
+
+
+def _hash(row: AuditEvent) -> str:
+    return digest(
+        {
+            "seq": row.seq,
+            "at": row.at.isoformat(timespec="microseconds"),
+            "event": row.event,
+            "study_uid": row.study_uid,
+            "revision_id": row.revision_id,
+            "detail": row.detail,
+            "previous_hash": row.previous_hash,
+        }
+    )

@@ -1,0 +1,326 @@
+"""Delivery: who is to receive which objects, what the attempt brought, and when to try again."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import select
+
+from core.records import ObjectKind
+from db import audit, outbox
+from db.columns import DeliveryState
+from db.models import Delivery, DeliveryObject, ReportObjectRow, Revision
+from db.states import StudyState, lock_revision, move
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy.orm import Session
+
+    from core.settings import Destination
+
+FIRST_RETRY_S: Final = 10.0
+LONGEST_RETRY_S: Final = 3600.0
+GIVE_UP_AFTER: Final = timedelta(days=7)
+
+# PS3.4 B.5: the two classes that `Destination.sr` chooses from.
+_SR_CLASS: Final = {
+    "comprehensive": "1.2.840.10008.5.1.4.1.1.88.33",
+    "comprehensive3d": "1.2.840.10008.5.1.4.1.1.88.34",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object to send: the exact bytes are in the Part 10 file at `path`."""
+
+    kind: ObjectKind
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryClaim:
+    """The right to send one revision's objects to one destination; `token` is fencing."""
+
+    delivery_id: str
+    revision_id: str
+    destination: str
+    token: int
+    attempt: int
+    objects: tuple[StoredObject, ...]
+
+
+def plan(
+    session: Session,
+    revision_id: str,
+    objects: Sequence[ReportObjectRow],
+    destinations: Sequence[Destination],
+    *,
+    now: datetime,
+) -> None:
+    """Let the objects of a revision wait for delivery to every destination."""
+    for destination in destinations:
+        delivery = Delivery(
+            id=uuid.uuid4().hex,
+            revision_id=revision_id,
+            destination=destination.name,
+            state=DeliveryState.PENDING,
+            waiting_since=now,
+        )
+        session.add(delivery)
+        session.flush()
+        session.add_all(
+            DeliveryObject(delivery_id=delivery.id, report_object_id=row.id)
+            for row in _choose(objects, destination)
+        )
+        outbox.put_delivery(session, delivery.id, ring_at=now)
+
+
+def _choose(objects: Sequence[ReportObjectRow], destination: Destination) -> list[ReportObjectRow]:
+    """Objects that this destination wants; of several SR classes, the one it asks for."""
+    unwanted = set()
+    if not destination.secondary_capture:
+        unwanted.add(ObjectKind.SECONDARY_CAPTURE.value)
+    if not destination.parametric_map:
+        unwanted.add(ObjectKind.PARAMETRIC_MAP.value)
+    chosen = [row for row in objects if row.kind not in unwanted]
+    reports = [row for row in chosen if row.kind == ObjectKind.STRUCTURED_REPORT]
+    asked = [row for row in reports if row.sop_class_uid == _SR_CLASS[destination.sr]]
+    return [row for row in chosen if row not in reports or row in (asked or reports)]
+
+
+def claim_delivery(
+    session: Session, delivery_id: str, *, now: datetime, lease_s: float
+) -> DeliveryClaim | None:
+    """Take a waiting delivery, or one whose sender was lost; None when there is nothing to do."""
+    delivery = _lock(session, delivery_id)
+    if delivery is None:
+        return None
+    waits = delivery.state is DeliveryState.PENDING and (delivery.not_before or now) <= now
+    lost = delivery.state is DeliveryState.SENDING and (delivery.lease_until or now) <= now
+    if not (waits or lost):
+        return None
+    delivery.state = DeliveryState.SENDING
+    delivery.attempt += 1
+    delivery.token += 1
+    delivery.not_before = None
+    delivery.lease_until = now + timedelta(seconds=lease_s)
+    outbox.remove_delivery(session, delivery.id)
+    session.flush()
+    return DeliveryClaim(
+        delivery.id,
+        delivery.revision_id,
+        delivery.destination,
+        delivery.token,
+        delivery.attempt,
+        _read_objects(session, delivery.id),
+    )
+
+
+def delivered(
+    session: Session,
+    claim: DeliveryClaim,
+    *,
+    now: datetime,
+    proof: str,
+    statuses: Mapping[str, int],
+) -> bool:
+    """Note that the destination has everything; with the last one the revision is delivered.
+
+    Parameters
+    ----------
+    session : Session
+    claim : DeliveryClaim
+    now : datetime
+    proof : str
+        ``"commitment"``, or how else storage was shown; the revision is committed when every
+        destination gave its commitment.
+    statuses : mapping
+        C-STORE status of each SOP Instance UID.
+
+    Returns
+    -------
+    bool
+        False when the claim is stale; nothing was changed.
+    """
+    # The revision first: of two destinations that finish at once, one must see the other.
+    revision = lock_revision(session, claim.revision_id)
+    delivery = _hold(session, claim)
+    if revision is None or delivery is None:
+        return False
+    delivery.state = DeliveryState.DELIVERED
+    delivery.proof, delivery.delivered_at, delivery.lease_until = proof, now, None
+    delivery.last_error = delivery.last_status = None
+    _store_statuses(session, delivery.id, statuses)
+    session.flush()
+    _record(session, "delivery-done", revision, delivery, now, {"proof": proof})
+    _finish(session, revision, now=now)
+    return True
+
+
+def retry_later(
+    session: Session, claim: DeliveryClaim, *, now: datetime, error: str, status: int | None
+) -> bool:
+    """Try again after 10 s, 20 s, 40 s, … up to an hour; after seven days wait for a person.
+
+    Returns False, and changes nothing, when the claim is stale.
+    """
+    delivery = _hold(session, claim)
+    if delivery is None:
+        return False
+    if now - delivery.waiting_since >= GIVE_UP_AFTER:
+        return park(session, claim, now=now, error=error, status=status)
+    _wait_again(session, delivery, now=now, error=error, status=status)
+    return True
+
+
+def park(
+    session: Session, claim: DeliveryClaim, *, now: datetime, error: str, status: int | None
+) -> bool:
+    """Let the delivery wait for a person. False, and no change, when the claim is stale."""
+    revision = lock_revision(session, claim.revision_id)
+    delivery = _hold(session, claim)
+    if revision is None or delivery is None:
+        return False
+    delivery.state, delivery.lease_until = DeliveryState.PARKED, None
+    delivery.last_error, delivery.last_status = error, status
+    session.flush()
+    _record(session, "delivery-parked", revision, delivery, now, {"status": status})
+    return True
+
+
+def rearm(session: Session, destination: str | None = None, *, now: datetime) -> int:
+    """Let parked deliveries, of one destination or of all, be tried again; return how many."""
+    rows = session.execute(
+        select(Delivery, Revision)
+        .join(Revision, Revision.id == Delivery.revision_id)
+        .where(
+            Delivery.state == DeliveryState.PARKED,
+            *([Delivery.destination == destination] if destination else []),
+        )
+        .order_by(Delivery.id)
+        .with_for_update(of=Delivery, key_share=True)
+        .execution_options(populate_existing=True)
+    ).all()
+    for delivery, _ in rows:
+        delivery.state = DeliveryState.PENDING
+        delivery.attempt, delivery.waiting_since, delivery.not_before = 0, now, now
+        outbox.put_delivery(session, delivery.id, ring_at=now)
+    session.flush()
+    for delivery, revision in rows:
+        _record(session, "delivery-rearmed", revision, delivery, now, {})
+    return len(rows)
+
+
+def sweep(session: Session, *, now: datetime, limit: int = 100) -> list[str]:
+    """Let deliveries wait again whose sender was lost; return their ids."""
+    lost = session.scalars(
+        select(Delivery)
+        .where(Delivery.state == DeliveryState.SENDING, Delivery.lease_until <= now)
+        .order_by(Delivery.lease_until)
+        .limit(limit)
+        .with_for_update(skip_locked=True, key_share=True)
+        .execution_options(populate_existing=True)
+    ).all()
+    for delivery in lost:
+        _wait_again(session, delivery, now=now, error="the sender was lost", status=None)
+    return [delivery.id for delivery in lost]
+
+
+def _wait_again(
+    session: Session, delivery: Delivery, *, now: datetime, error: str, status: int | None
+) -> None:
+    delay_s = min(FIRST_RETRY_S * 2.0 ** min(delivery.attempt - 1, 20), LONGEST_RETRY_S)
+    delivery.state, delivery.lease_until = DeliveryState.PENDING, None
+    delivery.not_before = now + timedelta(seconds=delay_s)
+    delivery.last_error, delivery.last_status = error, status
+    outbox.put_delivery(session, delivery.id, ring_at=delivery.not_before)
+    session.flush()
+
+
+def _finish(session: Session, revision: Revision, *, now: datetime) -> None:
+    proofs = session.execute(
+        select(Delivery.state, Delivery.proof).where(Delivery.revision_id == revision.id)
+    ).all()
+    if any(state is not DeliveryState.DELIVERED for state, _ in proofs):
+        return
+    move(session, revision, StudyState.DELIVERED, now=now, detail={"destinations": len(proofs)})
+    if all(proof == "commitment" for _, proof in proofs):
+        move(session, revision, StudyState.COMMITTED, now=now)
+
+
+def _store_statuses(session: Session, delivery_id: str, statuses: Mapping[str, int]) -> None:
+    objects = session.execute(
+        select(DeliveryObject, ReportObjectRow.sop_instance_uid)
+        .join(ReportObjectRow, ReportObjectRow.id == DeliveryObject.report_object_id)
+        .where(DeliveryObject.delivery_id == delivery_id)
+    )
+    for row, sop_instance_uid in objects:
+        row.dimse_status = statuses.get(sop_instance_uid)
+
+
+def _read_objects(session: Session, delivery_id: str) -> tuple[StoredObject, ...]:
+    rows = session.scalars(
+        select(ReportObjectRow)
+        .join(DeliveryObject, DeliveryObject.report_object_id == ReportObjectRow.id)
+        .where(DeliveryObject.delivery_id == delivery_id)
+        .order_by(ReportObjectRow.position)
+    )
+    return tuple(
+        StoredObject(
+            ObjectKind(row.kind),
+            row.sop_class_uid,
+            row.sop_instance_uid,
+            row.transfer_syntax_uid,
+            Path(row.path),
+            row.sha256,
+        )
+        for row in rows
+    )
+
+
+def _lock(session: Session, delivery_id: str) -> Delivery | None:
+    return session.scalar(
+        select(Delivery)
+        .where(Delivery.id == delivery_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+
+
+def _hold(session: Session, claim: DeliveryClaim) -> Delivery | None:
+    """Lock the claimed delivery; None when the claim is stale."""
+    delivery = _lock(session, claim.delivery_id)
+    if (
+        delivery is None
+        or delivery.state is not DeliveryState.SENDING
+        or delivery.token != claim.token
+    ):
+        return None
+    return delivery
+
+
+def _record(
+    session: Session,
+    event: str,
+    revision: Revision,
+    delivery: Delivery,
+    now: datetime,
+    detail: Mapping[str, Any],
+) -> None:
+    audit.append(
+        session,
+        event,
+        study_uid=revision.study_uid,
+        revision_id=revision.id,
+        detail={"destination": delivery.destination, "attempt": delivery.attempt, **detail},
+        now=now,
+    )

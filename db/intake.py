@@ -1,0 +1,195 @@
+"""Receiving, second half: instances that are safe on disk become rows.
+
+Any number of associations may record instances of one study at once: the study's row is locked
+first, and an instance that another transaction inserted meanwhile is compared, not overwritten.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from db import audit
+from db.models import Instance, QuarantinedInstance, Revision, Study
+from db.session import insert_or_ignore
+from db.states import StudyState, open_revision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy.orm import Session
+
+    from core.records import ReceivedInstance
+
+
+class Intake(StrEnum):
+    """What became of a received instance; the sender gets success for each."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    """Same SOP Instance UID, same bytes: no new work."""
+    CONFLICT = "conflict"
+    """Same SOP Instance UID, other bytes: quarantined and audited, never graded."""
+
+
+def record_instances(session: Session, instances: Sequence[ReceivedInstance]) -> list[Intake]:
+    """Register received instances, opening a study or its next revision where needed.
+
+    Parameters
+    ----------
+    session : Session
+    instances : sequence of ReceivedInstance
+        Of any studies; the files are durable already.
+
+    Returns
+    -------
+    list of Intake
+        One for each instance, in their order.
+    """
+    _lock_studies(session, instances)
+    known = _read_digests(session, (i.sop_instance_uid for i in instances))
+    new: dict[str, ReceivedInstance] = {}
+    for instance in instances:
+        if instance.sop_instance_uid not in known:
+            new.setdefault(instance.sop_instance_uid, instance)
+
+    latest = _read_latest_revisions(session, {i.study_uid for i in instances})
+    inserted = _insert(session, new, latest)
+    # What is not inserted was stored meanwhile, by an association that claims another study for it.
+    known |= _read_digests(session, new.keys() - inserted)
+    known |= {uid: (new[uid].study_uid, new[uid].sha256) for uid in inserted}
+
+    outcomes = []
+    for instance in instances:
+        uid = instance.sop_instance_uid
+        if uid in inserted and new[uid] is instance:
+            outcomes.append(Intake.STORED)
+        elif known[uid] == (instance.study_uid, instance.sha256):
+            outcomes.append(Intake.DUPLICATE)
+        else:
+            outcomes.append(Intake.CONFLICT)
+        revision = latest.get(instance.study_uid)
+        if revision is not None and revision.state is StudyState.RECEIVING:
+            revision.last_received_at = max(revision.last_received_at, instance.received_at)
+    session.flush()
+    _quarantine(
+        session,
+        [i for i, o in zip(instances, outcomes, strict=True) if o is Intake.CONFLICT],
+        latest,
+    )
+    return outcomes
+
+
+def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> None:
+    first = {i.study_uid: i for i in reversed(instances)}
+    rows = [
+        {
+            "study_uid": uid,
+            "patient_id": _storable(first[uid].patient_id),
+            "accession_number": _storable(first[uid].accession_number),
+            "study_date": _storable(first[uid].study_date),
+            "first_received_at": first[uid].received_at,
+        }
+        for uid in sorted(first)  # everyone locks in the same order, so nobody waits in a circle
+    ]
+    locked = (
+        select(Study.study_uid)
+        .where(Study.study_uid.in_(first))
+        .order_by(Study.study_uid)
+        .with_for_update(key_share=True)
+    )
+    if len(session.scalars(locked).all()) < len(rows):
+        session.execute(insert_or_ignore(session, Study), rows)
+        session.scalars(locked).all()
+
+
+def _read_digests(session: Session, sop_uids: Iterable[str]) -> dict[str, tuple[str, str]]:
+    uids = list(sop_uids)
+    if not uids:
+        return {}
+    rows = session.execute(
+        select(Instance.sop_instance_uid, Instance.study_uid, Instance.sha256).where(
+            Instance.sop_instance_uid.in_(uids)
+        )
+    )
+    return {uid: (study_uid, sha256) for uid, study_uid, sha256 in rows}
+
+
+def _read_latest_revisions(session: Session, study_uids: Iterable[str]) -> dict[str, Revision]:
+    rows = session.scalars(
+        select(Revision)
+        .where(Revision.study_uid.in_(study_uids))
+        .order_by(Revision.number)
+        .execution_options(populate_existing=True)
+    )
+    return {revision.study_uid: revision for revision in rows}
+
+
+def _insert(
+    session: Session, new: dict[str, ReceivedInstance], latest: dict[str, Revision]
+) -> set[str]:
+    """Insert new instances; bring `latest` up to date; return the UIDs that went in."""
+    if not new:
+        return set()
+    for instance in new.values():
+        revision = latest.get(instance.study_uid)
+        if revision is None or revision.state is not StudyState.RECEIVING:
+            latest[instance.study_uid] = open_revision(
+                session,
+                instance.study_uid,
+                revision.number + 1 if revision else 1,
+                now=instance.received_at,
+                detail={"calling_ae": instance.calling_ae},
+            )
+    statement = insert_or_ignore(session, Instance).returning(Instance.sop_instance_uid)
+    rows = [_instance_row(i, latest[i.study_uid].id) for i in new.values()]
+    return set(session.scalars(statement, rows))
+
+
+def _instance_row(instance: ReceivedInstance, revision_id: str) -> dict[str, object]:
+    return {
+        **_file_row(instance),
+        "first_revision_id": revision_id,
+        "sop_class_uid": instance.sop_class_uid,
+        "transfer_syntax_uid": instance.transfer_syntax_uid,
+        "modality": _storable(instance.modality),
+    }
+
+
+def _file_row(instance: ReceivedInstance) -> dict[str, object]:
+    return {
+        "sop_instance_uid": instance.sop_instance_uid,
+        "study_uid": instance.study_uid,
+        "series_uid": instance.series_uid,
+        "path": str(instance.path),
+        "sha256": instance.sha256,
+        "size_bytes": instance.size_bytes,
+        "calling_ae": _storable(instance.calling_ae),
+        "peer_address": instance.peer_address,
+        "received_at": instance.received_at,
+    }
+
+
+def _quarantine(
+    session: Session, conflicts: list[ReceivedInstance], latest: dict[str, Revision]
+) -> None:
+    for instance in conflicts:
+        statement = insert_or_ignore(session, QuarantinedInstance).returning(QuarantinedInstance.id)
+        if session.scalar(statement, [_file_row(instance)]) is None:
+            continue  # the same contradiction again: recorded and audited the first time
+        revision = latest.get(instance.study_uid)
+        audit.append(
+            session,
+            "instance-quarantined",
+            study_uid=instance.study_uid,
+            revision_id=revision.id if revision else None,
+            detail={"sop_instance_uid": instance.sop_instance_uid, "sha256": instance.sha256},
+            now=instance.received_at,
+        )
+
+
+def _storable(text: str) -> str:
+    """Text that both databases take: no NUL, nothing that UTF-8 cannot carry."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")

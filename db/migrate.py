@@ -1,0 +1,68 @@
+"""Bringing a database to the newest schema, from a program: no ini file on the user's machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from db.session import create_engine, unavailable
+
+_SCRIPTS = Path(__file__).parent / "migrations"
+_UPGRADE_LOCK = 0x65707674  # key of the advisory lock: only one process migrates at a time
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the database to `revision`, in one transaction; any number of processes may try.
+
+    Raises
+    ------
+    Unavailable
+        The database does not answer.
+    """
+    engine = create_engine(url)
+    try:
+        with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+    except (OperationalError, InterfaceError) as error:
+        raise unavailable(error) from error
+    finally:
+        engine.dispose()
+
+
+def current_revision(url: str) -> str | None:
+    """Migration level of the database; None for an empty one.
+
+    Raises
+    ------
+    Unavailable
+        The database does not answer.
+    """
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    except (OperationalError, InterfaceError) as error:
+        raise unavailable(error) from error
+    finally:
+        engine.dispose()
+
+
+def head_revision() -> str:
+    """Migration level that this version of the node needs."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    return config

@@ -1,0 +1,113 @@
+"""Access to the database: one engine a process, one unit of work a transaction."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session
+
+from core.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_BUSY_TIMEOUT_S = 30
+
+
+def create_engine(url: str) -> Engine:
+    """Engine for a SQLite file or a PostgreSQL server.
+
+    SQLite runs in WAL mode with ``synchronous=FULL``, so that a commit survives a power cut, and
+    every transaction that may write takes the write lock at once (BEGIN IMMEDIATE): a transaction
+    that read first and asked for the lock later could only fail.
+
+    Parameters
+    ----------
+    url : str
+        ``sqlite:///path`` or ``postgresql://user:password@host:port/name``.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _create_sqlite_engine(parsed)
+    return sa.create_engine(
+        parsed.set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        hide_parameters=True,  # values of patients must not reach an exception's text
+        connect_args={
+            "connect_timeout": 5,
+            "options": f"-c lock_timeout={_BUSY_TIMEOUT_S}s",
+            "tcp_user_timeout": 30_000,  # a database host that vanished is noticed in 30 s
+        },
+    )
+
+
+def _create_sqlite_engine(url: URL) -> Engine:
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, hide_parameters=True, connect_args={"timeout": _BUSY_TIMEOUT_S})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # else sqlite3 opens deferred transactions on its own
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        read_only = connection.get_execution_options().get("read_only", False)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+@contextmanager
+def unit_of_work(engine: Engine, *, read_only: bool = False) -> Iterator[Session]:
+    """One transaction: committed at the end, rolled back on any exception.
+
+    Parameters
+    ----------
+    engine : Engine
+    read_only : bool
+        The block only reads; it then never waits for a writer.
+
+    Raises
+    ------
+    Unavailable
+        The database does not answer, or refused the transaction for now (locks, disk full).
+    """
+    if read_only:
+        engine = engine.execution_options(read_only=True, postgresql_readonly=True)
+    try:
+        with Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        raise unavailable(error) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise unavailable(error) from error
+        raise
+
+
+def unavailable(error: Exception) -> Unavailable:
+    """Say what failed, without the values of any row."""
+    reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    return Unavailable(
+        "database",
+        f"The database does not answer: {reason}.",
+        "Check EPVS_DATABASE_URL and run 'epvs-node doctor'.",
+    )
+
+
+def insert_or_ignore(session: Session, table: Any) -> postgresql.Insert | sqlite.Insert:
+    """INSERT that passes over rows whose key exists, whoever committed them first."""
+    if session.get_bind().dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    return postgresql.insert(table).on_conflict_do_nothing()

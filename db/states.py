@@ -1,0 +1,119 @@
+"""The way of a study revision from state to state: the one place that changes a state.
+
+::
+
+    receiving → closed → queued → processing → graded → delivered [→ committed]
+                           ↑  │        ├→ rejected
+                           │  └────────┼→ failed      attempts spent
+                           └───────────┘ attempt interrupted or lease expired
+
+Finished revisions stay as they are: reprocessing opens a new revision.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import select
+
+from core.errors import Failed
+from db import audit
+from db.columns import StudyState
+from db.models import Revision
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+__all__ = ["ALLOWED", "StudyState", "lock_revision", "move", "open_revision"]
+
+ALLOWED: Final[Mapping[StudyState, frozenset[StudyState]]] = {
+    StudyState.RECEIVING: frozenset({StudyState.CLOSED}),
+    StudyState.CLOSED: frozenset({StudyState.QUEUED}),
+    StudyState.QUEUED: frozenset({StudyState.PROCESSING, StudyState.FAILED}),
+    StudyState.PROCESSING: frozenset(
+        {StudyState.GRADED, StudyState.REJECTED, StudyState.FAILED, StudyState.QUEUED}
+    ),
+    StudyState.GRADED: frozenset({StudyState.DELIVERED}),
+    StudyState.DELIVERED: frozenset({StudyState.COMMITTED}),
+    StudyState.COMMITTED: frozenset(),
+    StudyState.REJECTED: frozenset(),
+    StudyState.FAILED: frozenset(),
+}
+"""Every transition there is."""
+
+
+def open_revision(
+    session: Session,
+    study_uid: str,
+    number: int,
+    *,
+    now: datetime,
+    detail: Mapping[str, Any] | None = None,
+) -> Revision:
+    """Start revision `number` of a study, receiving. The caller holds the study's row lock."""
+    revision = Revision(
+        id=uuid.uuid4().hex,
+        study_uid=study_uid,
+        number=number,
+        state=StudyState.RECEIVING,
+        state_since=now,
+        opened_at=now,
+        last_received_at=now,
+    )
+    session.add(revision)
+    session.flush()
+    _record(session, revision, {"number": number, **(detail or {})}, now)
+    return revision
+
+
+def move(
+    session: Session,
+    revision: Revision,
+    to: StudyState,
+    *,
+    now: datetime,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Bring a locked revision to another state and record it in the audit trail.
+
+    Raises
+    ------
+    Failed
+        ``illegal-transition``: the way from its state to `to` does not exist.
+    """
+    if to not in ALLOWED[revision.state]:
+        raise Failed(
+            "illegal-transition",
+            f"Revision {revision.id} cannot go from {revision.state} to {to}.",
+        )
+    before = revision.state
+    revision.state, revision.state_since, revision.lease_until = to, now, None
+    if to is StudyState.DELIVERED:
+        revision.delivered_at = now
+    session.flush()
+    _record(session, revision, {"from": before, **(detail or {})}, now)
+
+
+def _record(session: Session, revision: Revision, detail: Mapping[str, Any], now: datetime) -> None:
+    audit.append(
+        session,
+        revision.state,
+        study_uid=revision.study_uid,
+        revision_id=revision.id,
+        detail=detail,
+        now=now,
+    )
+
+
+def lock_revision(session: Session, revision_id: str) -> Revision | None:
+    """Read a revision afresh and keep others from changing it until the transaction ends."""
+    return session.scalar(
+        select(Revision)
+        .where(Revision.id == revision_id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )

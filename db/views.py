@@ -1,0 +1,66 @@
+"""The five views that administrators query; their columns are a promise.
+
+The SQL that makes them is in the migrations; here they are described for reading with types.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Boolean, column, select, table
+
+from db.columns import UtcDateTime
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+_COLUMNS: Final = {
+    "worklist_results": (
+        "patient_id accession_number study_date study_uid status rating count_range "
+        "majority_rating severity severity_probability confidence models_agree rating_model "
+        "severity_model sr_uid delivered_at reason caveat revision"
+    ),
+    "turnaround": (
+        "study_uid revision revision_id status opened_at receiving_s closed_s queued_s "
+        "processing_s graded_s total_s"
+    ),
+    "failures": "kind study_uid revision revision_id destination reason detail since attempts",
+    "deliveries_pending": (
+        "delivery_id study_uid revision revision_id destination status attempts waiting_since "
+        "next_attempt_at last_error last_status"
+    ),
+    "model_usage": (
+        "name version weights_sha256 display_name training_data studies rating_0 rating_1 "
+        "rating_2 rating_3 rating_4 none_to_mild moderate_to_severe mean_seconds first_used_at "
+        "last_used_at"
+    ),
+}
+_MOMENTS: Final = {
+    "delivered_at",
+    "opened_at",
+    "since",
+    "waiting_since",
+    "next_attempt_at",
+    "first_used_at",
+    "last_used_at",
+}
+
+VIEWS: Final = tuple(_COLUMNS)
+
+
+def _column(name: str) -> Any:
+    if name in _MOMENTS:
+        return column(name, UtcDateTime())
+    return column(name, Boolean()) if name == "models_agree" else column(name)
+
+
+TABLES: Final = {
+    name: table(name, *(_column(c) for c in columns.split())) for name, columns in _COLUMNS.items()
+}
+
+
+def read_view(session: Session, name: str, **where: Any) -> list[dict[str, Any]]:
+    """Rows of a view, as dictionaries; `where` keeps those whose columns have these values."""
+    view = TABLES[name]
+    rows = session.execute(select(view).filter_by(**where) if where else select(view))
+    return [dict(row) for row in rows.mappings()]
