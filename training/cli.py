@@ -1,0 +1,135 @@
+"""Command line: ``python -m training cohort|train|evaluate|export|sample-study``.
+
+Each command imports what it needs only when it runs: ``sample-study`` must work in the node's
+environment, without torch and SciPy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+RUNS: Final = Path("runs")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] = options.command
+    command(options)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+
+    cohort = commands.add_parser("cohort", help="make and preprocess synthetic subjects")
+    cohort.add_argument("--out", type=Path, required=True)
+    cohort.add_argument("--seed", type=int, required=True)
+    cohort.add_argument("--start", type=int, default=0)
+    cohort.add_argument("--count", type=int, required=True)
+    cohort.add_argument("--enhancement", default="stationary")
+    cohort.set_defaults(command=_cohort)
+
+    train = commands.add_parser("train", help="train one of the models; resumes its checkpoint")
+    train.add_argument("model", choices=("rating", "severity"))
+    train.add_argument("--cohort", type=Path, required=True)
+    train.add_argument("--run", type=Path, required=True, help="folder of checkpoint and log")
+    train.add_argument("--epochs", type=int, required=True)
+    train.add_argument("--threads", type=int, default=1)
+    train.add_argument("--layers", type=int, default=152, help="severity: 18, 50, 101 or 152")
+    train.add_argument("--width", type=int, default=8, help="severity: filters of the stem")
+    train.add_argument("--window", type=int, default=512, help="severity: central pixels used")
+    train.add_argument("--batch", type=int, default=None)
+    train.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
+    train.add_argument("--start-from", type=Path, help="severity: checkpoint to go on from")
+    train.set_defaults(command=_train)
+
+    evaluate = commands.add_parser("evaluate", help="score exported models on a held-out cohort")
+    evaluate.add_argument("--cohort", type=Path, required=True)
+    evaluate.add_argument("--models", type=Path, default=Path("triton_models"))
+    evaluate.add_argument("--only", choices=("rating", "severity"))
+    evaluate.add_argument("--out", type=Path, help="write the figures as JSON")
+    evaluate.set_defaults(command=_evaluate)
+
+    export = commands.add_parser("export", help="write a checkpoint into the model repository")
+    export.add_argument("model", choices=("rating", "severity"))
+    export.add_argument("--run", type=Path, required=True)
+    export.add_argument("--cohort", type=Path, required=True, help="held-out; gives golden input")
+    export.add_argument("--models", type=Path, default=Path("triton_models"))
+    export.set_defaults(command=_export)
+
+    sample = commands.add_parser("sample-study", help="write a synthetic DICOM study")
+    sample.add_argument("--out", type=Path, required=True)
+    sample.add_argument("--seed", type=int, default=1)
+    sample.set_defaults(command=_sample_study)
+    return parser
+
+
+def _cohort(options: argparse.Namespace) -> None:
+    from training.datasets import build_cohort
+
+    numbers = range(options.start, options.start + options.count)
+    for line in build_cohort(options.out, options.seed, numbers, enhancement=options.enhancement):
+        logging.info(line)
+
+
+def _train(options: argparse.Namespace) -> None:
+    if options.model == "rating":
+        from training.train_rating import train_rating
+
+        train_rating(
+            options.cohort,
+            options.run,
+            epochs=options.epochs,
+            batch=options.batch or 32,
+            rate=options.rate,
+            threads=options.threads,
+        )
+    else:
+        from training.train_severity import SeverityPlan, train_severity
+
+        plan = SeverityPlan(
+            layers=options.layers,
+            width=options.width,
+            window=options.window,
+            epochs=options.epochs,
+            batch=options.batch or 20,
+            rate=options.rate,
+        )
+        train_severity(
+            options.cohort,
+            options.run,
+            plan,
+            start_from=options.start_from,
+            threads=options.threads,
+        )
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from training.evaluate import evaluate_models
+
+    evaluate_models(options.cohort, options.models, only=options.only, out=options.out)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from training.export import export_rating, export_severity
+
+    export = export_rating if options.model == "rating" else export_severity
+    export(options.run, options.cohort, options.models)
+
+
+def _sample_study(options: argparse.Namespace) -> None:
+    from training.synthetic.dicom import write_sample_study
+
+    subject = write_sample_study(options.out, options.seed)
+    logging.info(
+        "wrote %s: at most %d EPVS in one slice and hemisphere",
+        options.out,
+        subject.severity_count,
+    )

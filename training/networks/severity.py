@@ -1,0 +1,131 @@
+"""Severity network: windowed volume → P(at least ten EPVS) and its Grad-CAM.
+
+Severity paper, Methods: a 3-D residual network of 152 layers. As in the paper's public code a
+residual unit is two 3 × 3 × 3 convolutions; the 1 × 1 × 1 convolution is the projection on its
+skip path where the shape changes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+INPUT_SHAPE: Final = (1, 16, 512, 512)
+UNITS: Final[dict[int, tuple[int, int, int, int]]] = {
+    18: (2, 2, 2, 2),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+"""Residual units of each stage by the name of the network; the papers compare 50, 101 and 152."""
+FULL_WIDTH: Final = 64
+"""Filters of the stem and the first stage in the paper."""
+
+
+class ResidualUnit(nn.Module):
+    """Two 3 × 3 × 3 convolutions beside a skip path.
+
+    The scale of the last batch normalisation starts at zero, so that an untrained unit passes its
+    input on: without it 50 units in a row do not start to learn.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv3d(inputs, outputs, 3, stride, padding=1, bias=False),
+            nn.BatchNorm3d(outputs),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(outputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm3d(outputs),
+        )
+        self.skip: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.skip = nn.Sequential(
+                nn.Conv3d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm3d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature maps (n, outputs, depth, height, width)."""
+        return torch.relu(self.body(x) + self.skip(x))
+
+
+class SeverityNet(nn.Module):
+    """3-D ResNet with a closed-form Grad-CAM.
+
+    Parameters
+    ----------
+    layers : int
+        Key of `UNITS`.
+    width : int
+        Filters of the stem; 64 is the paper's, later stages have 2, 4 and 8 times as many.
+    dropout : float
+        Before the last layer (paper: 0.4).
+    """
+
+    def __init__(self, layers: int = 152, width: int = FULL_WIDTH, dropout: float = 0.4) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv3d(1, width, 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm3d(width),
+            nn.ReLU(inplace=True),
+            nn.MaxPool3d(3, stride=2, padding=1),
+        )
+        units: list[nn.Module] = []
+        channels = width
+        for stage, count in enumerate(UNITS[layers]):
+            for number in range(count):
+                outputs = width * 2**stage
+                stride = 2 if stage and not number else 1
+                units.append(ResidualUnit(channels, outputs, stride))
+                channels = outputs
+        self.units = nn.Sequential(*units)
+        self.dropout = nn.Dropout(dropout)
+        self.score = nn.Linear(channels, 1)
+        self.log_count = nn.Linear(channels, 1)
+        """Auxiliary target of training; not part of the exported graph."""
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d | nn.Linear):
+                nn.init.xavier_uniform_(module.weight)  # Glorot uniform, as in the paper
+        for module in self.modules():
+            if isinstance(module, ResidualUnit):
+                last = module.body[-1]
+                assert isinstance(last, nn.BatchNorm3d)  # noqa: S101 - narrows the type
+                nn.init.zeros_(last.weight)
+
+    def features(self, volume: Tensor) -> Tensor:
+        """Last feature map, shape (n, 8 · width, 1, 16, 16) of a full-size volume."""
+        return self.units(self.stem(volume))
+
+    def heads(self, volume: Tensor) -> tuple[Tensor, Tensor]:
+        """Logit and predicted logarithm of 1 + count, both of shape (n,), for training."""
+        pooled = self.dropout(self.features(volume).mean(dim=(2, 3, 4)))
+        return self.score(pooled)[:, 0], self.log_count(pooled)[:, 0]
+
+    def forward(self, volume: Tensor) -> tuple[Tensor, Tensor]:
+        """Probability and Grad-CAM.
+
+        After global averaging the logit is linear in the last feature map A: its derivative by
+        every voxel of A_k is w_k / N, so Grad-CAM is ReLU(Σ_k w_k A_k) / N exactly and needs no
+        gradients.
+
+        Parameters
+        ----------
+        volume : Tensor, shape (n, 1, 16, 512, 512)
+
+        Returns
+        -------
+        probability : Tensor, shape (n, 1)
+        saliency : Tensor, shape (n, 1, 16, 16)
+            Depth, height, width of the last feature map.
+        """
+        maps = self.features(volume)
+        probability = torch.sigmoid(self.score(self.dropout(maps.mean(dim=(2, 3, 4)))))
+        weights = self.score.weight[0][:, None, None, None]
+        voxels = maps.shape[2] * maps.shape[3] * maps.shape[4]
+        saliency = torch.relu((maps * weights).sum(dim=1)) / voxels
+        return probability, saliency

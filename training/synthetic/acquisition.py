@@ -1,0 +1,145 @@
+"""Acquisition: what a scanner makes of a head's signal on a grid of slices.
+
+In this order: sampling with averaging through the slice, sensitivity (bias field), k-space
+(truncation with Gibbs ringing, motion ghosts), Rician noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import SimpleITK as sitk
+
+from training.synthetic.fields import Float32Array, smooth_noise
+from training.synthetic.grids import Grid
+
+_BASE_PIXEL_MM: Final = 0.87
+"""The 1 mm tissue maps hold nothing finer; thin tubes are drawn on the full matrix afterwards."""
+_SUBSLICE_MM: Final = 1.5
+
+
+@dataclass(frozen=True)
+class Imperfections:
+    """How far the scan is from ideal.
+
+    Attributes
+    ----------
+    noise : float
+        Standard deviation in each channel, relative to CSF.
+    bias : float
+        Largest natural logarithm of the sensitivity.
+    sampled : float
+        Share of the phase-encoding lines that is acquired; the rest is zero-filled.
+    motion_mm : float
+        Standard deviation of the head's position between segments of k-space.
+    """
+
+    noise: float = 0.0
+    bias: float = 0.0
+    sampled: float = 1.0
+    motion_mm: float = 0.0
+
+
+def random_imperfections(rng: np.random.Generator) -> Imperfections:
+    """Typical clinical quality; a third of the scans moved a little."""
+    return Imperfections(
+        noise=float(np.exp(rng.uniform(np.log(0.003), np.log(0.04)))),
+        bias=rng.uniform(0.1, 0.4),
+        sampled=rng.uniform(0.65, 1.0),
+        motion_mm=rng.uniform(0.1, 0.5) if rng.random() < 0.33 else 0.0,
+    )
+
+
+def sample(signal: sitk.Image, to_signal: sitk.Transform, grid: Grid) -> Float32Array:
+    """Signal on the grid, averaged through each slice.
+
+    Parameters
+    ----------
+    signal : SimpleITK.Image
+        On a grid of its own space.
+    to_signal : SimpleITK.Transform
+        From patient points to points of that space.
+    grid : Grid
+
+    Returns
+    -------
+    ndarray of float32, shape (slices, rows, columns)
+    """
+    pixel = max(grid.pixel_mm, _BASE_PIXEL_MM)
+    size = [int(np.ceil((n - 1) * grid.pixel_mm / pixel)) + 1 for n in (grid.columns, grid.rows)]
+    count = max(1, round(grid.thickness_mm / _SUBSLICE_MM))
+    offsets = ((np.arange(count) + 0.5) / count - 0.5) * grid.thickness_mm
+    coarse = sitk.Image([*size, grid.slices], sitk.sitkFloat32)
+    coarse.SetSpacing((pixel, pixel, grid.spacing_mm))
+    coarse.SetDirection(grid.direction.ravel().tolist())
+    mean = np.zeros((grid.slices, size[1], size[0]), dtype=np.float32)
+    for offset in offsets:
+        coarse.SetOrigin((grid.origin_mm + grid.direction[:, 2] * offset).tolist())
+        shifted = sitk.Resample(signal, coarse, to_signal, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
+        mean += sitk.GetArrayViewFromImage(shifted) / np.float32(count)
+    # In-plane interpolation of each slice onto the full matrix; the coarse grid covers it all.
+    averaged = sitk.GetImageFromArray(mean)
+    averaged.SetSpacing((pixel, pixel, 1.0))
+    fine = sitk.Image([grid.columns, grid.rows, grid.slices], sitk.sitkFloat32)
+    fine.SetSpacing((grid.pixel_mm, grid.pixel_mm, 1.0))
+    return sitk.GetArrayFromImage(sitk.Resample(averaged, fine, sitk.Transform(), sitk.sitkLinear))
+
+
+def degrade(
+    rng: np.random.Generator, voxels: Float32Array, grid: Grid, quality: Imperfections
+) -> Float32Array:
+    """Bias field, truncated k-space, motion and noise, in that order.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    voxels : ndarray, shape (slices, rows, columns)
+    grid : Grid
+    quality : Imperfections
+
+    Returns
+    -------
+    ndarray of float32
+        Magnitude, same shape.
+    """
+    if quality.bias > 0:
+        coarse = smooth_noise(rng, (8, 16, 16), fwhm=7, step=2)
+        coarse *= quality.bias / np.abs(coarse).max()
+        voxels = voxels * np.exp(_stretch(coarse, voxels.shape))
+    if quality.sampled < 1 or quality.motion_mm > 0:
+        voxels = _through_k_space(rng, voxels, grid.pixel_mm, quality)
+    if quality.noise > 0:
+        noise = np.float32(quality.noise)
+        real = voxels + noise * rng.standard_normal(voxels.shape, dtype=np.float32)
+        imaginary = noise * rng.standard_normal(voxels.shape, dtype=np.float32)
+        voxels = np.hypot(real, imaginary)
+    return voxels
+
+
+def _through_k_space(
+    rng: np.random.Generator, voxels: Float32Array, pixel_mm: float, quality: Imperfections
+) -> Float32Array:
+    """Acquire each slice line by line along the columns' direction and reconstruct it."""
+    _, rows, _ = voxels.shape
+    frequency = np.fft.fftfreq(rows).astype(np.float32)  # cycles per pixel of each line
+    acquired = (np.abs(frequency) <= quality.sampled / 2).astype(np.float32)
+    result = np.empty_like(voxels)
+    for index, plane in enumerate(voxels):
+        lines = np.fft.fft(plane, axis=0) * acquired[:, None]
+        if quality.motion_mm > 0:
+            # Interleaved echo trains: neighbouring lines are seconds apart.
+            shift = rng.normal(0, quality.motion_mm / pixel_mm, 8).astype(np.float32)
+            phase = -2j * np.pi * frequency * shift[np.arange(rows) % 8]
+            lines = lines * np.exp(phase).astype(np.complex64)[:, None]
+        result[index] = np.abs(np.fft.ifft(lines, axis=0))
+    return result
+
+
+def _stretch(field: Float32Array, shape: tuple[int, ...]) -> Float32Array:
+    """Linear interpolation of a coarse field onto a larger array."""
+    image = sitk.GetImageFromArray(field)
+    fine = sitk.Image([int(n) for n in shape[::-1]], sitk.sitkFloat32)
+    fine.SetSpacing([(c - 1) / max(n - 1, 1) for c, n in zip(field.shape, shape, strict=True)][::-1])
+    return sitk.GetArrayFromImage(sitk.Resample(image, fine, sitk.Transform(), sitk.sitkLinear))
