@@ -176,8 +176,8 @@ def _quarantine(
     session: Session, conflicts: list[ReceivedInstance], latest: dict[str, Revision]
 ) -> None:
     for instance in conflicts:
-        statement = insert_or_ignore(session, QuarantinedInstance).returning(QuarantinedInstance.id)
-        if session.scalar(statement, [_file_row(instance)]) is None:
+        statement = insert_or_ignore(session, QuarantinedInstance).values(_file_row(instance))
+        if session.scalar(statement.returning(QuarantinedInstance.id)) is None:
             continue  # the same contradiction again: recorded and audited the first time
         revision = latest.get(instance.study_uid)
         audit.append(

@@ -6,6 +6,8 @@ import pytest
 
 from tests.paths import SAMPLE_DATA
 
+pytest_plugins = ["tests.servers.postgres"]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs the sample data, only where that folder does not exist."""

@@ -167,7 +167,8 @@ def upgrade() -> None:
             ["study_uid"], ["studies.study_uid"], name="fk_revisions_study_uid_studies"
         ),
         sa.CheckConstraint(
-            "state IN ('receiving', 'closed', 'queued', 'processing', 'graded', 'delivered', 'committed', 'rejected', 'failed')",
+            "state IN ('receiving', 'closed', 'queued', 'processing', 'graded', 'delivered', "
+            "'committed', 'rejected', 'failed')",
             name="ck_revisions_state",
         ),
         sa.PrimaryKeyConstraint("id", name="pk_revisions"),
