@@ -1,0 +1,96 @@
+"""Sixth step of the flow: `SeverityOutput` → `SaliencyMap`, Grad-CAM back on the patient's slices.
+
+Severity paper, Methods: saliency maps normalised to 0–10, read together with the statistics of
+their activation.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import SimpleITK as sitk
+
+from core.records import (
+    Float32Array,
+    Registration,
+    SaliencyMap,
+    SeverityInput,
+    SeverityOutput,
+    Template,
+    Volume,
+)
+
+PEAK: Final = 10.0
+HIGH: Final = 7.0
+"""Activations above this mark the relevant regions in the paper's severe cases."""
+_OUTSIDE: Final = -1.0
+
+
+def map_saliency(
+    output: SeverityOutput,
+    input: SeverityInput,  # noqa: A002 - the pair of `output`
+    volume: Volume,
+    registration: Registration,
+    template: Template,
+) -> SaliencyMap:
+    """Bring the last feature map's activation onto the scan, scale it to 0–10 and describe it.
+
+    The coarse map is interpolated linearly, once, at the scan's own voxels. The statistics are
+    taken over the brain inside the model's field of view; they are 0 where nothing is active.
+
+    Parameters
+    ----------
+    output : SeverityOutput
+    input : SeverityInput
+        What `output` is the answer to.
+    volume : Volume
+    registration : Registration
+    template : Template
+    """
+    coarse = _spread_over(output.saliency, input.grid)
+    mapped = sitk.Resample(
+        coarse, volume.image, input.rigid.GetInverse(), sitk.sitkLinear, _OUTSIDE
+    )
+    activation = sitk.GetArrayFromImage(mapped)
+    seen = activation != _OUTSIDE
+    activation[~seen] = 0.0
+    peak = float(activation.max())
+    if peak > 0:
+        activation *= PEAK / peak
+
+    to_template = registration.affine.GetInverse()
+
+    def on_scan(mask: sitk.Image) -> sitk.Image:
+        return sitk.Resample(mask, volume.image, to_template, sitk.sitkNearestNeighbor, 0)
+
+    brain = (sitk.GetArrayFromImage(on_scan(template.brain_mask)) > 0) & seen
+    nuclei = (sitk.GetArrayFromImage(on_scan(template.basal_ganglia_mask)) > 0) & seen
+    values = activation[brain].astype(np.float64)
+    total = values.sum()
+    image = sitk.GetImageFromArray(activation)
+    image.CopyInformation(volume.image)
+    return SaliencyMap(
+        image=image,
+        mean=float(values.mean()) if values.size else 0.0,
+        skewness=_skewness(values),
+        share_above_7=float((values > HIGH).mean()) if values.size else 0.0,
+        share_in_basal_ganglia=float(activation[nuclei & brain].sum() / total) if total > 0 else 0.0,
+    )
+
+
+def _spread_over(saliency: Float32Array, grid: sitk.Image) -> sitk.Image:
+    """Feature map as an image whose voxels tile the grid, outer edge on outer edge."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(saliency, np.float32))
+    ratio = np.array(grid.GetSize()) / image.GetSize()
+    image.SetSpacing((ratio * grid.GetSpacing()).tolist())
+    image.SetOrigin(grid.TransformContinuousIndexToPhysicalPoint((ratio / 2 - 0.5).tolist()))
+    image.SetDirection(grid.GetDirection())
+    return image
+
+
+def _skewness(values: np.ndarray) -> float:
+    """Third standardised moment."""
+    deviation = values - values.mean() if values.size else values
+    spread = np.sqrt((deviation**2).mean()) if values.size else 0.0
+    return float((deviation**3).mean() / spread**3) if spread > 0 else 0.0
