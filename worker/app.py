@@ -1,0 +1,111 @@
+"""The doorbell's listener: the Celery application that grades and delivers.
+
+Start it with ``celery -A worker.app worker``. SIGTERM lets the studies in hand end and takes no
+other; with ``REMAP_SIGTERM=SIGQUIT`` in the environment it gives them `SOFT_SHUTDOWN_S` seconds
+instead. What is cut off is taken up again when its lease has run out.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import sys
+from typing import Any, Final
+
+from celery import Celery
+from celery.signals import setup_logging, worker_init
+
+from core.errors import ConfigurationError, EpvsError
+from core.logs import configure_logging
+from core.settings import Settings, load_settings
+from worker import services
+
+SOFT_TIME_LIMIT_S: Final = 900
+"""A task that runs longer ends as a failed attempt."""
+HARD_TIME_LIMIT_S: Final = 960
+"""A task stuck in native code, which the soft limit cannot reach, is killed with its process."""
+SOFT_SHUTDOWN_S: Final = 30
+_MEBIBYTE_IN_KIB: Final = 1024
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings) -> Celery:
+    """Configure Celery so that losing a message, or hearing it twice, costs nothing.
+
+    The broker only says that there is work: SQL knows which, how often it was tried and when it
+    may be tried again. So there is no result backend, no ETA and no Celery retry; a message whose
+    process died is dropped (``task_reject_on_worker_lost=False``), since redelivering it would let
+    a poison study kill workers for ever, while the housekeeper rings again until the attempts
+    are spent.
+    """
+    app = Celery("epvs", broker=settings.broker_url, include=["worker.tasks"])
+    app.conf.update(
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        task_default_queue="epvs",
+        task_acks_late=True,
+        task_reject_on_worker_lost=False,
+        task_soft_time_limit=SOFT_TIME_LIMIT_S,
+        task_time_limit=HARD_TIME_LIMIT_S,
+        task_publish_retry=False,  # the next sweep is the retry
+        worker_prefetch_multiplier=1,
+        worker_max_tasks_per_child=50,
+        worker_max_memory_per_child=4096 * _MEBIBYTE_IN_KIB,
+        worker_soft_shutdown_timeout=SOFT_SHUTDOWN_S,
+        worker_proc_alive_timeout=60.0,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_timeout=5.0,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # a worker outlives any outage of its broker
+        broker_channel_error_retry=True,
+        broker_transport_options={
+            # A message unacknowledged for longer is delivered again: never while it may still run.
+            "visibility_timeout": 2 * HARD_TIME_LIMIT_S,
+            "socket_connect_timeout": 5.0,
+            "socket_timeout": 30.0,
+            "socket_keepalive": True,
+        },
+    )
+    return app
+
+
+def _load_settings() -> Settings:
+    try:
+        return load_settings()
+    except ConfigurationError as error:  # Celery's own command line would print a traceback
+        sys.exit(f"The worker cannot start: {error}")
+
+
+_settings = _load_settings()
+app = create_app(_settings)
+
+
+@setup_logging.connect
+def _set_up_logging(**_: Any) -> None:
+    """Keep Celery from installing log handlers of its own."""
+    configure_logging(_settings, "worker")
+
+
+@worker_init.connect
+def _refuse_wrong_models(**_: Any) -> None:
+    """Take no work before both models have answered their golden input as expected.
+
+    The check runs in a process of its own: the parent must stay free of gRPC, whose threads do
+    not survive the forks to come.
+    """
+    configure_logging(_settings, "worker")
+    check = multiprocessing.get_context("fork").Process(target=_check_models)
+    check.start()
+    check.join()
+    if check.exitcode != 0:
+        raise SystemExit(1)
+
+
+def _check_models() -> None:
+    try:
+        services.current().check_models()
+    except EpvsError as error:
+        log.error("the worker does not start: %s", error)  # noqa: TRY400 - the text says it all
+        sys.exit(1)

@@ -1,0 +1,148 @@
+"""From a closed study to its grade and report: every stage, in order, on one screen."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar
+
+from core.errors import Rejected
+from core.records import GradedStudy, SeriesVerdict, StageTiming
+from worker.stages.assembly import assemble
+from worker.stages.grading import grade
+from worker.stages.rating import prepare_rating
+from worker.stages.registration import check_quality, register
+from worker.stages.report import build_report
+from worker.stages.selection import select_series
+from worker.stages.severity import map_saliency, prepare_severity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from core.records import ClosedStudy, SelectedSeries, Template
+    from core.settings import Settings
+    from worker.inference import InferenceClient
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class GradingOptions:
+    """What the settings say about how to grade and what to build."""
+
+    enhancement: Literal["stationary", "block-group", "none"] = "stationary"
+    sr: Literal["comprehensive", "comprehensive3d"] = "comprehensive"
+    parametric_map: bool = False
+    station_name: str = "epvs-node"
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Build what the destinations can be sent."""
+        destinations = settings.destination_list
+        return cls(
+            enhancement=settings.enhancement,
+            sr=destinations[0].sr if destinations else "comprehensive",
+            parametric_map=any(destination.parametric_map for destination in destinations),
+            station_name=settings.station_name,
+        )
+
+
+def grade_study(
+    study: ClosedStudy,
+    *,
+    inference: InferenceClient,
+    template: Template,
+    options: GradingOptions,
+    completed_at: datetime,
+) -> GradedStudy:
+    """Grade one revision of a study and build its report.
+
+    Nothing but the arguments (and the files they name) enters the result, so that a repetition
+    with the same `completed_at` gives the same bytes.
+
+    Parameters
+    ----------
+    completed_at : datetime
+        UTC; the time that the report's objects carry.
+
+    Raises
+    ------
+    Rejected
+        The study cannot be graded; it carries the verdict on each series.
+    Failed, Unavailable
+        From the stages and the model server.
+    """
+    run = StageClock()
+    series = run(select_series, study)
+    try:
+        volume = run(assemble, series)
+        registration = run(register, volume, template)
+        run(check_quality, registration.quality)
+        rating_input = run(prepare_rating, volume, registration, enhancement=options.enhancement)
+        rating_output = run(inference.rate, rating_input)
+        severity_input = run(prepare_severity, volume, registration, template)
+        severity_output = run(inference.assess, severity_input)
+        saliency = run(
+            map_saliency, severity_output, severity_input, volume, registration, template
+        )
+    except Rejected as rejection:
+        raise _with_verdicts(rejection, series) from rejection
+    graded = run(grade, rating_input, rating_output, severity_output)
+    report = run(
+        build_report,
+        study=study,
+        volume=volume,
+        rating_input=rating_input,
+        grade=graded,
+        saliency=saliency,
+        sr=options.sr,
+        parametric_map=options.parametric_map,
+        completed_at=completed_at,
+        station_name=options.station_name,
+    )
+    return GradedStudy(
+        revision_id=study.revision_id,
+        series=series,
+        quality=registration.quality,
+        grade=graded,
+        saliency=saliency,
+        report=report,
+        timings=run.timings,
+    )
+
+
+def _with_verdicts(rejection: Rejected, series: SelectedSeries) -> Rejected:
+    """Say of the series that was selected why it was refused after all."""
+    verdicts = tuple(
+        SeriesVerdict(v.series_uid, rejection.reason, rejection.detail, v.n_instances)
+        if v.selected
+        else v
+        for v in series.verdicts
+    )
+    return Rejected(rejection.reason, rejection.detail, verdicts)
+
+
+class StageClock:
+    """Runs the stages one after the other and keeps how long each took."""
+
+    def __init__(self) -> None:
+        self._timings: list[StageTiming] = []
+
+    def __call__(
+        self,
+        stage: Callable[_Arguments, _Result],
+        *args: _Arguments.args,
+        **kwargs: _Arguments.kwargs,
+    ) -> _Result:
+        """Run `stage` and note its name and wall-clock seconds."""
+        started = time.perf_counter()
+        result = stage(*args, **kwargs)
+        self._timings.append(StageTiming(stage.__name__, time.perf_counter() - started))
+        return result
+
+    @property
+    def timings(self) -> tuple[StageTiming, ...]:
+        """One for each stage, in the order in which they ran."""
+        return tuple(self._timings)

@@ -1,0 +1,103 @@
+"""What the tasks of one worker process work with, each built on first use.
+
+Lazily, because the worker forks: a database connection or a gRPC channel that crosses a fork
+breaks. The parent process builds none of them; every child builds its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from core.errors import Unavailable
+from core.settings import load_settings
+from db.session import create_engine
+from worker.inference import InferenceClient
+from worker.pipeline import GradingOptions, grade_study
+from worker.stages.template import load_template
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Engine
+
+    from core.records import ClosedStudy, GradedStudy, Template
+    from core.settings import Settings
+
+MODEL_WAIT_S: Final = 600.0
+"""How long a starting worker waits for Triton: loading engines takes minutes on a cold machine."""
+_WAIT_MESSAGE_S: Final = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Services:
+    """Database, model client and template of one process, and the pipeline over them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Connections to the database."""
+        return create_engine(self.settings.database_url)
+
+    @cached_property
+    def _inference(self) -> InferenceClient:
+        settings = self.settings
+        return InferenceClient(settings.triton_url, settings.models_dir, settings.triton_timeout_s)
+
+    @cached_property
+    def _template(self) -> Template:
+        return load_template()
+
+    def grade(self, study: ClosedStudy, completed_at: datetime) -> GradedStudy:
+        """Run the pipeline on one closed study; see `worker.pipeline.grade_study`."""
+        return grade_study(
+            study,
+            inference=self._inference,
+            template=self._template,
+            options=GradingOptions.from_settings(self.settings),
+            completed_at=completed_at,
+        )
+
+    def check_models(self, wait_s: float = MODEL_WAIT_S) -> None:
+        """Ask both models for the answer to their golden input.
+
+        Raises
+        ------
+        Unavailable
+            Triton did not become ready within `wait_s`.
+        Failed
+            A model answers something else than it was exported to answer.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                self._inference.wait_ready(min(_WAIT_MESSAGE_S, wait_s))
+                break
+            except Unavailable as error:
+                if time.monotonic() >= deadline:
+                    raise
+                log.info("waiting for Triton url=%s: %s", self.settings.triton_url, error.message)
+        self._inference.check_golden()
+        log.info("both models answer their golden input url=%s", self.settings.triton_url)
+
+
+_current: Services | None = None
+
+
+def current() -> Services:
+    """Return the services of this process."""
+    global _current
+    if _current is None:
+        _current = Services(load_settings())
+    return _current
+
+
+def install(services: Services) -> None:
+    """Use `services` in this process and in the children that it forks from now on."""
+    global _current
+    _current = services

@@ -1,0 +1,42 @@
+"""What the broker may ask for: grade one revision, or deliver to one destination.
+
+A message carries one opaque id and no promise: it may come late, twice or never. Each task first
+claims its row in SQL, and a task without a claim does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from core.errors import Unavailable
+from worker import services
+from worker.app import app
+from worker.attempts import attempt_grading
+from worker.delivery import attempt_delivery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.services import Services
+
+log = logging.getLogger(__name__)
+
+
+@app.task
+def grade_revision(revision_id: str) -> None:
+    """Grade one revision of a study."""
+    _attempt(attempt_grading, revision_id)
+
+
+@app.task
+def deliver(delivery_id: str) -> None:
+    """Send one report to one destination."""
+    _attempt(attempt_delivery, delivery_id)
+
+
+def _attempt(attempt: Callable[[Services, str], None], target_id: str) -> None:
+    try:
+        attempt(services.current(), target_id)
+    except Unavailable as error:  # the bell will ring again
+        log.warning("left waiting target=%s: %s", target_id, error)
