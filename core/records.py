@@ -11,9 +11,7 @@ arrays are indexed (slice, row, column).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +20,9 @@ from numpy.typing import NDArray
 from core.errors import Reason
 
 if TYPE_CHECKING:  # the receiver reads these records too and must not pay for SimpleITK
+    from datetime import datetime
+    from pathlib import Path
+
     import SimpleITK as sitk
 
 Float32Array = NDArray[np.float32]

@@ -7,6 +7,7 @@ is and what would be right.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -121,16 +122,14 @@ def parse_caller(text: str) -> CallerRule:
     ValueError
         Names what is wrong and shows the form that is right.
     """
-    ae_title, at, network = text.strip().partition("@")
-    try:
-        if not at or not (ae_title == "*" or _AE_TITLE.fullmatch(ae_title)):
-            raise ValueError
-        return CallerRule(ae_title, ipaddress.ip_network(network))
-    except ValueError:
-        raise ValueError(
-            f"caller {text!r} is not of the form AE@address or AE@network/bits, "
-            "for example PACS@192.0.2.10 or *@192.0.2.0/24 (addresses, not host names)"
-        ) from None
+    ae_title, _, network = text.strip().partition("@")
+    if ae_title == "*" or _AE_TITLE.fullmatch(ae_title):
+        with contextlib.suppress(ValueError):
+            return CallerRule(ae_title, ipaddress.ip_network(network))
+    raise ValueError(
+        f"caller {text!r} is not of the form AE@address or AE@network/bits, "
+        "for example PACS@192.0.2.10 or *@192.0.2.0/24 (addresses, not host names)"
+    )
 
 
 class Settings(BaseSettings):
@@ -169,8 +168,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is theirs
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Explicit arguments, then the environment, then the TOML file."""
         sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)

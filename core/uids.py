@@ -1,6 +1,6 @@
 """Deterministic DICOM UIDs: the same content always gets the same UID.
 
-PS3.5 section 9.1 and B.2: ``2.25.`` followed by a UUID as a decimal integer (at most 44 characters).
+PS3.5 section 9.1 and B.2: ``2.25.`` followed by a UUID as a decimal integer, at most 44 characters.
 Archives answer success to a changed object under a known UID and silently drop it, so a UID must
 change with the content; after a crash the same content must be sent again under the same UID, so
 nothing random may enter it.
@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # Generated once for this product; changing it would give every known result a second identity.
 _NAMESPACE: Final = uuid.UUID("0b7e5c1d-63a4-4d0e-9f0b-5b6f1f3b8a52")

@@ -11,10 +11,11 @@ import sys
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from sqlalchemy import Engine
 
 from core.errors import EpvsError
 from core.settings import Settings, load_settings, parse_destination
@@ -146,14 +147,7 @@ def show(study_uid: str, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(study, indent=2, default=str))
         return
-    for title, content in study.items():
-        display.heading(title.replace("_", " "))
-        if isinstance(content, dict):
-            display.print_record(content)
-        elif content:
-            display.print_table(content, list(content[0]))
-        else:
-            display.console.print("  none")
+    _print_study(study)
     display.console.print(f"[yellow]{CAVEAT}[/yellow]")
 
 
@@ -200,7 +194,31 @@ def verify() -> None:
     display.step(f"{verdict.checked} audit events, chain intact")
 
 
-def _engine() -> "Engine":  # noqa: F821, UP037
+def _print_study(study: dict[str, Any]) -> None:
+    display.heading("study")
+    display.print_record(study["study"])
+    for revision in study["revisions"]:
+        display.heading(f"revision {revision['number']}: {revision['state']}")
+        tables = {name: value for name, value in revision.items() if isinstance(value, list)}
+        display.print_record(
+            {
+                n: v
+                for n, v in revision.items()
+                if n not in tables and n != "grade" and v is not None
+            }
+        )
+        if revision["grade"]:
+            display.heading("grade")
+            display.print_record(revision["grade"])
+        for name, rows in tables.items():
+            hidden = ("revision_id", "position")
+            if rows:
+                columns = [column for column in rows[0] if column not in hidden]
+                display.print_table(rows, columns, title=name.replace("_", " "))
+    display.print_table(study["events"], ["seq", "at", "event", "detail"], title="audit trail")
+
+
+def _engine() -> Engine:
     settings = load_settings()
     _require_schema(settings)
     return create_engine(settings.database_url)

@@ -10,19 +10,19 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydicom
 from PIL import Image
 from pydicom.errors import InvalidDicomError
 from pydicom.filebase import DicomBytesIO
-from sqlalchemy import Engine
 
 from core.errors import EpvsError
 from core.settings import Settings, load_settings
 from core.version import CAVEAT
 from db import queries
 from db.session import create_engine, unit_of_work
+from db.views import read_view
 from node import display, sending
 from node.embedded.memory import peak_memory_mb
 from node.embedded.process import free_port
@@ -30,8 +30,11 @@ from node.embedded.stack import EmbeddedStack, embedded_settings
 from node.pacs import AE_TITLE, DemoPacs, start_demo_pacs
 from node.rooms import run_room
 
-SAMPLE_STUDY = Path(__file__).resolve().parents[2] / "shared" / "sample_data" / (
-    "study-brain-siemens"
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+SAMPLE_STUDY = (
+    Path(__file__).resolve().parents[2] / "shared" / "sample_data" / ("study-brain-siemens")
 )
 QUIET_PERIOD_S = 3.0
 TIMEOUT_S = 180.0
@@ -128,7 +131,7 @@ def _demonstrate(stack: EmbeddedStack, pacs: DemoPacs, folder: Path, work_dir: P
     display.step(f"{seconds:.1f} s from the last C-STORE to the report in the PACS")
     display.step(f"(and a quiet period of {QUIET_PERIOD_S:g} s, 30 s by default)")
     with unit_of_work(engine) as session:
-        timings = queries.stage_timings(session, study_uid)
+        timings = queries.show_study(session, study_uid)["revisions"][-1]["timings"]
     display.print_table(timings, ["stage", "seconds"])
     display.print_table(_memory(stack), ["process", "peak memory (MB)"])
     engine.dispose()
@@ -152,7 +155,7 @@ def _wait(stack: EmbeddedStack, engine: Engine, study_uid: str) -> dict[str, Any
         while time.monotonic() < deadline:
             stack.check()
             with unit_of_work(engine) as session:
-                rows = queries.worklist(session, study_uid)
+                rows = read_view(session, "worklist_results", study_uid=study_uid)
             if rows and rows[0]["status"] != status:
                 status = rows[0]["status"]
                 bar.update(bar.task_ids[0], description=f"study is {status}")
@@ -205,9 +208,9 @@ def _show_radiologist(pacs: DemoPacs, study_uid: str, folder: Path) -> None:
 def _show_administrator(engine: Engine, study_uid: str) -> None:
     display.heading("What the administrator sees (SQL)")
     with unit_of_work(engine) as session:
-        worklist = queries.worklist(session, study_uid)
-        turnaround = queries.turnaround(session, study_uid)
-        events = queries.audit_trail(session, study_uid)
+        worklist = read_view(session, "worklist_results", study_uid=study_uid)
+        turnaround = read_view(session, "turnaround", study_uid=study_uid)
+        events = queries.show_study(session, study_uid)["events"]
     display.console.print("select * from worklist_results")
     for row in worklist:
         display.print_record(row)
@@ -221,7 +224,7 @@ def _show_administrator(engine: Engine, study_uid: str) -> None:
 
 def _memory(stack: EmbeddedStack) -> list[dict[str, Any]]:
     pids = {process.name: process.pid for process in stack.processes}
-    if stack.triton is not None:
+    if stack.triton is not None and stack.triton.pid is not None:
         pids["Triton"] = stack.triton.pid
     return [
         {"process": name, "peak memory (MB)": str(peak_memory_mb(pid))}

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.errors import EpvsError
-from core.settings import Settings
 from db import migrate
 from db.session import create_engine, unit_of_work
 from node import display
 from node.embedded.stack import environment_of
 from node.rooms import run_room
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from core.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,9 @@ def _database(settings: Settings) -> Check:
         current, head = migrate.current_revision(settings.database_url), migrate.head_revision()
         if current != head:
             return Check(
-                name, False, f"at revision {current or 'none'}, {head} is needed",
+                name,
+                False,
+                f"at revision {current or 'none'}, {head} is needed",
                 "Run epvs-node migrate.",
             )
         with unit_of_work(create_engine(settings.database_url)):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydicom.uid import UID
 from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 
 def _store(event: evt.Event, folder: Path) -> int:

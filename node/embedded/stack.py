@@ -8,23 +8,27 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 from core.errors import ConfigurationError, Unavailable
-from core.settings import Settings
 from db import migrate
 from node.embedded.process import ManagedProcess, accepts_connections
 from node.embedded.redis import start_redis
 from node.embedded.triton import EmbeddedTriton
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+
+    from core.settings import Settings
+
 ANY_LOOPBACK_CALLER = "*@127.0.0.0/8,*@::1/128"
 
 
 def embedded_settings(settings: Settings) -> Settings:
-    """Settings of the embedded stack: loopback only, and any caller from there.
+    """Adapt the settings to the embedded stack: loopback only, and any caller from there.
 
     What the operator set explicitly stays; absolute paths, because the parts are processes.
     """
@@ -58,7 +62,7 @@ class EmbeddedStack:
     """
 
     settings: Settings
-    say: Callable[[str], None] = lambda text: None
+    say: Callable[[str], None] = lambda _: None
     processes: list[ManagedProcess] = field(default_factory=list)
     triton: EmbeddedTriton | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -201,4 +205,3 @@ def _require_free_port(settings: Settings) -> None:
             f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}).",
             "Stop what uses it, or choose another with EPVS_HOST and EPVS_PORT.",
         ) from None
-

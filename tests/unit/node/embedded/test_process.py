@@ -15,7 +15,8 @@ from node.embedded.process import ManagedProcess
 
 PARENT = """
 import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", "import time; x = bytearray(80_000_000); time.sleep(60)"])
+code = "import time; x = bytearray(80_000_000); time.sleep(60)"
+child = subprocess.Popen([sys.executable, "-c", code])
 print(child.pid, flush=True)
 time.sleep(60)
 """

@@ -1,0 +1,87 @@
+"""Beside the flow: check what the worker talks to: broker, workers, Triton, every destination.
+
+``python -m worker.doctor`` writes one JSON object a line: name, ok, detail, remedy.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from kombu.exceptions import OperationalError
+
+from core.errors import EpvsError
+from core.settings import load_settings
+from worker.app import app
+from worker.scu import StorageUser
+from worker.services import Services
+
+if TYPE_CHECKING:
+    from core.settings import Destination, Settings
+
+_WAIT_S = 3.0
+
+
+def examine(settings: Settings) -> None:
+    """Write one line for each dependency."""
+    _check_workers()
+    _check_models(settings)
+    if not settings.destination_list:
+        _say("destinations", False, "none", "Set EPVS_DESTINATIONS=AE@host:port.")
+    for destination in settings.destination_list:
+        _check_destination(destination, settings)
+
+
+def _check_workers() -> None:
+    try:
+        answers = app.control.ping(timeout=_WAIT_S)
+    except (OperationalError, OSError):
+        _say("broker", False, "does not answer", "Start Redis or correct EPVS_BROKER_URL.")
+        return
+    _say("broker", True, "answers")
+    remedy = "Start one: celery -A worker.app worker (epvs-node up does)."
+    _say("workers", bool(answers), f"{len(answers)} take work", remedy)
+
+
+def _check_models(settings: Settings) -> None:
+    try:
+        Services(settings).check_models(wait_s=_WAIT_S)
+    except EpvsError as error:
+        _say("Triton", False, error.message, error.remedy)
+    else:
+        _say("Triton", True, "both models answer their golden input as expected")
+
+
+def _check_destination(destination: Destination, settings: Settings) -> None:
+    name = f"destination {destination.name}"
+    user = StorageUser(
+        destination, calling_ae=settings.ae_title, timeout_s=settings.network_timeout_s
+    )
+    try:
+        user.echo()
+    except EpvsError as error:
+        remedy = error.remedy or "Check address, port, both AE titles, and that the PACS knows us."
+        _say(name, False, error.message, remedy)
+    else:
+        _say(name, True, "answers C-ECHO")
+
+
+def _say(name: str, ok: bool, detail: str, remedy: str = "") -> None:
+    sys.stdout.write(json.dumps({"name": name, "ok": ok, "detail": detail, "remedy": remedy}))
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Run the command."""
+    logging.disable(logging.CRITICAL)  # the checks say it all
+    try:
+        examine(load_settings())
+    except EpvsError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
