@@ -13,7 +13,7 @@ import sys
 from typing import Any, Final
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init
+from celery.signals import setup_logging, worker_init, worker_ready
 
 from core.errors import ConfigurationError, EpvsError
 from core.logs import configure_logging
@@ -101,6 +101,13 @@ def _refuse_wrong_models(**_: Any) -> None:
     check.join()
     if check.exitcode != 0:
         raise SystemExit(1)
+
+
+@worker_ready.connect
+def _say_ready(**_: Any) -> None:
+    """Tell whoever started the worker that it takes work now."""
+    _settings.worker_ready_file.touch()
+    log.info("ready")
 
 
 def _check_models() -> None:

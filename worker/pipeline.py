@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar
 
 from core.errors import Rejected
-from core.records import GradedStudy, SeriesVerdict, StageTiming
+from core.records import GradedStudy, Report, SeriesVerdict, StageTiming
 from worker.stages.assembly import assemble
 from worker.stages.grading import grade
 from worker.stages.rating import prepare_rating
@@ -17,7 +17,7 @@ from worker.stages.selection import select_series
 from worker.stages.severity import map_saliency, prepare_severity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from core.records import ClosedStudy, SelectedSeries, Template
@@ -33,7 +33,8 @@ class GradingOptions:
     """What the settings say about how to grade and what to build."""
 
     enhancement: Literal["stationary", "block-group", "none"] = "stationary"
-    sr: Literal["comprehensive", "comprehensive3d"] = "comprehensive"
+    sr_classes: tuple[Literal["comprehensive", "comprehensive3d"], ...] = ("comprehensive",)
+    """One SR is built of each class that some destination asks for."""
     parametric_map: bool = False
     station_name: str = "epvs-node"
 
@@ -43,7 +44,8 @@ class GradingOptions:
         destinations = settings.destination_list
         return cls(
             enhancement=settings.enhancement,
-            sr=destinations[0].sr if destinations else "comprehensive",
+            sr_classes=tuple(sorted({destination.sr for destination in destinations}))
+            or ("comprehensive",),
             parametric_map=any(destination.parametric_map for destination in destinations),
             station_name=settings.station_name,
         )
@@ -90,27 +92,36 @@ def grade_study(
     except Rejected as rejection:
         raise _with_verdicts(rejection, series) from rejection
     graded = run(grade, rating_input, rating_output, severity_output)
-    report = run(
-        build_report,
-        study=study,
-        volume=volume,
-        rating_input=rating_input,
-        grade=graded,
-        saliency=saliency,
-        sr=options.sr,
-        parametric_map=options.parametric_map,
-        completed_at=completed_at,
-        station_name=options.station_name,
-    )
+    reports = [
+        run(
+            build_report,
+            study=study,
+            volume=volume,
+            rating_input=rating_input,
+            grade=graded,
+            saliency=saliency,
+            sr=sr,
+            parametric_map=options.parametric_map,
+            completed_at=completed_at,
+            station_name=options.station_name,
+        )
+        for sr in options.sr_classes
+    ]
     return GradedStudy(
         revision_id=study.revision_id,
         series=series,
         quality=registration.quality,
         grade=graded,
         saliency=saliency,
-        report=report,
+        report=_merge(reports),
         timings=run.timings,
     )
+
+
+def _merge(reports: Sequence[Report]) -> Report:
+    """Join reports that differ in the SR's class alone: the pictures are the same objects."""
+    objects = {entry.sop_instance_uid: entry for report in reports for entry in report.objects}
+    return Report(tuple(objects.values()), reports[0].summary)
 
 
 def _with_verdicts(rejection: Rejected, series: SelectedSeries) -> Rejected:

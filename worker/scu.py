@@ -1,7 +1,7 @@
 """Delivery, network half: the one module that speaks DICOM as a service class user.
 
-C-STORE of kept files (PS3.4 annex B) and a C-FIND at IMAGE level (PS3.4 annex C) that asks whether
-they arrived. What the answers mean for a delivery is `worker.delivery`'s matter.
+C-STORE of kept files (PS3.4 annex B), a C-FIND at IMAGE level (PS3.4 annex C) that asks whether
+they arrived, and C-ECHO. What the answers mean for a delivery is `worker.delivery`'s matter.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context, evt
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made on import
 
 from core.errors import Unavailable
 
@@ -115,6 +116,19 @@ class StorageUser:
         self._ae.acse_timeout = timeout_s
         self._ae.dimse_timeout = timeout_s
         self._ae.network_timeout = timeout_s
+
+    def echo(self) -> None:
+        """Ask for a sign of life (C-ECHO).
+
+        Raises
+        ------
+        Unavailable
+            The destination gave none.
+        """
+        with self._associate([build_context(Verification)]) as assoc:
+            response = assoc.send_c_echo() if assoc.accepted_contexts else Dataset()
+        if response.get("Status") != 0x0000:
+            raise Unavailable(self._destination.name, "no answer to C-ECHO")
 
     def store(self, files: Sequence[Outgoing]) -> list[StoreResult]:
         """Send `files` in order over one association, up to the first that is not stored.
