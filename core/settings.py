@@ -235,6 +235,11 @@ class Settings(BaseSettings):
         """The exact bytes of every object that was or will be sent."""
         return self.data_dir / "reports"
 
+    @property
+    def worker_ready_file(self) -> Path:
+        """Touched by a worker when it begins to take work."""
+        return self.data_dir / "worker.ready"
+
 
 def load_settings(**overrides: Any) -> Settings:
     """Read and validate the settings.

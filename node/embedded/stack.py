@@ -101,16 +101,13 @@ class EmbeddedStack:
         self.settings = self.settings.model_copy(
             update={"triton_url": triton_url, "broker_url": broker_url}
         )
-        self._start_room("receiver", ["-m", "receiver"])
+        ready_file = self.settings.worker_ready_file
+        receiver = self._start_room("receiver", ["-m", "receiver"])
         self._start_room("housekeeper", ["-m", "worker.housekeeper"])
-        ready_file = self.settings.data_dir / "worker.ready"
         ready_file.unlink(missing_ok=True)
         worker = self._start_room(
-            "worker",
-            ["-m", "celery", "-A", "worker.app", "worker", "--concurrency", "1"],
-            {"EPVS_READY_FILE": str(ready_file)},
+            "worker", ["-m", "celery", "-A", "worker.app", "worker", "--concurrency", "1"]
         )
-        receiver = self.processes[-3]
         receiver.wait_until(lambda: accepts_connections(self.settings.port), timeout_s=30)
         self.say("worker: checking both models against their golden answers")
         worker.wait_until(ready_file.exists, timeout_s=120)
@@ -138,15 +135,13 @@ class EmbeddedStack:
         self.processes.append(process)
         return url
 
-    def _start_room(
-        self, name: str, arguments: list[str], env: dict[str, str] | None = None
-    ) -> ManagedProcess:
+    def _start_room(self, name: str, arguments: list[str]) -> ManagedProcess:
         self.say(f"{name}: starting")
         process = ManagedProcess(
             name,
             [sys.executable, *arguments],
             self.log_dir / f"{name}.log",
-            env={**environment_of(self.settings), **(env or {})},
+            env=environment_of(self.settings),
         )
         self.processes.append(process)
         return process
