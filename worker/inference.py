@@ -8,7 +8,6 @@ carries another model's name.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -17,9 +16,8 @@ import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from core.errors import EpvsError, Failed, Unavailable
+from core.errors import Failed, Unavailable
 from core.records import Float32Array, ModelIdentity, RatingOutput, SeverityOutput
-from core.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -373,22 +371,3 @@ def _probability_difference(found: Float32Array, golden: Float32Array) -> Iterat
     difference = np.abs(found - golden).max()
     if not difference <= PROBABILITY_TOLERANCE:  # also true of NaN
         yield f"probabilities differ by {difference:.3f} (at most {PROBABILITY_TOLERANCE})"
-
-
-def main() -> int:
-    """Check both models' golden answers: ``python -m worker.inference``; 0 when they pass."""
-    try:
-        settings = load_settings()
-        client = InferenceClient(
-            settings.triton_url, settings.models_dir, settings.triton_timeout_s
-        )
-        client.check_golden()
-    except EpvsError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    sys.stdout.write("Both models give their golden answers.\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,190 @@
+"""docker-compose.yml and the Dockerfile, held against the code that they run.
+
+There is no Docker engine where the tests run, so this is all that is known of them: every name
+that they use exists, and the parts fit each other.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from core.settings import Settings, load_settings
+from core.version import VERSION
+from node.cli import app
+from node.embedded.triton import REPOSITORY
+
+COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
+NODE_SERVICES = [name for name, service in SERVICES.items() if "build" in service]
+
+
+def mounts(service: dict[str, Any]) -> dict[str, str]:
+    """Mount point to volume or host folder."""
+    pairs = (entry.split(":")[:2] for entry in service.get("volumes", []))
+    return {point: source for source, point in pairs}
+
+
+def substitute(text: str, values: dict[str, str]) -> str:
+    """What compose does with ``${NAME:-default}`` and ``${NAME:?message}``."""
+    return re.sub(
+        r"\$\{(\w+)(?::([-?])([^}]*))?\}",
+        lambda match: values.get(match[1], match[3] if match[2] == "-" else ""),
+        text,
+    )
+
+
+@pytest.mark.parametrize("name", NODE_SERVICES)
+def test_each_node_service_runs_a_command_that_exists(name: str) -> None:
+    command = SERVICES[name]["command"]
+    scripts = {script.name for script in importlib.metadata.entry_points(group="console_scripts")}
+    match command:
+        case ["python", "-m", module]:
+            spec = importlib.util.find_spec(module)
+            assert spec is not None
+            if spec.submodule_search_locations is not None:
+                assert importlib.util.find_spec(f"{module}.__main__") is not None
+            else:
+                assert spec.origin is not None
+                assert '__name__ == "__main__"' in Path(spec.origin).read_text()
+        case ["celery", "-A", module, "worker", *_]:
+            assert "celery" in scripts
+            assert hasattr(importlib.import_module(module), "app")
+        case ["epvs-node", subcommand]:
+            assert "epvs-node" in scripts
+            assert subcommand in typer.main.get_command(app).commands  # type: ignore[attr-defined]
+        case _:
+            pytest.fail(f"unknown kind of command: {command}")
+
+
+def test_every_part_of_the_node_is_there() -> None:
+    commands = [" ".join(SERVICES[name]["command"]) for name in NODE_SERVICES]
+    for part in ("epvs-node migrate", "-m receiver", "worker.app worker", "-m worker.housekeeper"):
+        assert sum(part in command for command in commands) == 1
+
+
+@pytest.mark.parametrize("name", NODE_SERVICES)
+def test_settings_are_known_and_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = SERVICES[name]["environment"]
+    given = {"POSTGRES_PASSWORD": "secret", "EPVS_CALLERS": "PACS@192.0.2.10"}
+    settings = {key: value for key, value in environment.items() if key.startswith("EPVS_")}
+    assert {key.removeprefix("EPVS_").lower() for key in settings} <= set(Settings.model_fields)
+    for key, value in settings.items():
+        monkeypatch.setenv(key, substitute(value, given))
+    loaded = load_settings()
+    assert any(rule.admits("HEALTH", "127.0.0.1") for rule in loaded.caller_rules)
+    assert any(rule.admits("PACS", "192.0.2.10") for rule in loaded.caller_rules)
+    # What the settings name is what compose provides.
+    assert mounts(SERVICES[name])[str(loaded.data_dir)] == "data"
+    assert mounts(SERVICES[name])[str(loaded.models_dir)] == "./triton_models"
+    assert loaded.database_url == "postgresql+psycopg://epvs:secret@postgres:5432/epvs"
+    assert loaded.broker_url.startswith("redis://redis:")
+    aliases = [
+        SERVICES[triton]["networks"]["inside"]["aliases"] for triton in ("triton", "triton-cpu")
+    ]
+    assert all(loaded.triton_url.split(":")[0] in names for names in aliases)
+
+
+def test_the_published_port_is_where_the_receiver_listens() -> None:
+    assert SERVICES["receiver"]["ports"] == [f"11112:{Settings.model_fields['port'].default}"]
+
+
+def test_the_example_environment_sets_every_variable_without_a_default() -> None:
+    text = (REPOSITORY / "docker-compose.yml").read_text()
+    required = set(re.findall(r"\$\{(\w+):\?", text))
+    example = (REPOSITORY / "docker" / "env.example").read_text()
+    assert required <= set(re.findall(r"^(\w+)=", example, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_images_are_pinned(name: str) -> None:
+    image, _, tag = SERVICES[name]["image"].partition(":")
+    assert re.match(r"\d+\.\d+", tag), f"{image}:{tag} may change under us"
+    if image == "epvs-node":
+        assert tag == VERSION
+
+
+def test_engine_and_server_come_from_the_same_release() -> None:
+    releases = {
+        SERVICES[name]["image"].partition(":")[2] for name in ("engines", "triton", "triton-cpu")
+    }
+    assert len(releases) == 1
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_volumes_networks_and_dependencies_exist(name: str) -> None:
+    service = SERVICES[name]
+    for source in mounts(service).values():
+        if source.startswith("."):
+            assert (REPOSITORY / source).exists()
+        else:
+            assert source in COMPOSE["volumes"]
+    assert set(service.get("networks", [])) <= set(COMPOSE["networks"])
+    for needed, how in service.get("depends_on", {}).items():
+        other = SERVICES[needed]
+        # A service outside the chosen profiles must not be needed by one inside.
+        assert set(other.get("profiles", service.get("profiles", []))) >= set(
+            service.get("profiles", [])
+        )
+        if how["condition"] == "service_healthy":
+            assert "healthcheck" in other
+        else:
+            assert how["condition"] == "service_completed_successfully"
+            assert other["restart"] == "no"
+
+
+@pytest.mark.parametrize(
+    ("builder", "server"), [("engines", "triton"), ("networks-cpu", "triton-cpu")]
+)
+def test_triton_serves_what_was_built(builder: str, server: str) -> None:
+    shell, script, _, source, target = SERVICES[builder]["command"]
+    assert shell == "bash"
+    host_folder = mounts(SERVICES[builder])[source]
+    assert (REPOSITORY / host_folder / script.removeprefix(f"{source}/")).is_file()
+    assert f"--model-repository={target}/served" in SERVICES[server]["command"]
+    volume = "/" + target.split("/")[1]
+    assert mounts(SERVICES[builder])[volume] == mounts(SERVICES[server])[volume]
+    assert list(SERVICES[server]["depends_on"]) == [builder]
+    assert ("deploy" in SERVICES[server]) == ("tensorrt" in target)
+
+
+def test_the_node_runs_without_privileges() -> None:
+    dockerfile = (REPOSITORY / "docker" / "Dockerfile").read_text()
+    assert re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE) == ["epvs"]
+    for name in NODE_SERVICES:
+        assert SERVICES[name]["cap_drop"] == ["ALL"]
+        assert SERVICES[name]["read_only"] is True
+
+
+def test_the_image_copies_what_exists_and_all_that_is_imported() -> None:
+    dockerfile = (REPOSITORY / "docker" / "Dockerfile").read_text()
+    ignored = (REPOSITORY / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
+    copied = [
+        source
+        for line in re.findall(r"^COPY (?!--from)(.*)$", dockerfile, re.MULTILINE)
+        for source in line.split()[:-1]
+    ]
+    for source in copied:
+        assert (REPOSITORY / source).exists()
+        assert f"!{source}" in ignored
+    assert {"core", "db", "receiver", "worker", "node"} <= set(copied)
+
+
+def test_the_demo_pacs_forwards_to_the_receiver_and_is_admitted_as_documented() -> None:
+    orthanc = json.loads((REPOSITORY / "docker" / "orthanc.json").read_text())
+    ae_title, host, port = orthanc["DicomModalities"]["epvs"]
+    assert ae_title == Settings.model_fields["ae_title"].default
+    assert host == "receiver"
+    assert port == Settings.model_fields["port"].default
+    address = SERVICES["orthanc"]["networks"]["pacs"]["ipv4_address"]
+    example = (REPOSITORY / "docker" / "env.example").read_text()
+    assert f"{orthanc['DicomAet']}@{address}:{orthanc['DicomPort']}" in example
+    assert "pacs" in SERVICES["receiver"]["networks"]
