@@ -5,7 +5,6 @@ Inputs: `SelectedSeries`. Outputs: `Volume`, or `Rejected` if a slice cannot be 
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -80,23 +79,21 @@ def _decode(
 ) -> Iterator[tuple[int, Float32Array, bool]]:
     """Yield (slice index, rescaled pixels, whether MONOCHROME1) for the slices kept in one file."""
     index, syntax = indices[0], "unknown"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's warnings quote element values
-        try:
-            header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=_HEADER)
-            syntax = str(header.file_meta.get("TransferSyntaxUID", syntax))[:64]
-            frames = _frames(file, syntax, [series.slices[k].frame_number for k in indices])
-            for index in indices:
-                slope, intercept = _rescale(header, series.slices[index].frame_number)
-                values = next(frames).astype(np.float32) * slope + intercept
-                _check_values(values)
-                yield index, values, header.get("PhotometricInterpretation") == "MONOCHROME1"
-        except MemoryError:
-            raise
-        except Exception as error:
-            # Hostile bytes reach five decoders of other people's; whatever they raise is a
-            # statement about this slice, and the study ends with a reason instead of retries.
-            raise _undecodable(series, index, syntax, type(error).__name__) from error
+    try:
+        header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=_HEADER)
+        syntax = str(header.file_meta.get("TransferSyntaxUID", syntax))[:64]
+        frames = _frames(file, syntax, [series.slices[k].frame_number for k in indices])
+        for index in indices:
+            slope, intercept = _rescale(header, series.slices[index].frame_number)
+            values = next(frames).astype(np.float32) * slope + intercept
+            _check_values(values)
+            yield index, values, header.get("PhotometricInterpretation") == "MONOCHROME1"
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Hostile bytes reach five decoders of other people's; whatever they raise is a
+        # statement about this slice, and the study ends with a reason instead of retries.
+        raise _undecodable(series, index, syntax, type(error).__name__) from error
 
 
 def _check_values(values: Float32Array) -> None:

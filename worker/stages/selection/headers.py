@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pydicom import dcmread
 from pydicom.multival import MultiValue
-from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
+from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
 
 from core.errors import Failed
 
@@ -82,7 +81,7 @@ _B_VALUE_IN_NAME: Final = re.compile(r"_B\d")
 """Siemens writes the b-value into Sequence Name (``*ep_b1000t``, ``re_b0``)."""
 
 
-class UnreadableHeader(Exception):  # noqa: N818 - a verdict on the file, not an error of ours
+class UnreadableHeader(Exception):
     """A file's header cannot be read; the message names the attribute, never its value."""
 
 
@@ -141,9 +140,7 @@ def read_frames(instance: SpooledInstance) -> tuple[Frame, ...]:
         raise Failed(
             "spool-unreadable", f"Stored instance cannot be opened ({type(error).__name__})."
         ) from error
-    with file, warnings.catch_warnings():
-        # pydicom's warnings quote element values, which must not reach a log.
-        warnings.simplefilter("ignore")
+    with file:
         try:
             header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=_KEYWORDS)
             return tuple(_frames(header, instance))
@@ -162,6 +159,8 @@ def _frames(header: Dataset, instance: SpooledInstance) -> Iterator[Frame]:
         if sop_class in MR_CLASSES:
             raise UnreadableHeader("Rows or Columns missing")
         return
+    if not UID(sop_class).is_valid:
+        raise UnreadableHeader("SOPClassUID: not a UID")
     if sop_class != EnhancedMRImageStorage:
         if sop_class in MR_CLASSES and (root.number("NumberOfFrames") or 1) != 1:
             raise UnreadableHeader("several frames in a classic MR instance")
@@ -242,7 +241,7 @@ def _frame(
     return Frame(
         path=instance.path,
         sop_instance_uid=attributes.text("SOPInstanceUID") or instance.sop_instance_uid,
-        sop_class_uid=sop_class[:64],  # a UID is no longer; what claims to be one may be
+        sop_class_uid=sop_class,
         frame_number=number,
         image_type=image_type,
         matrix=(int(attributes.number("Rows") or 0), int(attributes.number("Columns") or 0)),
