@@ -147,7 +147,7 @@ def write(folder: Path, datasets: Iterable[Dataset], syntax: str = ExplicitVRLit
         ds = deepcopy(original)
         ds.file_meta = FileMetaDataset()
         ds.file_meta.MediaStorageSOPClassUID = MRImageStorage
-        ds.file_meta.MediaStorageSOPInstanceUID = f"2.25.3.{number}"
+        ds.file_meta.MediaStorageSOPInstanceUID = UID(f"2.25.3.{number}")
         ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         if syntax == ExplicitVRBigEndian:
             ds.PixelData = np.frombuffer(ds.PixelData, "<u2").byteswap().tobytes()
