@@ -98,7 +98,7 @@ def test_golden_answers_are_informative(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_described_tolerances_are_those_that_are_applied(name: str) -> None:
     applied = {
-        "rating": {"probabilities": inference.PROBABILITY_TOLERANCE},
+        "rating": {"argmax": "equal", "probability": inference.PROBABILITY_TOLERANCE},
         "severity": {
             "probability": inference.PROBABILITY_TOLERANCE,
             "saliency_correlation": inference.SALIENCY_CORRELATION,
