@@ -1,0 +1,258 @@
+"""Receiving: read the few leading elements under which an instance is filed, and nothing else.
+
+A walk over the top-level elements up to Series Instance UID, (0020,000E), which precedes the pixel
+data in every object. Values are skipped, not decoded. Input is hostile until shown otherwise, so
+every step is bounded: elements, nesting, value lengths, inflated bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from pydicom.charset import convert_encodings, decode_bytes
+
+from receiver.status import Refused, Status
+
+_CHARACTER_SET: Final = 0x00080005
+_SOP_CLASS_UID: Final = 0x00080016
+_SOP_INSTANCE_UID: Final = 0x00080018
+_STUDY_DATE: Final = 0x00080020
+_ACCESSION_NUMBER: Final = 0x00080050
+_MODALITY: Final = 0x00080060
+_PATIENT_ID: Final = 0x00100020
+_STUDY_UID: Final = 0x0020000D
+_SERIES_UID: Final = 0x0020000E
+
+_UIDS: Final = {
+    _SOP_CLASS_UID: "SOP Class UID",
+    _SOP_INSTANCE_UID: "SOP Instance UID",
+    _STUDY_UID: "Study Instance UID",
+    _SERIES_UID: "Series Instance UID",
+}
+_WANTED: Final = frozenset(
+    {*_UIDS, _CHARACTER_SET, _STUDY_DATE, _ACCESSION_NUMBER, _MODALITY, _PATIENT_ID}
+)
+_LAST_WANTED: Final = max(_WANTED)
+
+# Explicit VRs with a 16-bit length; every other one has 32 bits (PS3.5 section 7.1.2).
+_SHORT_VRS: Final = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
+)
+_UNDEFINED_LENGTH: Final = 0xFFFFFFFF
+_ITEM: Final = 0xFFFEE000
+_ITEM_END: Final = 0xFFFEE00D
+_SEQUENCE_END: Final = 0xFFFEE0DD
+
+# Far beyond any header seen; what a hostile one can make us do stays in milliseconds.
+_MAX_ELEMENTS: Final = 50_000
+_MAX_DEPTH: Final = 64
+_MAX_VALUE_BYTES: Final = 1024
+_MAX_INFLATED_BYTES: Final = 4 * 1024 * 1024
+
+_IMPLICIT: Final = "1.2.840.10008.1.2"
+_BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
+_DEFLATED: Final = frozenset(
+    # Deflated Explicit VR Little Endian; JPIP Referenced Deflate; JPIP HTJ2K Referenced Deflate
+    {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
+)
+
+_UID: Final = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What is known of an instance without decoding it; the UIDs are valid ones."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_uid: str
+    series_uid: str
+    patient_id: str
+    accession_number: str
+    study_date: str
+    """``YYYYMMDD`` or empty."""
+    modality: str
+
+
+class _Encoding(NamedTuple):
+    implicit: bool
+    byte_order: str
+
+
+class _Element(NamedTuple):
+    tag: int
+    vr: bytes
+    length: int
+    start: int
+    """Offset of the value."""
+
+
+def is_valid_uid(text: str) -> bool:
+    """Whether `text` is a UID as PS3.5 section 9.1 defines it."""
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
+
+
+def read_header(data: bytes, transfer_syntax_uid: str) -> Header:
+    """Read the elements that file an instance.
+
+    Parameters
+    ----------
+    data : bytes
+        The data set as received, without preamble and file meta information.
+    transfer_syntax_uid : str
+        How it is encoded.
+
+    Raises
+    ------
+    Refused
+        The header cannot be read, or a UID is missing or none.
+    """
+    try:
+        if transfer_syntax_uid in _DEFLATED:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, _MAX_INFLATED_BYTES)
+        values = _Walk(data).leading_values(_encoding(transfer_syntax_uid))
+    except (struct.error, zlib.error) as error:
+        raise _unreadable("ends or breaks off inside the header") from error
+    uids = {tag: _uid(values, tag) for tag in _UIDS}
+    charset = values.get(_CHARACTER_SET, b"")
+    study_date = _text(values.get(_STUDY_DATE, b""))
+    return Header(
+        sop_class_uid=uids[_SOP_CLASS_UID],
+        sop_instance_uid=uids[_SOP_INSTANCE_UID],
+        study_uid=uids[_STUDY_UID],
+        series_uid=uids[_SERIES_UID],
+        patient_id=_text(values.get(_PATIENT_ID, b""), charset),
+        accession_number=_text(values.get(_ACCESSION_NUMBER, b""), charset)[:16],
+        study_date=study_date if re.fullmatch(r"[0-9]{8}", study_date) else "",
+        modality=_text(values.get(_MODALITY, b""))[:16],
+    )
+
+
+def _encoding(transfer_syntax_uid: str) -> _Encoding:
+    return _Encoding(
+        implicit=transfer_syntax_uid == _IMPLICIT,
+        byte_order=">" if transfer_syntax_uid == _BIG_ENDIAN else "<",
+    )
+
+
+def _unreadable(why: str) -> Refused:
+    return Refused(Status.HEADER_UNREADABLE, f"The data set {why}.")
+
+
+class _Walk:
+    """A walk over the elements of one data set, with a budget that all its parts share.
+
+    Parameters
+    ----------
+    data : bytes
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._elements_left = _MAX_ELEMENTS
+
+    def leading_values(self, encoding: _Encoding) -> dict[int, bytes]:
+        """Raw values of the wanted top-level elements, as far as they are there."""
+        values: dict[int, bytes] = {}
+        position = 0
+        while position < len(self._data):
+            element = self._element(position, encoding)
+            if element.tag > _LAST_WANTED:
+                break
+            if element.length == _UNDEFINED_LENGTH:
+                position = self._end_of_sequence(element, encoding)
+                continue
+            position = self._end_of_value(element)
+            if element.tag in _WANTED:
+                if element.length > _MAX_VALUE_BYTES:
+                    raise _unreadable(f"holds {element.length} bytes in {_name(element.tag)}")
+                values[element.tag] = self._data[element.start : position]
+                if element.tag == _LAST_WANTED:
+                    break
+        return values
+
+    def _element(self, position: int, encoding: _Encoding) -> _Element:
+        """Tag, VR and length of the element at `position`; `struct.error` past the end."""
+        self._elements_left -= 1
+        if self._elements_left < 0:
+            raise _unreadable(f"has more than {_MAX_ELEMENTS} elements before its UIDs end")
+        order = encoding.byte_order
+        group, number = struct.unpack_from(order + "HH", self._data, position)
+        tag = group << 16 | number
+        vr = self._data[position + 4 : position + 6]
+        implicit = encoding.implicit or group == 0xFFFE
+        if not implicit and not (vr.isalpha() and vr.isupper()):
+            # Command elements that strayed into a data set keep their own encoding (PS3.7 6.3.1).
+            if group != 0:
+                raise _unreadable(f"has no VR at {_name(tag)}: not the syntax negotiated")
+            implicit = True
+        if implicit:
+            (length,) = struct.unpack_from(order + "L", self._data, position + 4)
+            return _Element(tag, b"", length, position + 8)
+        if vr in _SHORT_VRS:
+            (length,) = struct.unpack_from(order + "H", self._data, position + 6)
+            return _Element(tag, vr, length, position + 8)
+        (length,) = struct.unpack_from(order + "L", self._data, position + 8)
+        return _Element(tag, vr, length, position + 12)
+
+    def _end_of_value(self, element: _Element) -> int:
+        end = element.start + element.length
+        if end > len(self._data):
+            raise _unreadable(f"is shorter than the length of {_name(element.tag)} says")
+        return end
+
+    def _end_of_sequence(self, sequence: _Element, encoding: _Encoding) -> int:
+        """Offset behind a sequence of undefined length; a list, not recursion, holds the depth."""
+        position = sequence.start
+        # (tag that closes it, encoding inside) of every open sequence and item
+        open_levels = [(_SEQUENCE_END, _inside(sequence, encoding))]
+        while open_levels:
+            closing, inner = open_levels[-1]
+            element = self._element(position, inner)
+            position = element.start
+            if element.tag == closing:
+                open_levels.pop()
+            elif (closing == _SEQUENCE_END) != (element.tag == _ITEM):
+                raise _unreadable(f"has {_name(element.tag)} where its sequences forbid it")
+            elif element.length != _UNDEFINED_LENGTH:
+                position = self._end_of_value(element)
+            elif len(open_levels) == _MAX_DEPTH:
+                raise _unreadable(f"nests sequences more than {_MAX_DEPTH} deep")
+            elif element.tag == _ITEM:
+                open_levels.append((_ITEM_END, inner))
+            else:
+                open_levels.append((_SEQUENCE_END, _inside(element, inner)))
+        return position
+
+
+def _inside(sequence: _Element, encoding: _Encoding) -> _Encoding:
+    # UN of undefined length is always implicit little endian inside (PS3.5 section 6.2.2).
+    return _Encoding(implicit=True, byte_order="<") if sequence.vr == b"UN" else encoding
+
+
+def _name(tag: int) -> str:
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def _uid(values: dict[int, bytes], tag: int) -> str:
+    text = values.get(tag, b"").strip(b"\0 ").decode("ascii", "replace")
+    if not text:
+        raise Refused(Status.UID_MISSING, f"The data set has no {_UIDS[tag]}.")
+    if not is_valid_uid(text):
+        raise Refused(Status.UID_INVALID, f"The {_UIDS[tag]} is not a UID (PS3.5 section 9.1).")
+    return text
+
+
+def _text(value: bytes, character_set: bytes = b"") -> str:
+    """Decode a short text for the study row: printable, at most 64 characters."""
+    try:
+        terms = character_set.decode("ascii").strip("\0 ").split("\\")
+        text = decode_bytes(value, convert_encodings(terms), set())
+    except (LookupError, UnicodeError):  # an unknown or broken Specific Character Set
+        text = value.decode("ascii", "replace")
+    # NUL and other control characters have no place in a text column.
+    return "".join(character for character in text if character.isprintable()).strip()[:64]

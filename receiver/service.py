@@ -1,0 +1,211 @@
+"""Receiving: the application entity. The only module that knows pynetdicom's associations.
+
+pynetdicom negotiates and keeps the protocol; each of its events is handed to the module that
+decides: `receiver.admission`, `receiver.contexts`, `receiver.storage`.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+import threading
+import time
+from socketserver import BaseServer
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from pydicom import config as pydicom_config
+from pydicom.dataset import Dataset
+from pynetdicom import AE, evt
+from pynetdicom import _config as pynetdicom_config
+from pynetdicom.transport import ThreadedAssociationServer
+
+from core.version import NAME, VERSION
+from receiver.admission import refusal
+from receiver.contexts import REJECTION_REASONS, supported_contexts
+from receiver.ledger import Ledger
+from receiver.spool import IMPLEMENTATION_CLASS_UID, Spool
+from receiver.status import Refused, Status
+from receiver.storage import Storage, StoreRequest
+
+if TYPE_CHECKING:
+    from pynetdicom.association import Association
+    from pynetdicom.events import Event
+    from sqlalchemy import Engine
+
+    from core.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MAXIMUM_PDU_BYTES: Final = 131_072
+"""DCMTK's maximum; larger ones bring nothing."""
+_ASSOCIATE_TIMEOUT_S: Final = 10.0
+"""A connection that has not asked for an association by then is closed."""
+_POLL_S: Final = 0.05
+
+
+def configure_libraries() -> None:
+    """Set the process-wide switches of pynetdicom and pydicom that the receiver relies on."""
+    # A UID that is none shall be answered with a status, for the sender to go on with the next
+    # instance; pynetdicom would abort the association. `receiver.header` checks every UID.
+    pynetdicom_config.VALIDATORS["UI"] = lambda _value: (True, "")
+    pynetdicom_config.LOG_HANDLER_LEVEL = "none"
+    # Warnings about UIDs, and those of pydicom's validation, quote the values.
+    logging.getLogger("pynetdicom.utils").setLevel(logging.ERROR)
+    pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
+    pydicom_config.settings.writing_validation_mode = pydicom_config.IGNORE
+
+
+class StorageServer(ThreadedAssociationServer):
+    """Listens for associations."""
+
+    request_queue_size = 128
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection and set deadlines on its socket."""
+        connection, address = super().get_request()
+        connection.settimeout(self.ae.network_timeout)
+        # A response must not wait for the sender's delayed acknowledgement.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return connection, address
+
+    def shutdown(self) -> None:
+        """Stop listening; associations that are open go on."""
+        BaseServer.shutdown(self)
+        self.server_close()
+
+
+class Receiver:
+    """The Storage SCP of the node.
+
+    Parameters
+    ----------
+    settings : Settings
+    engine : Engine
+        May be unreachable: instances are then refused transiently until it answers.
+    """
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self._settings = settings
+        self._spool = Spool(settings.spool_dir, settings.spool_reserve_mb * 1024 * 1024)
+        # Senders wait about as long as we do for the network; they shall get their 0xA700 before.
+        self._ledger = Ledger(engine, patience_s=settings.network_timeout_s / 2)
+        self._storage = Storage(self._spool, self._ledger)
+        self._server: StorageServer | None = None
+
+    def start(self) -> None:
+        """Prepare the spool and begin to listen.
+
+        Raises
+        ------
+        OSError
+            The spool cannot be written or the port is taken.
+        """
+        configure_libraries()
+        swept = self._spool.prepare()
+        server = self._application_entity().make_server(
+            (self._settings.host, self._settings.port),
+            evt_handlers=[
+                (evt.EVT_REQUESTED, self._on_requested),
+                (evt.EVT_ACCEPTED, self._on_accepted),
+                (evt.EVT_C_STORE, self._on_c_store),
+            ],
+            server_class=StorageServer,
+        )
+        self._server = cast("StorageServer", server)
+        threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": _POLL_S}, name="accept"
+        ).start()
+        logger.info(
+            "listening ae_title=%s host=%s port=%d swept=%d",
+            self._settings.ae_title,
+            self._settings.host,
+            self._settings.port,
+            swept,
+        )
+        if not self._settings.caller_rules:
+            logger.warning("no-callers-admitted: EPVS_CALLERS is empty, so nobody may associate")
+
+    def stop(self, deadline_s: float) -> None:
+        """Stop listening, let open associations finish, abort what is open after `deadline_s`."""
+        if self._server is None:
+            return
+        self._server.shutdown()
+        end = time.monotonic() + deadline_s
+        while (open_ones := self._open_associations()) and time.monotonic() < end:
+            time.sleep(_POLL_S)
+        for association in open_ones:
+            association.abort()
+        self._ledger.close()
+        logger.info("stopped aborted=%d", len(open_ones))
+
+    def _application_entity(self) -> AE:
+        ae = AE(self._settings.ae_title)
+        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        ae.implementation_version_name = f"{NAME} {VERSION}"[:16]
+        ae.supported_contexts = supported_contexts(self._settings.other_classes)
+        ae.maximum_associations = sys.maxsize  # counts mere connections; `_on_requested` counts
+        ae.maximum_pdu_size = MAXIMUM_PDU_BYTES
+        ae.network_timeout = self._settings.network_timeout_s
+        ae.dimse_timeout = self._settings.network_timeout_s
+        ae.acse_timeout = min(_ASSOCIATE_TIMEOUT_S, self._settings.network_timeout_s)
+        return ae
+
+    def _open_associations(self) -> list[Association]:
+        """Associations that are established or being negotiated; not mere connections."""
+        active = self._server.active_associations if self._server else []
+        return [each for each in active if each.requestor.primitive and not each.is_rejected]
+
+    def _on_requested(self, event: Event) -> None:
+        association = event.assoc
+        refused = refusal(
+            self._settings,
+            **_parties(association),
+            has_room=self._spool.has_room(),
+            n_open=len([other for other in self._open_associations() if other is not association]),
+        )
+        if refused is None:
+            return
+        association.acse.send_reject(refused.result, refused.source, refused.diagnostic)
+        self._ledger.note("association-refused", reason=refused.reason, **_parties(association))
+        association.kill()
+
+    def _on_accepted(self, event: Event) -> None:
+        rejected = {
+            str(context.abstract_syntax): REJECTION_REASONS.get(context.result or 0, "other")
+            for context in event.assoc.rejected_contexts
+        }
+        if rejected:
+            self._ledger.note("contexts-refused", sop_classes=rejected, **_parties(event.assoc))
+
+    def _on_c_store(self, event: Event) -> Dataset:
+        request: Any = event.request  # pynetdicom types it as any DIMSE request
+        parties = _parties(event.assoc)
+        response = Dataset()
+        response.Status = int(Status.SUCCESS)
+        try:
+            self._storage.store(
+                StoreRequest(
+                    sop_class_uid=str(request.AffectedSOPClassUID),
+                    sop_instance_uid=str(request.AffectedSOPInstanceUID),
+                    abstract_syntax=str(event.context.abstract_syntax),
+                    transfer_syntax_uid=str(event.context.transfer_syntax),
+                    data_set=event.encoded_dataset(include_meta=False),
+                    calling_ae=parties["calling_ae"],
+                    peer_address=parties["peer_address"],
+                )
+            )
+        except Refused as refused:
+            response.Status = int(refused.status)
+            response.ErrorComment = refused.message[:64]
+        return response
+
+
+def _parties(association: Association) -> dict[str, str]:
+    primitive: Any = association.requestor.primitive
+    return {
+        "calling_ae": primitive.calling_ae_title.strip(),
+        "called_ae": primitive.called_ae_title.strip(),
+        "peer_address": association.requestor.address,
+    }

@@ -1,0 +1,179 @@
+"""Receiving: make one instance durable on disk as a Part 10 file named by its SHA-256.
+
+``spool/tmp/<random>`` is written, fsynced and renamed to ``spool/ab/ab12….dcm``, whose folder is
+fsynced too. The name is the SHA-256 of the whole file (``sha256sum`` verifies a spool), and the
+file is a function of the instance alone: data set bytes as received, transfer syntax, SOP class and
+SOP Instance UID. Nothing of the caller, the time or our version enters it. The same instance sent
+twice is therefore the same file, whoever sends it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import struct
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Final, Self
+
+from core.uids import derived_uid
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+IMPLEMENTATION_CLASS_UID: Final = derived_uid("implementation-class", {})
+"""Part of every spooled file: changing it would make every known instance a conflicting one."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that has survived: fsynced, in place, its folder fsynced."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+
+
+def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
+    """Preamble, prefix and File Meta Information of PS3.10 section 7.1.
+
+    Without the optional elements on purpose: Implementation Version Name or Source AE Title would
+    make the file depend on more than the instance.
+    """
+    elements = b"".join(
+        (
+            struct.pack("<HH2sHL", 0x0002, 0x0001, b"OB", 0, 2) + b"\x00\x01",
+            _uid_element(0x0002, sop_class_uid),
+            _uid_element(0x0003, sop_instance_uid),
+            _uid_element(0x0010, transfer_syntax_uid),
+            _uid_element(0x0012, IMPLEMENTATION_CLASS_UID),
+        )
+    )
+    group_length = struct.pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(elements))
+    return bytes(128) + b"DICM" + group_length + elements
+
+
+def _uid_element(number: int, uid: str) -> bytes:
+    value = uid.encode("ascii")
+    value += b"\0" * (len(value) % 2)
+    return struct.pack("<HH2sH", 0x0002, number, b"UI", len(value)) + value
+
+
+class SpoolFile:
+    """One instance on its way to disk; leaving the ``with`` block without `commit` removes it.
+
+    Parameters
+    ----------
+    spool : Spool
+    head : bytes
+        What the file begins with, see `file_head`.
+    """
+
+    def __init__(self, spool: Spool, head: bytes) -> None:
+        self._spool = spool
+        self._tmp = spool.tmp_dir / uuid.uuid4().hex
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._file: BinaryIO
+        self._head = head
+
+    def __enter__(self) -> Self:
+        self._file = self._tmp.open("xb", buffering=0)
+        try:
+            self.write(self._head)
+        except OSError:
+            self._discard()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._discard()
+
+    def write(self, data: bytes) -> None:
+        """Append `data`.
+
+        Raises
+        ------
+        OSError
+            The disk is full, or worse.
+        """
+        rest = memoryview(data)
+        while rest:  # an unbuffered write may take a part only
+            rest = rest[self._file.write(rest) :]
+        self._hash.update(data)
+        self._size += len(data)
+
+    def commit(self) -> StoredFile:
+        """Make the file durable under its final name.
+
+        Raises
+        ------
+        OSError
+            It is not known to be durable. At most a whole file without a row remains, which the
+            next attempt to send the instance replaces by itself.
+        """
+        os.fsync(self._file.fileno())
+        sha256 = self._hash.hexdigest()
+        folder = self._spool.root / sha256[:2]
+        path = folder / f"{sha256}.dcm"
+        self._tmp.rename(path)
+        _fsync_folder(folder)
+        return StoredFile(path, sha256, self._size)
+
+    def _discard(self) -> None:
+        self._file.close()
+        self._tmp.unlink(missing_ok=True)
+
+
+class Spool:
+    """The folder of received instances.
+
+    Parameters
+    ----------
+    root : Path
+    reserve_bytes : int
+        Free space below which nothing more is taken.
+    """
+
+    def __init__(self, root: Path, reserve_bytes: int) -> None:
+        self.root = root.absolute()
+        self.tmp_dir = self.root / "tmp"
+        self._reserve_bytes = reserve_bytes
+
+    def prepare(self) -> int:
+        """Create the folders, remove what an earlier run left half written, and count that.
+
+        All 256 shard folders exist from the start, so that storing never has to create one.
+        """
+        for name in ("tmp", *(f"{shard:02x}" for shard in range(256))):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+        _fsync_folder(self.root)
+        leftovers = list(self.tmp_dir.iterdir())
+        for leftover in leftovers:
+            leftover.unlink()
+        return len(leftovers)
+
+    def has_room(self, size_bytes: int = 0) -> bool:
+        """Whether `size_bytes` more leave the reserve untouched."""
+        return shutil.disk_usage(self.root).free - size_bytes >= self._reserve_bytes
+
+    def create(
+        self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str
+    ) -> SpoolFile:
+        """Begin a file; use it in a ``with`` block, write the data set, then commit."""
+        return SpoolFile(self, file_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid))
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,54 @@
+"""Receiving: every status that a C-STORE may be answered with, and what the sender is told.
+
+==========  =================================================  ==============================
+status      when                                               what the sender should do
+==========  =================================================  ==============================
+``0x0000``  the instance is durable: file and row              nothing
+``0x0110``  something of ours broke (the log says where)       tell the operator
+``0x0122``  the SOP class is not that of the context used      correct the sender
+``0xA700``  disk full, below its reserve, or database down     send again later
+``0xA900``  command and data set name different objects        correct the sender
+``0xC010``  the header cannot be read                          correct the instance
+``0xC011``  a UID that identifies the instance is missing      correct the instance
+``0xC012``  such a UID is not one (PS3.5 section 9.1)          correct the instance
+==========  =================================================  ==============================
+
+The ranges are those of PS3.4 section B.2.3 and PS3.7 section C.4.2; the last digits are ours. An
+instance whose SOP Instance UID is known with other content is kept in quarantine and answered
+``0x0000``: it is safe here, and sending it again would change nothing.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from core.errors import EpvsError
+
+
+class Status(IntEnum):
+    """C-STORE response status; see the table above."""
+
+    SUCCESS = 0x0000
+    PROCESSING_FAILURE = 0x0110
+    SOP_CLASS_NOT_SUPPORTED = 0x0122
+    OUT_OF_RESOURCES = 0xA700
+    DATA_SET_MISMATCH = 0xA900
+    HEADER_UNREADABLE = 0xC010
+    UID_MISSING = 0xC011
+    UID_INVALID = 0xC012
+
+
+class Refused(EpvsError):
+    """An instance that is not stored.
+
+    Parameters
+    ----------
+    status : Status
+        What the sender is answered.
+    message : str
+        Why, without patient data; also the Error Comment of the response, cut to 64 characters.
+    """
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status

@@ -1,0 +1,229 @@
+"""The header reader: the same answers as pydicom where the data set is sound, a status else."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom import Dataset, dcmread
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from receiver.header import is_valid_uid, read_header
+from receiver.status import Refused, Status
+from tests.paths import SAMPLE_DATA
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SYNTAXES = [
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    DeflatedExplicitVRLittleEndian,
+]
+
+
+def make_data_set() -> Dataset:
+    """A header with what makes walking hard: sequences of undefined length, nested, private."""
+    item = Dataset()
+    item.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+    item.StudyInstanceUID = "9.9.9"  # of another study: must not be taken for this one's
+    inner = Dataset()
+    inner.StudyInstanceUID = "8.8.8"
+    item.PurposeOfReferenceCodeSequence = Sequence([inner])
+    item["PurposeOfReferenceCodeSequence"].is_undefined_length = True
+    item.is_undefined_length_sequence_item = True
+
+    data_set = Dataset()
+    data_set.SpecificCharacterSet = "ISO_IR 100"
+    data_set.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+    data_set.SOPInstanceUID = "1.2.3.4"
+    data_set.StudyDate = "20260131"
+    data_set.AccessionNumber = "A-17"
+    data_set.Modality = "MR"
+    data_set.ReferencedStudySequence = Sequence([item, Dataset()])
+    data_set["ReferencedStudySequence"].is_undefined_length = True
+    data_set.PatientID = "Jörg-1"
+    block = data_set.private_block(0x0019, "VENDOR", create=True)
+    block.add_new(0x01, "OB", b"\x00\x01" * 40_000)
+    data_set.StudyInstanceUID = "1.2.3"
+    data_set.SeriesInstanceUID = "1.2.3.1"
+    data_set.Rows = 2
+    return data_set
+
+
+def encode(data_set: Dataset, syntax: str) -> bytes:
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR = syntax == ImplicitVRLittleEndian
+    buffer.is_little_endian = syntax != ExplicitVRBigEndian
+    write_dataset(buffer, data_set)
+    encoded: bytes = buffer.getvalue()
+    if syntax == DeflatedExplicitVRLittleEndian:
+        deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        encoded = deflate.compress(encoded) + deflate.flush()
+    return encoded
+
+
+def status_of(data: bytes, syntax: str = ExplicitVRLittleEndian) -> Status:
+    with pytest.raises(Refused) as refused:
+        read_header(data, syntax)
+    return refused.value.status
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_reads_every_kind_of_encoding(syntax: str) -> None:
+    header = read_header(encode(make_data_set(), syntax), syntax)
+
+    assert header.study_uid == "1.2.3"
+    assert header.series_uid == "1.2.3.1"
+    assert header.sop_instance_uid == "1.2.3.4"
+    assert header.patient_id == "Jörg-1"
+    assert header.accession_number == "A-17"
+    assert header.study_date == "20260131"
+    assert header.modality == "MR"
+
+
+def test_is_not_misled_by_what_follows_the_series_uid() -> None:
+    sound = encode(make_data_set(), ExplicitVRLittleEndian)
+    until_series = sound[: sound.index(struct.pack("<HH2s", 0x0028, 0x0010, b"US"))]
+
+    assert read_header(until_series + b"\xff" * 7, ExplicitVRLittleEndian).study_uid == "1.2.3"
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_passes_over_command_elements_that_strayed_into_the_data_set(explicit: bool) -> None:
+    command = (
+        struct.pack("<HH2sHH", 0, 0x0100, b"US", 2, 1)
+        if explicit
+        else struct.pack("<HHLH", 0, 0x0100, 2, 1)
+    )
+
+    header = read_header(
+        command + encode(make_data_set(), ExplicitVRLittleEndian), ExplicitVRLittleEndian
+    )
+
+    assert header.study_uid == "1.2.3"
+
+
+@pytest.mark.parametrize(
+    "keyword", ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"]
+)
+def test_refuses_a_missing_or_invalid_uid(keyword: str) -> None:
+    data_set = make_data_set()
+    setattr(data_set, keyword, "")
+    assert status_of(encode(data_set, ExplicitVRLittleEndian)) is Status.UID_MISSING
+    del data_set[keyword]
+    assert status_of(encode(data_set, ExplicitVRLittleEndian)) is Status.UID_MISSING
+    data_set.add_new(keyword, "UI", "1.2.3")
+    data_set[keyword]._value = "../../etc/x"
+    assert status_of(encode(data_set, ExplicitVRLittleEndian)) is Status.UID_INVALID
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        ("1.2.840.10008.1.1", True),
+        ("2.25." + "1" * 59, True),
+        ("2.25." + "1" * 60, False),
+        ("1.2..3", False),
+        ("1.02", False),
+        ("1.2.", False),
+        ("1.2.3/..", False),
+        ("1.2.3\n", False),
+        ("1.٢", False),  # a digit, but not one of ASCII
+        ("", False),
+    ],
+)
+def test_uid_rules(text: str, valid: bool) -> None:
+    assert is_valid_uid(text) is valid
+
+
+def test_refuses_what_is_not_in_the_syntax_negotiated() -> None:
+    implicit = encode(make_data_set(), ImplicitVRLittleEndian)
+
+    assert status_of(implicit, ExplicitVRLittleEndian) is Status.HEADER_UNREADABLE
+    assert status_of(implicit, DeflatedExplicitVRLittleEndian) is Status.HEADER_UNREADABLE
+
+
+def test_refuses_nesting_without_end() -> None:
+    item_in_sequence = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF) + struct.pack(
+        "<HHL", 0x0008, 0x1110, 0xFFFFFFFF
+    )
+    sequence = struct.pack("<HHL", 0x0008, 0x1110, 0xFFFFFFFF) + item_in_sequence * 100_000
+
+    assert status_of(sequence, ImplicitVRLittleEndian) is Status.HEADER_UNREADABLE
+
+
+def test_refuses_elements_without_end() -> None:
+    flat = struct.pack("<HHL", 0x0008, 0x0001, 0) * 1_000_000
+
+    assert status_of(flat, ImplicitVRLittleEndian) is Status.HEADER_UNREADABLE
+
+
+def test_inflates_no_more_than_a_header_needs() -> None:
+    bomb = encode(make_data_set(), ExplicitVRLittleEndian).replace(b"1.2.3.1\0", b"")
+    deflate = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    padding = struct.pack("<HH2sHL", 0x0009, 0x1001, b"OB", 0, 200_000_000)
+    data = deflate.compress(bomb[:8] + padding)
+    for _ in range(200):
+        data += deflate.compress(bytes(1_000_000))
+
+    assert status_of(data, DeflatedExplicitVRLittleEndian) is Status.HEADER_UNREADABLE
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), syntax=st.sampled_from(SYNTAXES))
+def test_damage_ends_as_a_header_or_a_status(data: st.DataObject, syntax: str) -> None:
+    damaged = bytearray(encode(make_data_set(), syntax))
+    for _ in range(data.draw(st.integers(1, 8))):
+        position = data.draw(st.integers(0, min(len(damaged), 600) - 1))
+        damaged[position] = data.draw(st.integers(0, 255))
+    end = data.draw(st.integers(0, len(damaged)))
+
+    try:
+        header = read_header(bytes(damaged[:end]), syntax)
+    except Refused:
+        return
+    assert is_valid_uid(header.study_uid)
+    assert header.patient_id.isprintable()
+
+
+@pytest.mark.sample_data
+def test_agrees_with_pydicom_on_every_real_file() -> None:
+    folders = [SAMPLE_DATA / name for name in ("study-brain-siemens", "reject", "syntaxes")]
+    paths = [path for folder in folders for path in sorted(folder.rglob("*.dcm"))]
+    assert len(paths) > 200
+    for path in paths:
+        _compare_with_pydicom(path)
+
+
+def _compare_with_pydicom(path: Path) -> None:
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = dcmread(file, stop_before_pixels=True)
+    content = path.read_bytes()
+    group_length = struct.unpack_from("<L", content, 140)[0]
+    data = BytesIO(content[144 + group_length :]).getvalue()
+
+    header = read_header(data, expected.file_meta.TransferSyntaxUID)
+
+    assert header.sop_class_uid == expected.SOPClassUID, path
+    assert header.sop_instance_uid == expected.SOPInstanceUID, path
+    assert header.study_uid == expected.StudyInstanceUID, path
+    assert header.series_uid == expected.SeriesInstanceUID, path
+    assert header.patient_id == str(expected.get("PatientID", "") or ""), path
+    assert header.modality == expected.Modality, path
