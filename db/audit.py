@@ -7,6 +7,7 @@ so that a changed, removed or inserted row breaks the chain. Triggers refuse UPD
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -85,14 +86,17 @@ def verify(session: Session) -> AuditVerdict:
     head = session.execute(select(AuditHead.seq, AuditHead.hash)).one_or_none()
     previous, checked = GENESIS, 0
     rows = session.scalars(
-        select(AuditEvent).order_by(AuditEvent.seq).execution_options(yield_per=1000)
+        select(AuditEvent)
+        .order_by(AuditEvent.seq)
+        .execution_options(yield_per=1000, populate_existing=True)
     )
-    for row in rows:
-        problem = _find_problem(row, checked + 1, previous)
-        if problem:
-            return AuditVerdict(False, checked, checked + 1, problem)
-        previous, checked = row.hash, checked + 1
-        session.expunge(row)  # a chain may be longer than memory
+    with closing(rows):
+        for row in rows:
+            problem = _find_problem(row, checked + 1, previous)
+            if problem:
+                return AuditVerdict(False, checked, checked + 1, problem)
+            previous, checked = row.hash, checked + 1
+            session.expunge(row)  # a chain may be longer than memory
     if head is None:
         return AuditVerdict(False, checked, None, "the record of the newest event is missing")
     if (head.seq, head.hash) != (checked, previous):

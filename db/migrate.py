@@ -30,9 +30,7 @@ def upgrade(url: str, revision: str = "head") -> None:
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
-            config = _config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, revision)
+            command.upgrade(make_config(connection), revision)
     except (OperationalError, InterfaceError) as error:
         raise unavailable(error) from error
     finally:
@@ -59,10 +57,12 @@ def current_revision(url: str) -> str | None:
 
 def head_revision() -> str:
     """Migration level that this version of the node needs."""
-    return str(ScriptDirectory.from_config(_config()).get_current_head())
+    return str(ScriptDirectory.from_config(make_config()).get_current_head())
 
 
-def _config() -> Config:
+def make_config(connection: sa.Connection | None = None) -> Config:
+    """Alembic's configuration, for its commands to run on an open connection."""
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config.attributes["connection"] = connection
     return config

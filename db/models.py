@@ -15,7 +15,6 @@ from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
     Index,
-    Integer,
     MetaData,
     String,
     Text,
@@ -371,7 +370,7 @@ class AuditEvent(Base):
     )
 
     seq: Mapped[int] = mapped_column(
-        BigInteger().with_variant(Integer, "sqlite"),
+        BigInteger,
         primary_key=True,
         autoincrement=False,
         comment="Number of the event, from 1 without gaps",

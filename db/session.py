@@ -63,6 +63,7 @@ def _create_sqlite_engine(url: URL) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         read_only = connection.get_execution_options().get("read_only", False)
+        connection.exec_driver_sql(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
@@ -101,7 +102,7 @@ def unavailable(error: Exception) -> Unavailable:
     reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
     return Unavailable(
         "database",
-        f"The database does not answer: {reason}.",
+        f"The database is not available: {reason}.",
         "Check EPVS_DATABASE_URL and run 'epvs-node doctor'.",
     )
 

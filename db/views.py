@@ -45,8 +45,6 @@ _MOMENTS: Final = {
     "last_used_at",
 }
 
-VIEWS: Final = tuple(_COLUMNS)
-
 
 def _column(name: str) -> Any:
     if name in _MOMENTS:
@@ -54,13 +52,13 @@ def _column(name: str) -> Any:
     return column(name, Boolean()) if name == "models_agree" else column(name)
 
 
-TABLES: Final = {
+VIEWS: Final = {
     name: table(name, *(_column(c) for c in columns.split())) for name, columns in _COLUMNS.items()
 }
 
 
-def read_view(session: Session, name: str, **where: Any) -> list[dict[str, Any]]:
+def read_view(session: Session, name: str, /, **where: Any) -> list[dict[str, Any]]:
     """Rows of a view, as dictionaries; `where` keeps those whose columns have these values."""
-    view = TABLES[name]
+    view = VIEWS[name]
     rows = session.execute(select(view).filter_by(**where) if where else select(view))
     return [dict(row) for row in rows.mappings()]

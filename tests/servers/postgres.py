@@ -77,7 +77,8 @@ class PostgresServer:
             self._process = subprocess.Popen(
                 [
                     *(self._binaries / "postgres", "-D", self._data, "-p", str(self.port)),
-                    *("-h", "127.0.0.1", "-k", self._folder, "-c", "fsync=off"),
+                    *("-h", "127.0.0.1", "-k", self._folder),
+                    *("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off"),
                 ],
                 user=self._user,
                 cwd=self._folder,

@@ -45,7 +45,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False, comment="Always 1"),
         sa.Column("seq", sa.BigInteger(), nullable=False, comment="Number of the newest event"),
         sa.Column("hash", sa.String(64), nullable=False, comment="Its hash"),
-        sa.CheckConstraint("id = 1", name="ck_audit_head_one_row"),
+        sa.CheckConstraint("id = 1", name=op.f("ck_audit_head_one_row")),
         sa.PrimaryKeyConstraint("id", name="pk_audit_head"),
         comment="Newest audit event; one row",
     )
@@ -161,15 +161,15 @@ def upgrade() -> None:
             nullable=True,
             comment="When the last destination had its results",
         ),
-        sa.CheckConstraint("attempt >= 0", name="ck_revisions_attempt_not_negative"),
-        sa.CheckConstraint("number >= 1", name="ck_revisions_number_from_one"),
+        sa.CheckConstraint("attempt >= 0", name=op.f("ck_revisions_attempt_not_negative")),
+        sa.CheckConstraint("number >= 1", name=op.f("ck_revisions_number_from_one")),
         sa.ForeignKeyConstraint(
             ["study_uid"], ["studies.study_uid"], name="fk_revisions_study_uid_studies"
         ),
         sa.CheckConstraint(
             "state IN ('receiving', 'closed', 'queued', 'processing', 'graded', 'delivered', "
             "'committed', 'rejected', 'failed')",
-            name="ck_revisions_state",
+            name=op.f("ck_revisions_state"),
         ),
         sa.PrimaryKeyConstraint("id", name="pk_revisions"),
         sa.UniqueConstraint("study_uid", "number", name="uq_revisions_study_uid_number"),
@@ -231,7 +231,8 @@ def upgrade() -> None:
             ["revision_id"], ["revisions.id"], name="fk_deliveries_revision_id_revisions"
         ),
         sa.CheckConstraint(
-            "state IN ('pending', 'sending', 'delivered', 'parked')", name="ck_deliveries_state"
+            "state IN ('pending', 'sending', 'delivered', 'parked')",
+            name=op.f("ck_deliveries_state"),
         ),
         sa.PrimaryKeyConstraint("id", name="pk_deliveries"),
         sa.UniqueConstraint(
@@ -350,9 +351,9 @@ def upgrade() -> None:
             comment="When the grade was stored",
         ),
         sa.CheckConstraint(
-            "majority_rating BETWEEN 0 AND 4", name="ck_grades_majority_rating_0_to_4"
+            "majority_rating BETWEEN 0 AND 4", name=op.f("ck_grades_majority_rating_0_to_4")
         ),
-        sa.CheckConstraint("rating BETWEEN 0 AND 4", name="ck_grades_rating_0_to_4"),
+        sa.CheckConstraint("rating BETWEEN 0 AND 4", name=op.f("ck_grades_rating_0_to_4")),
         sa.ForeignKeyConstraint(
             ["rating_model_id"],
             ["model_versions.id"],
@@ -518,7 +519,7 @@ def upgrade() -> None:
         sa.Column(
             "probability", sa.Double(), nullable=False, comment="Probability of that rating, 0 to 1"
         ),
-        sa.CheckConstraint("rating BETWEEN 0 AND 4", name="ck_image_ratings_rating_0_to_4"),
+        sa.CheckConstraint("rating BETWEEN 0 AND 4", name=op.f("ck_image_ratings_rating_0_to_4")),
         sa.ForeignKeyConstraint(
             ["revision_id"], ["grades.revision_id"], name="fk_image_ratings_revision_id_grades"
         ),
@@ -535,7 +536,7 @@ def upgrade() -> None:
         ),
         sa.Column("rung", sa.Integer(), nullable=False, comment="How often it was rung"),
         sa.CheckConstraint(
-            "(revision_id IS NULL) <> (delivery_id IS NULL)", name="ck_outbox_one_target"
+            "(revision_id IS NULL) <> (delivery_id IS NULL)", name=op.f("ck_outbox_one_target")
         ),
         sa.ForeignKeyConstraint(
             ["delivery_id"], ["deliveries.id"], name="fk_outbox_delivery_id_deliveries"

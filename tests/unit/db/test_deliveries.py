@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import select
+
+from db import deliveries, leases, outbox
+from db.columns import DeliveryState
+from db.models import AuditEvent, Delivery, DeliveryObject, Revision
+from db.session import unit_of_work
+from db.states import StudyState
+from tests.unit.db.samples import ARCHIVE, PACS, after, grade_study, queue_study
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
+
+
+def _graded(session: Session, *destinations: object) -> tuple[str, list[str]]:
+    """Grade a study at 40 s; return its revision and its deliveries in the destinations' order."""
+    revision_id = queue_study(session)
+    grade_study(session, revision_id, *destinations, at=40)
+    rows = {row.destination: row.id for row in session.scalars(select(Delivery))}
+    return revision_id, [rows[d.name] for d in destinations]  # type: ignore[attr-defined]
+
+
+def _claim(session: Session, delivery_id: str, at: float) -> deliveries.DeliveryClaim:
+    claim = deliveries.claim_delivery(session, delivery_id, now=after(at), lease_s=60)
+    assert claim is not None
+    return claim
+
+
+def test_each_destination_gets_the_objects_that_it_asks_for(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        _, (pacs, archive) = _graded(session, PACS, ARCHIVE)
+        claim = _claim(session, pacs, 41)
+        assert [o.sop_instance_uid for o in claim.objects] == ["2.25.1.2", "2.25.1.3"]
+        assert (claim.destination, claim.attempt) == ("PACS@127.0.0.1:4242", 1)
+        claim = _claim(session, archive, 41)
+        assert [o.sop_instance_uid for o in claim.objects] == ["2.25.1.1", "2.25.1.4"]
+
+
+@pytest.mark.parametrize(
+    ("proofs", "state"),
+    [
+        (["commitment", "commitment"], StudyState.COMMITTED),
+        (["commitment", "find"], StudyState.DELIVERED),
+    ],
+)
+def test_the_last_delivery_finishes_the_revision(
+    database_engine: Engine, proofs: list[str], state: StudyState
+) -> None:
+    with unit_of_work(database_engine) as session:
+        revision_id, ids = _graded(session, PACS, ARCHIVE)
+        revision = session.get_one(Revision, revision_id)
+        for number, (delivery_id, proof) in enumerate(zip(ids, proofs, strict=True)):
+            assert revision.state is StudyState.GRADED
+            claim = _claim(session, delivery_id, 50 + number)
+            statuses = {o.sop_instance_uid: 0xB000 for o in claim.objects}
+            assert deliveries.delivered(
+                session, claim, now=after(60 + number), proof=proof, statuses=statuses
+            )
+            assert not deliveries.delivered(
+                session, claim, now=after(60 + number), proof=proof, statuses=statuses
+            )
+        assert (revision.state, revision.delivered_at) == (state, after(61))
+        assert set(session.scalars(select(DeliveryObject.dimse_status))) == {0xB000}
+        assert outbox.due(session, now=after(9999)) == []
+
+
+def test_retries_back_off_to_an_hour_and_end_after_a_week(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        _, (delivery_id,) = _graded(session, PACS)
+        now = after(40)
+        delays: list[float] = []
+        while len(delays) < 500:
+            claim = deliveries.claim_delivery(session, delivery_id, now=now, lease_s=60)
+            assert claim is not None
+            assert deliveries.retry_later(session, claim, now=now, error="refused", status=0xA700)
+            items = outbox.due(session, now=now + timedelta(days=1))
+            if not items:
+                break
+            delivery = session.get_one(Delivery, delivery_id)
+            assert delivery.not_before is not None
+            early = delivery.not_before - timedelta(milliseconds=1)
+            assert deliveries.claim_delivery(session, delivery_id, now=early, lease_s=60) is None
+            assert outbox.due(session, now=early) == []
+            delays.append((delivery.not_before - now).total_seconds())
+            now = delivery.not_before
+        assert delays[:10] == [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600]
+        assert now - after(40) >= timedelta(days=7)
+        delivery = session.get_one(Delivery, delivery_id)
+        assert (delivery.state, delivery.last_status) == (DeliveryState.PARKED, 0xA700)
+        events = session.scalars(
+            select(AuditEvent.event).where(AuditEvent.event.like("delivery-%"))
+        ).all()
+        assert events == ["delivery-parked"]
+
+
+def test_a_parked_delivery_waits_for_a_person(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        revision_id, (pacs, archive) = _graded(session, PACS, ARCHIVE)
+        for delivery_id in (pacs, archive):
+            claim = _claim(session, delivery_id, 41)
+            assert deliveries.park(session, claim, now=after(42), error="class", status=0xA900)
+        assert outbox.due(session, now=after(9e6)) == []
+        assert deliveries.claim_delivery(session, pacs, now=after(9e6), lease_s=60) is None
+        assert deliveries.rearm(session, PACS.name, now=after(9e6)) == 1
+        assert deliveries.rearm(session, PACS.name, now=after(9e6)) == 0
+        assert [i.target_id for i in outbox.due(session, now=after(9e6))] == [pacs]
+        claim = _claim(session, pacs, 9e6)
+        assert claim.attempt == 1
+        assert deliveries.delivered(session, claim, now=after(9e6), proof="find", statuses={})
+        assert session.get_one(Revision, revision_id).state is StudyState.GRADED
+        assert deliveries.rearm(session, now=after(9e6)) == 1
+
+
+def test_a_lost_sender_is_swept_with_the_workers(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        _, (delivery_id,) = _graded(session, PACS)
+        stale = _claim(session, delivery_id, 41)
+        assert leases.sweep(session, now=after(100), max_attempts=3) == []
+        assert outbox.due(session, now=after(9999)) == []
+        leases.sweep(session, now=after(101), max_attempts=3)
+        assert [i.target_id for i in outbox.due(session, now=after(111))] == [delivery_id]
+        current = _claim(session, delivery_id, 111)
+        for claim, fresh in ((stale, False), (current, True)):
+            assert (
+                deliveries.retry_later(session, claim, now=after(112), error="x", status=None)
+                is fresh
+            )
+            assert deliveries.park(session, claim, now=after(112), error="x", status=1) is False
+        assert not deliveries.delivered(session, stale, now=after(112), proof="find", statuses={})

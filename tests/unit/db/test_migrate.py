@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import CheckConstraint, inspect, text
+
+from core.errors import Unavailable
+from db import migrate
+from db.models import Base
+from db.session import create_engine
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+
+def test_the_migrated_schema_is_that_of_the_models(database_engine: Engine) -> None:
+    with database_engine.connect() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_the_migrated_checks_are_those_of_the_models(database_engine: Engine) -> None:
+    inspector = inspect(database_engine)
+    for table in Base.metadata.tables.values():
+        expected = {str(c.name) for c in table.constraints if isinstance(c, CheckConstraint)}
+        assert {c["name"] for c in inspector.get_check_constraints(table.name)} == expected
+
+
+def test_everything_is_named_and_commented() -> None:
+    for table in Base.metadata.tables.values():
+        assert table.comment
+        assert all(column.comment for column in table.columns), table.name
+        assert all(constraint.name for constraint in table.constraints), table.name
+
+
+def test_several_processes_may_upgrade_an_empty_database_at_once(empty_database_url: str) -> None:
+    assert migrate.current_revision(empty_database_url) is None
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(migrate.upgrade, [empty_database_url] * 3))
+    assert migrate.current_revision(empty_database_url) == migrate.head_revision()
+
+
+def test_a_migration_can_be_taken_back(database_url: str) -> None:
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        config = migrate.make_config(connection)
+        command.downgrade(config, "base")
+        assert inspect(connection).get_table_names() == ["alembic_version"]
+        command.upgrade(config, "head")
+        assert connection.scalar(text("SELECT count(*) FROM worklist_results")) == 0
+    engine.dispose()
+
+
+def test_a_database_that_is_away_is_unavailable() -> None:
+    with pytest.raises(Unavailable):
+        migrate.current_revision("postgresql://epvs@127.0.0.1:9/epvs")

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.errors import EpvsError, Reason, Rejected
+from db import outbox
+from db.queries import list_studies, reprocess, show_study
+from db.results import load_closed_study, store_rejected
+from db.session import unit_of_work
+from tests.unit.db.samples import PACS, STUDY, after, claim, grade_study, queue_study
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+
+def test_studies_are_listed_by_their_status(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        grade_study(session, queue_study(session))
+        queue_study(session, study="1.2.3")
+        assert {row["study_uid"] for row in list_studies(session)} == {STUDY, "1.2.3"}
+        assert [row["study_uid"] for row in list_studies(session, "queued")] == ["1.2.3"]
+        assert list_studies(session, "failed") == []
+
+
+def test_one_study_is_shown_with_its_whole_story(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        grade_study(session, queue_study(session), PACS)
+    with unit_of_work(database_engine, read_only=True) as session:
+        story = show_study(session, STUDY)
+        assert story["study"]["n_instances"] == 3
+        (revision,) = story["revisions"]
+        assert revision["state"] == "graded"
+        assert revision["grade"]["rating"] == 2
+        assert [len(revision[key]) for key in ("verdicts", "timings", "image_ratings")] == [2, 2, 6]
+        assert [o["kind"] for o in revision["objects"]] == ["pm", "sc", "sr", "sr"]
+        assert [d["destination"] for d in revision["deliveries"]] == [PACS.name]
+        assert [event["event"] for event in story["events"]] == [
+            *("receiving", "closed", "queued", "processing", "graded")
+        ]
+        with pytest.raises(EpvsError, match=r"1\.2\.3 is not known"):
+            show_study(session, "1.2.3")
+
+
+def test_reprocessing_opens_a_queued_revision_with_the_same_instances(
+    database_engine: Engine,
+) -> None:
+    with unit_of_work(database_engine) as session:
+        first = queue_study(session)
+        with pytest.raises(EpvsError, match="still queued"):
+            reprocess(session, STUDY, now=after(31))
+        rejection = Rejected(Reason.NOT_A_T2_BRAIN)
+        store_rejected(session, claim(session, first), rejection, now=after(40))
+        second = reprocess(session, STUDY, now=after(50))
+        assert [item.target_id for item in outbox.due(session, now=after(50))] == [second]
+        study = load_closed_study(session, second)
+        assert (study.revision_number, len(study.instances)) == (2, 3)
+        with pytest.raises(EpvsError, match="still queued"):
+            reprocess(session, STUDY, now=after(51))
+        with pytest.raises(EpvsError, match="not known"):
+            reprocess(session, "1.2.3", now=after(51))
+        grade_study(session, second, at=60)
+        assert load_closed_study(session, reprocess(session, STUDY, now=after(70))).instances

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import select, text
+
+from core.errors import Reason, Rejected
+from core.version import CAVEAT
+from db import deliveries, leases
+from db.models import Delivery
+from db.results import store_rejected
+from db.session import unit_of_work
+from db.views import VIEWS, read_view
+from tests.unit.db.samples import ARCHIVE, PACS, STUDY, after, claim, grade_study, queue_study
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
+
+
+def _deliver(session: Session, at: float) -> None:
+    for delivery_id in session.scalars(select(Delivery.id).where(Delivery.state == "pending")):
+        held = deliveries.claim_delivery(session, delivery_id, now=after(at - 1), lease_s=60)
+        assert held is not None
+        deliveries.delivered(session, held, now=after(at), proof="find", statuses={})
+
+
+def _row(session: Session, view: str, **where: Any) -> dict[str, Any]:
+    (row,) = read_view(session, view, **where)
+    return row
+
+
+def test_the_described_columns_are_those_of_the_views(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        for name in VIEWS:
+            actual = session.execute(text(f"SELECT * FROM {name}")).keys()
+            assert tuple(actual) == tuple(VIEWS[name].c.keys())
+
+
+def test_a_study_from_arrival_to_delivery(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        queued = queue_study(session)  # closed at 30 s
+        held = claim(session, queued, at=32.5)  # lost, swept at 100 s
+        assert _row(session, "worklist_results")["status"] == "processing"
+        leases.sweep(session, now=after(100), max_attempts=3)
+        del held
+        grade_study(session, queued, PACS, at=110)  # claimed at 105 s
+        row = _row(session, "worklist_results")
+        assert (row["status"], row["rating"], row["sr_uid"]) == ("graded", None, None)
+        assert _row(session, "deliveries_pending")["destination"] == PACS.name
+        _deliver(session, at=120.25)
+    with unit_of_work(database_engine, read_only=True) as session:
+        assert _row(session, "worklist_results") == {
+            "patient_id": "CANARY-7",
+            "accession_number": "A1",
+            "study_date": "20260301",
+            "study_uid": STUDY,
+            "status": "delivered",
+            "rating": 2,
+            "count_range": "11-20",
+            "majority_rating": 1,
+            "severity": "moderate-to-severe",
+            "severity_probability": 0.8,
+            "confidence": 0.9,
+            "models_agree": True,
+            "rating_model": "rating 1",
+            "severity_model": "severity 1",
+            "sr_uid": "2.25.1.3",
+            "delivered_at": after(120.25),
+            "reason": None,
+            "caveat": CAVEAT,
+            "revision": 1,
+        }
+        turnaround = _row(session, "turnaround", study_uid=STUDY)
+        assert (turnaround["revision"], turnaround["status"]) == (1, "delivered")
+        seconds = {key: value for key, value in turnaround.items() if key.endswith("_s")}
+        assert seconds == {
+            "receiving_s": pytest.approx(30, abs=1e-3),
+            "closed_s": pytest.approx(0, abs=1e-3),
+            "queued_s": pytest.approx(2.5 + 5, abs=1e-3),
+            "processing_s": pytest.approx(67.5 + 5, abs=1e-3),
+            "graded_s": pytest.approx(10.25, abs=1e-3),
+            "total_s": pytest.approx(120.25, abs=1e-3),
+        }
+        assert read_view(session, "failures") == read_view(session, "deliveries_pending") == []
+
+
+def test_a_study_without_grade_shows_why(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        held = claim(session, queue_study(session))
+        store_rejected(session, held, Rejected(Reason.NO_SUITABLE_SERIES), now=after(40))
+        row = _row(session, "worklist_results")
+        assert (row["status"], row["reason"]) == ("rejected", "no-suitable-series")
+        assert (row["rating"], row["models_agree"], row["delivered_at"]) == (None, None, None)
+
+
+def test_the_delivered_grade_stays_until_a_later_one_is_delivered(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        grade_study(session, queue_study(session, n=1), at=40, rating=1, uid="2.25.100")
+        late = queue_study(session, n=2, at=100)
+        row = _row(session, "worklist_results")
+        assert (row["status"], row["rating"], row["revision"]) == ("queued", 1, 1)
+        grade_study(session, late, at=140, rating=4, uid="2.25.200")
+        row = _row(session, "worklist_results")
+        assert (row["status"], row["rating"], row["revision"]) == ("delivered", 4, 2)
+        assert (row["count_range"], row["sr_uid"]) == (">40", "2.25.200.3")
+
+
+def test_failures_name_what_waits_for_a_person(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        held = claim(session, queue_study(session, study="1.2.3"))
+        leases.fail(session, held, now=after(50), code="model-answer-invalid", detail="sum 0.4")
+        grade_study(session, queue_study(session), PACS, ARCHIVE, at=60)
+        delivery_id = session.scalars(
+            select(Delivery.id).where(Delivery.destination == PACS.name)
+        ).one()
+        sent = deliveries.claim_delivery(session, delivery_id, now=after(61), lease_s=60)
+        assert sent is not None
+        deliveries.park(session, sent, now=after(62), error="no such class", status=0xA900)
+        study, delivery = sorted(read_view(session, "failures"), key=lambda r: r["kind"])[::-1]
+        assert (study["study_uid"], study["reason"], study["detail"]) == (
+            "1.2.3",
+            "model-answer-invalid",
+            "sum 0.4",
+        )
+        assert (study["since"], study["attempts"], study["destination"]) == (after(50), 1, None)
+        assert (delivery["destination"], delivery["detail"]) == (PACS.name, "no such class")
+        pending = read_view(session, "deliveries_pending")
+        assert {row["destination"]: row["status"] for row in pending} == {
+            PACS.name: "parked",
+            ARCHIVE.name: "pending",
+        }
+        assert _row(session, "deliveries_pending", status="parked")["last_status"] == 0xA900
+
+
+def test_model_usage_counts_studies_and_grades(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        grade_study(session, queue_study(session, n=1), at=40, rating=1, uid="2.25.100")
+        grade_study(session, queue_study(session, n=2, at=50), at=90, rating=4, uid="2.25.200")
+        other = queue_study(session, study="1.2.3", at=100)
+        grade_study(session, other, at=140, rating=4, uid="2.25.300")
+        rating = _row(session, "model_usage", name="rating")
+        assert (rating["studies"], rating["training_data"]) == (2, "synthetic")
+        assert [rating[f"rating_{k}"] for k in range(5)] == [0, 1, 0, 0, 2]
+        assert rating["moderate_to_severe"] == 0
+        assert float(rating["mean_seconds"]) == pytest.approx(2.0)
+        assert (rating["first_used_at"], rating["last_used_at"]) == (after(40), after(140))
+        severity = _row(session, "model_usage", name="severity")
+        assert (severity["moderate_to_severe"], severity["rating_4"]) == (3, 0)
