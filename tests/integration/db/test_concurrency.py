@@ -1,0 +1,141 @@
+"""Many receivers and workers at once, on both databases."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select
+
+from db import audit, deliveries
+from db.closing import close_quiet_studies
+from db.intake import Intake, record_instances
+from db.leases import claim_revision
+from db.models import Delivery, Instance, QuarantinedInstance, Revision
+from db.results import load_closed_study
+from db.session import unit_of_work
+from db.states import StudyState
+from tests.unit.db.samples import ARCHIVE, PACS, STUDY, after, grade_study, instance, queue_study
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from sqlalchemy import Engine
+
+THREADS = 8
+
+
+def _at_once(work: Callable[[int], Any]) -> list[Any]:
+    """Run `work` in eight threads that start together."""
+    barrier = Barrier(THREADS)
+
+    def run(number: int) -> Any:
+        barrier.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(run, range(THREADS)))
+
+
+def _verify(engine: Engine) -> audit.AuditVerdict:
+    with unit_of_work(engine, read_only=True) as session:
+        return audit.verify(session)
+
+
+def test_eight_associations_sending_one_study_lose_nothing(database_engine: Engine) -> None:
+    def receive(thread: int) -> list[Intake]:
+        outcomes = []
+        for batch in range(5):
+            # Every batch: two instances of its own, one that all threads send, one contradiction.
+            numbers = [1000 * thread + 10 * batch + k for k in (1, 2)]
+            received = [
+                *(instance(n, received_at=after(batch)) for n in numbers),
+                instance(9000 + batch, received_at=after(batch)),
+                instance(9100 + batch, content=str(thread), received_at=after(batch)),
+                instance(1, study=f"1.2.{thread}.{batch}", received_at=after(batch)),
+            ]
+            with unit_of_work(database_engine) as session:
+                outcomes += record_instances(session, received)
+        return outcomes
+
+    outcomes = [outcome for part in _at_once(receive) for outcome in part]
+    own, shared, studies = THREADS * 5 * 2, 5, THREADS * 5
+    assert outcomes.count(Intake.STORED) == own + shared + 5 + studies
+    assert outcomes.count(Intake.DUPLICATE) == (THREADS - 1) * shared
+    assert outcomes.count(Intake.CONFLICT) == (THREADS - 1) * 5
+    with unit_of_work(database_engine) as session:
+        stored = select(func.count()).where(Instance.study_uid == STUDY)
+        assert session.scalar(stored) == own + shared + 5
+        quarantined = select(func.count()).select_from(QuarantinedInstance)
+        assert session.scalar(quarantined) == (THREADS - 1) * 5
+        revision = session.scalars(select(Revision).where(Revision.study_uid == STUDY)).one()
+        assert revision.last_received_at == after(4)
+    assert _verify(database_engine).ok
+
+
+def test_no_instance_slips_between_receiving_and_closing(database_engine: Engine) -> None:
+    """Half of the threads send while the others close: each instance is in some revision."""
+
+    def work(thread: int) -> list[str]:
+        closed: list[str] = []
+        for step in range(8):
+            with unit_of_work(database_engine) as session:
+                if thread % 2:
+                    closed += close_quiet_studies(
+                        session, now=after(step), quiet_period_s=0, max_open_s=0
+                    )
+                else:
+                    record_instances(session, [instance(100 * thread + step)])
+        return closed
+
+    closed = [revision_id for part in _at_once(work) for revision_id in part]
+    with unit_of_work(database_engine) as session:
+        closed += close_quiet_studies(session, now=after(99), quiet_period_s=0, max_open_s=0)
+        assert len(closed) == len(set(closed))
+        rows = session.scalars(select(Revision).order_by(Revision.number)).all()
+        assert [row.number for row in rows] == list(range(1, len(closed) + 1))
+        assert {row.state for row in rows} == {StudyState.QUEUED}
+        assert len(load_closed_study(session, rows[-1].id).instances) == 4 * 8
+    assert _verify(database_engine).ok
+
+
+def test_one_of_eight_workers_gets_the_revision(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        revision_id = queue_study(session)
+
+    def claim(_thread: int) -> bool:
+        with unit_of_work(database_engine) as session:
+            held = claim_revision(session, revision_id, now=after(31), lease_s=60, max_attempts=3)
+        return held is not None
+
+    assert _at_once(claim).count(True) == 1
+    with unit_of_work(database_engine) as session:
+        assert session.get_one(Revision, revision_id).attempt == 1
+    assert _verify(database_engine).ok
+
+
+def test_destinations_that_finish_together_finish_the_revision(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        revision_ids = [queue_study(session, study=f"1.2.{k}") for k in range(THREADS // 2)]
+        for number, revision_id in enumerate(revision_ids):
+            grade_study(session, revision_id, PACS, ARCHIVE, uid=f"2.25.{number}")
+        delivery_ids = session.scalars(select(Delivery.id).order_by(Delivery.revision_id)).all()
+
+    def deliver(thread: int) -> bool:
+        with unit_of_work(database_engine) as session:
+            held = deliveries.claim_delivery(
+                session, delivery_ids[thread], now=after(50), lease_s=60
+            )
+            assert held is not None
+        with unit_of_work(database_engine) as session:
+            return deliveries.delivered(
+                session, held, now=after(51), proof="commitment", statuses={}
+            )
+
+    assert _at_once(deliver) == [True] * THREADS
+    with unit_of_work(database_engine) as session:
+        states = session.scalars(select(Revision.state)).all()
+        assert states == [StudyState.COMMITTED] * len(revision_ids)
+    assert _verify(database_engine).ok

@@ -1,0 +1,52 @@
+"""What the hot paths ask of the database does not grow with the studies it holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event, text
+
+from db import outbox
+from db.closing import close_quiet_studies
+from db.intake import record_instances
+from db.leases import claim_revision, sweep
+from db.results import load_closed_study
+from db.session import create_engine, unit_of_work
+from tests.unit.db.samples import PACS, after, grade_study, instance
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_no_hot_query_scans_a_table(sqlite_template: Path, tmp_path: Path) -> None:
+    """SQLite tells how it finds rows: SEARCH by an index, or SCAN of a whole table."""
+    path = tmp_path / "epvs.sqlite"
+    path.write_bytes(sqlite_template.read_bytes())
+    engine = create_engine(f"sqlite:///{path}")
+    plans: dict[str, str] = {}
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def _explain(
+        _connection: Any, cursor: Any, statement: str, parameters: Any, _context: Any, many: bool
+    ) -> None:
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")) and not many:
+            rows = cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+            plans[statement] = "; ".join(row[-1] for row in rows)
+
+    with unit_of_work(engine) as session:
+        record_instances(session, [instance(1), instance(1, content="changed")])
+        (revision_id,) = close_quiet_studies(
+            session, now=after(30), quiet_period_s=30, max_open_s=60
+        )
+        outbox.mark_rung(session, [outbox.due(session, now=after(30))[0].id], now=after(30))
+        claim_revision(session, revision_id, now=after(31), lease_s=1, max_attempts=3)
+        sweep(session, now=after(33), max_attempts=3)
+        load_closed_study(session, revision_id)
+        grade_study(session, revision_id, PACS, at=40)
+        session.execute(text("SELECT * FROM worklist_results WHERE study_uid = 'x'"))
+    engine.dispose()
+
+    assert len(plans) > 20
+    scans = {statement: plan for statement, plan in plans.items() if "SCAN" in plan}
+    one_row = {s for s in scans if "audit_head" in s}
+    assert set(scans) == one_row, scans
