@@ -3,22 +3,22 @@
 Start it with ``celery -A worker.app worker``. SIGTERM lets the studies in hand end and takes no
 other; with ``REMAP_SIGTERM=SIGQUIT`` in the environment it gives them `SOFT_SHUTDOWN_S` seconds
 instead. What is cut off is taken up again when its lease has run out.
+
+This module names the tasks and imports nothing of the pipeline: the housekeeper rings with it.
 """
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
 import sys
-from typing import Any, Final
+from typing import Final
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init, worker_ready
 
-from core.errors import ConfigurationError, EpvsError
-from core.logs import configure_logging
+from core.errors import ConfigurationError
 from core.settings import Settings, load_settings
-from worker import services
+
+GRADE_REVISION: Final = "grade_revision"
+DELIVER: Final = "deliver"
 
 SOFT_TIME_LIMIT_S: Final = 900
 """A task that runs longer ends as a failed attempt."""
@@ -26,8 +26,6 @@ HARD_TIME_LIMIT_S: Final = 960
 """A task stuck in native code, which the soft limit cannot reach, is killed with its process."""
 SOFT_SHUTDOWN_S: Final = 30
 _MEBIBYTE_IN_KIB: Final = 1024
-
-log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> Celery:
@@ -39,7 +37,7 @@ def create_app(settings: Settings) -> Celery:
     a poison study kill workers for ever, while the housekeeper rings again until the attempts
     are spent.
     """
-    app = Celery("epvs", broker=settings.broker_url, include=["worker.tasks"])
+    app = Celery("epvs", broker=settings.broker_url, include=["worker.tasks", "worker.startup"])
     app.conf.update(
         task_ignore_result=True,
         task_serializer="json",
@@ -78,41 +76,4 @@ def _load_settings() -> Settings:
         sys.exit(f"The worker cannot start: {error}")
 
 
-_settings = _load_settings()
-app = create_app(_settings)
-
-
-@setup_logging.connect
-def _set_up_logging(**_: Any) -> None:
-    """Keep Celery from installing log handlers of its own."""
-    configure_logging(_settings, "worker")
-
-
-@worker_init.connect
-def _refuse_wrong_models(**_: Any) -> None:
-    """Take no work before both models have answered their golden input as expected.
-
-    The check runs in a process of its own: the parent must stay free of gRPC, whose threads do
-    not survive the forks to come.
-    """
-    configure_logging(_settings, "worker")
-    check = multiprocessing.get_context("fork").Process(target=_check_models)
-    check.start()
-    check.join()
-    if check.exitcode != 0:
-        raise SystemExit(1)
-
-
-@worker_ready.connect
-def _say_ready(**_: Any) -> None:
-    """Tell whoever started the worker that it takes work now."""
-    _settings.worker_ready_file.touch()
-    log.info("ready")
-
-
-def _check_models() -> None:
-    try:
-        services.current().check_models()
-    except EpvsError as error:
-        log.error("the worker does not start: %s", error)  # noqa: TRY400 - the text says it all
-        sys.exit(1)
+app = create_app(_load_settings())

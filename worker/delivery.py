@@ -83,7 +83,7 @@ def attempt_delivery(services: Services, delivery_id: str) -> None:
     if claim is None:  # rung twice, already done, or held by another worker
         log.info("nothing to do delivery=%s", delivery_id)
         return
-    outcome = _attempt(claim, settings)
+    outcome = decide(claim, settings)
     held = persist(
         services.engine,
         lambda session: _record(session, claim, outcome),
@@ -93,7 +93,8 @@ def attempt_delivery(services: Services, delivery_id: str) -> None:
         log.warning("claim lost delivery=%s", delivery_id)
 
 
-def _attempt(claim: DeliveryClaim, settings: Settings) -> Outcome:
+def decide(claim: DeliveryClaim, settings: Settings) -> Outcome:
+    """Send what was claimed, unless something stands in the way that only a person can mend."""
     destination = next(
         (known for known in settings.destination_list if known.name == claim.destination), None
     )

@@ -92,7 +92,7 @@ class Housekeeper:
         now = datetime.now(UTC)
         with unit_of_work(self._engine, read_only=True) as session:
             items = outbox.due(session, now=now)
-        rung = ring(items)
+        rung = ring(items, self._settings.broker_url)
         if rung:
             with unit_of_work(self._engine) as session:
                 outbox.mark_rung(session, rung, now=now, rering_after_s=self._rering_after_s)

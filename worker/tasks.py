@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import Unavailable
 from worker import services
-from worker.app import app
+from worker.app import DELIVER, GRADE_REVISION, app
 from worker.attempts import attempt_grading
 from worker.delivery import attempt_delivery
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@app.task
+@app.task(name=GRADE_REVISION)
 def grade_revision(revision_id: str) -> None:
     """Grade one revision of a study."""
     _attempt(attempt_grading, revision_id)
 
 
-@app.task
+@app.task(name=DELIVER)
 def deliver(delivery_id: str) -> None:
     """Send one report to one destination."""
     _attempt(attempt_delivery, delivery_id)
