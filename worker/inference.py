@@ -38,6 +38,8 @@ _TRANSIENT: Final = frozenset(
 )
 """gRPC statuses that say "not now"; NOT_FOUND is a model that is not (yet) loaded."""
 
+_DEAD_MODEL_PROCESS: Final = "is not healthy"
+
 _REMEDY_MODEL: Final = (
     "Let Triton serve the model repository of this release (triton_models/README.md) and restart."
 )
@@ -253,7 +255,8 @@ class InferenceClient:
             return method(*arguments, **options)
         except InferenceServerException as error:
             name, status = model.identity.name, str(error.status())
-            if status in _TRANSIENT:
+            # A dead process of the Python backend is Triton's trouble, not the study's.
+            if status in _TRANSIENT or _DEAD_MODEL_PROCESS in str(error.message()):
                 raise Unavailable(
                     "triton",
                     f"Triton at {self._url} gave no answer for the model {name} "

@@ -168,6 +168,7 @@ class EmbeddedTriton:
     threads: int = 2
     _process: ManagedProcess | None = field(default=None, init=False, repr=False)
     _memory_prefix: str = field(default="", init=False, repr=False)
+    _members: frozenset[int] = field(default=frozenset(), init=False, repr=False)
 
     @property
     def url(self) -> str:
@@ -179,6 +180,15 @@ class EmbeddedTriton:
         """Process id of the server while it runs; it leads the group of its model processes."""
         running = self._process is not None and self._process.running()
         return self._process.pid if self._process is not None and running else None
+
+    def running(self) -> bool:
+        """Whether the server and every one of its model processes live.
+
+        Triton neither restarts a model process that died (killed for memory, say) nor stops
+        saying that the model is ready: whoever started this server must `stop` and `start` it.
+        """
+        pid = self.pid
+        return pid is not None and self._members <= _living_members(pid)
 
     def start(self, timeout_s: float = 120.0) -> None:
         """Start the server and wait until every model is ready.
@@ -227,6 +237,7 @@ class EmbeddedTriton:
         )
         try:
             self._process.wait_until(lambda: _is_ready(http_port), timeout_s)
+            self._members = _living_members(self._process.pid)
         except BaseException:
             self.stop()
             raise
@@ -260,6 +271,18 @@ def _is_ready(http_port: int) -> bool:
         connection.request("GET", "/v2/health/ready")
         return connection.getresponse().status == http.HTTPStatus.OK
     return False
+
+
+def _living_members(group: int) -> frozenset[int]:
+    """Process ids of a process group, without those that ended and were not yet waited for."""
+    members = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended between the listing and the reading
+            # proc(5): pid (name) state ppid pgrp …; the name may hold spaces and parentheses.
+            state, _, process_group, *_ = path.read_text().rpartition(")")[2].split()
+            if int(process_group) == group and state != "Z":
+                members.add(int(path.parent.name))
+    return frozenset(members)
 
 
 def _check_shared_memory() -> None:

@@ -223,6 +223,26 @@ def test_a_killed_server_is_unavailable_and_usable_again_when_restarted(
     client.rate(rating_input())
 
 
+def test_a_dead_model_process_is_seen_and_mended_by_a_restart(
+    tmp_path: Path, serve: Callable[[Path], EmbeddedTriton]
+) -> None:
+    models = write_stand_ins(tmp_path / "models")
+    server = serve(models)
+    client = InferenceClient(server.url, models, timeout_s=20)
+    client.rate(rating_input())
+    assert server.running()
+    for process in server._members - {server.pid}:
+        os.kill(process, signal.SIGKILL)
+    with pytest.raises(Unavailable):
+        client.rate(rating_input())
+    assert not server.running()
+    server.stop()
+    server.start()
+    assert server.running()
+    client.wait_ready(30)
+    client.rate(rating_input())
+
+
 # --- The embedded server itself -----------------------------------------------------------------
 def test_stopping_leaves_no_process_and_no_shared_memory(
     tmp_path: Path, serve: Callable[[Path], EmbeddedTriton]
