@@ -1,0 +1,198 @@
+"""The real worker, Redis and databases, with every fault that the rules promise to survive."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import func, select
+
+from db.models import AuditEvent, Delivery, ReportObjectRow, Revision
+from db.session import unit_of_work
+from tests.paths import ROOT
+from tests.servers.destination import scripted_destination
+from tests.servers.made_study import encoded_data_set
+from worker.app import GRADE_REVISION, app
+
+if TYPE_CHECKING:
+    from tests.servers.node import Node
+
+pytest_plugins = ["tests.servers.node"]
+
+GOOD, POISON, WAITING = "1.2.1", "1.2.2", "1.2.3"
+OUTCOMES = {
+    "1.2.4": "reject",
+    "1.2.5": "fail",
+    "1.2.6": "defect",
+    "1.2.7": "unavailable",
+}
+
+
+def count_reports(node: Node, study_uid: str) -> int:
+    with unit_of_work(node.engine, read_only=True) as session:
+        return session.scalars(
+            select(func.count())
+            .select_from(ReportObjectRow)
+            .join(Revision)
+            .where(Revision.study_uid == study_uid, ReportObjectRow.kind == "sr")
+        ).one()
+
+
+def ring_again(node: Node, study_uid: str, times: int) -> None:
+    with app.connection_for_write(node.redis.url) as connection:
+        for _ in range(times):
+            app.send_task(GRADE_REVISION, (node.revision(study_uid).id,), connection=connection)
+
+
+def test_poison_defects_and_outages_cost_only_their_own_study(node: Node) -> None:
+    """A study that kills its process ends as failed after three attempts; the others go on."""
+    for study_uid, act in {POISON: "die", **OUTCOMES}.items():
+        node.script.write(study_uid, act)
+        node.receive(study_uid)
+    node.receive(GOOD)
+    node.start_worker()
+    node.start_housekeeper()
+    node.wait_for_state(GOOD, "delivered")  # there is no destination
+    node.wait_for_state("1.2.4", "rejected")
+    for study_uid in (POISON, "1.2.5", "1.2.6"):
+        node.wait_for_state(study_uid, "failed")
+        assert node.script.tried(study_uid) == 3
+        assert node.revision(study_uid).reason == "attempts-spent"
+    assert "CANARY" not in node.log.read_text()
+    assert "CANARY" not in (node.revision("1.2.6").reason_detail or "")
+
+    # The model server was away all the time: tried again and again, never charged.
+    node.wait(lambda: node.script.tried("1.2.7") >= 4, "attempts without a model server")
+    assert node.revision("1.2.7").attempt <= 1  # the one that may be running
+    node.script.write("1.2.7", "")
+    node.wait_for_state("1.2.7", "delivered")
+
+
+def test_study_of_a_killed_worker_is_taken_up_once_and_rings_are_not_work(node: Node) -> None:
+    node.script.write(WAITING, "wait")
+    node.receive(WAITING)
+    node.start_worker()
+    node.start_housekeeper()
+    node.wait(lambda: node.script.tried(WAITING) == 1, "the first attempt")
+    ring_again(node, WAITING, 5)
+    node.kill_worker()
+    node.start_worker()
+    node.wait(lambda: node.script.tried(WAITING) == 2, "the attempt after the lease")
+    ring_again(node, WAITING, 5)
+    node.script.write(WAITING, "")
+    node.wait_for_state(WAITING, "delivered")
+    node.receive(GOOD)
+    node.wait_for_state(GOOD, "delivered")  # what was rung before has been heard by now
+    assert node.script.tried(WAITING) == 2
+    assert node.revision(WAITING).attempt == 2
+    assert count_reports(node, WAITING) == 1
+
+
+def test_long_study_keeps_its_lease(node: Node) -> None:
+    """Grading for twice the lease is one attempt: the heartbeat extends it."""
+    node.script.write(WAITING, "wait")
+    node.receive(WAITING)
+    node.start_worker()
+    node.start_housekeeper()
+    node.wait(lambda: node.script.tried(WAITING) == 1, "the first attempt")
+    first_end = node.revision(WAITING).lease_until
+    assert first_end is not None
+    node.wait(
+        lambda: (
+            (node.revision(WAITING).lease_until or first_end) - first_end > timedelta(seconds=3)
+        ),
+        "the lease to be extended",
+    )
+    node.script.write(WAITING, "")
+    node.wait_for_state(WAITING, "delivered")
+    assert node.script.tried(WAITING) == 1
+
+
+def test_redis_may_forget_and_vanish(node: Node) -> None:
+    """Flushed, then killed and started anew without data: every study still arrives."""
+    node.start_housekeeper()
+    node.receive("1.3.1")
+    node.wait_for_state("1.3.1", "queued")
+    with node.redis.client() as client:
+        node.wait(lambda: client.llen("epvs") > 0, "the first ring")
+        client.flushall()
+        node.start_worker()
+        node.wait_for_state("1.3.1", "delivered")
+
+    node.script.write(WAITING, "wait")
+    node.receive(WAITING)
+    node.wait(lambda: node.script.tried(WAITING) == 1, "the attempt")
+    node.redis.kill()
+    node.receive("1.3.2")
+    node.wait_for_state("1.3.2", "queued")
+    node.script.write(WAITING, "")
+    node.wait_for_state(WAITING, "delivered")  # without the broker
+    node.redis.start()
+    node.wait_for_state("1.3.2", "delivered")
+    assert node.script.tried(WAITING) == 1
+
+
+def test_results_reach_the_destination_as_kept(node: Node) -> None:
+    with scripted_destination() as pacs:
+        pacs.script.append(0xB000)
+        node.set(destinations=pacs.destination.name)
+        node.start_worker()
+        node.start_housekeeper()
+        node.receive(GOOD)
+        node.wait_for_state(GOOD, "delivered")
+    with unit_of_work(node.engine, read_only=True) as session:
+        objects = session.scalars(select(ReportObjectRow)).all()
+        (warning,) = session.scalars(
+            select(AuditEvent).where(AuditEvent.event == "stored-with-warning")
+        ).all()
+        delivery = session.scalars(select(Delivery)).one()
+    assert list(warning.detail["statuses"].values()) == ["0xB000"]
+    assert delivery.proof == "store-status"
+    for row in objects:
+        kept = Path(row.path).read_bytes()
+        assert hashlib.sha256(kept).hexdigest() == row.sha256
+        assert pacs.data_sets[row.sop_instance_uid] == encoded_data_set(kept)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_asked_to_end_a_worker_finishes_the_study_in_hand(node: Node) -> None:
+    node.script.write(WAITING, "wait")
+    node.receive(WAITING)
+    worker = node.start_worker(concurrency=1)
+    node.start_housekeeper()
+    node.wait(lambda: node.script.tried(WAITING) == 1, "the attempt")
+    worker.send_signal(signal.SIGTERM)
+    node.receive(GOOD)
+    node.wait_for_state(GOOD, "queued")
+    node.script.write(WAITING, "")
+    assert worker.wait(timeout=30) == 0
+    assert node.state(WAITING) == "delivered"
+    assert node.script.tried(GOOD) == 0
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_worker_with_wrong_models_refuses_to_start(node: Node) -> None:
+    node.script.write("models", "wrong")
+    node.receive(GOOD)
+    node.start_housekeeper()
+    worker = node.start_worker()
+    assert worker.wait(timeout=60) == 1
+    assert "the worker does not start: The rating model answers" in node.log.read_text()
+    assert node.script.tried(GOOD) == 0
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_housekeeper_ends_when_asked_to(node: Node) -> None:
+    keeper = subprocess.Popen(
+        [sys.executable, "-m", "worker.housekeeper"], cwd=ROOT, env=node.environment()
+    )
+    node.receive(GOOD)
+    node.wait_for_state(GOOD, "queued")
+    keeper.send_signal(signal.SIGTERM)
+    assert keeper.wait(timeout=30) == 0
