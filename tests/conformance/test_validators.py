@@ -1,0 +1,187 @@
+"""Every object of a report passes every validator, whatever its source looks like."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pydicom
+import pytest
+
+from core.records import ObjectKind, Report
+from tests.conformance.sources import classic, enhanced, inputs, superseding
+from tests.servers.validators import dciodvfy, dsrdump, pixelmed
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+
+def _bare(ds: Dataset) -> None:
+    for keyword in (
+        "SpecificCharacterSet",
+        "StudyDate",
+        "StudyTime",
+        "AccessionNumber",
+        "StudyID",
+        "ReferringPhysicianName",
+        "StudyDescription",
+        "PatientName",
+        "PatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "SliceThickness",
+        "SpacingBetweenSlices",
+        "FrameOfReferenceUID",
+    ):
+        del ds[keyword]
+
+
+def _odd(ds: Dataset) -> None:
+    ds.PatientSex = "U"
+    ds.StudyDate, ds.PatientBirthDate, ds.StudyTime = "2026.3.2", "***", "10:15"
+    ds.StudyDescription = "MR BRAIN WITH A DESCRIPTION FAR LONGER THAN THE 64 CHARACTERS OF ITS VR"
+    ds.PatientIdentityRemoved = "YES"  # without the method that must then be stated
+    ds.TimezoneOffsetFromUTC = "+0900"
+
+
+def _name(ds: Dataset, *, character_set: str | list[str], name: str) -> None:
+    ds.SpecificCharacterSet, ds.PatientName, ds.PatientSex = character_set, name, ""
+
+
+EDITS = {
+    "plain": lambda ds: None,
+    "bare": _bare,
+    "odd": _odd,
+    "japanese": partial(
+        _name, character_set=["", "ISO 2022 IR 87"], name="Yamada^Tarou=山田^太郎=やまだ^たろう"
+    ),
+    "korean": partial(
+        _name, character_set=["", "ISO 2022 IR 149"], name="Hong^Gildong=洪^吉洞=홍^길동"
+    ),
+    "cyrillic": partial(_name, character_set="ISO_IR 144", name="Люкceмбypг"),
+    "latin-1": partial(_name, character_set="ISO_IR 100", name="Müller^Jörg"),
+    "undeclared": partial(_name, character_set="", name=b"M\xfcller^J\xf6rg"),
+    "unknown-set": partial(_name, character_set="ISO_IR 999", name="Canary^Patient"),
+}
+"""What is done to each header of the source; the pixels stay the same."""
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
+    made: dict[str, Report] = {}
+    for name, edit in EDITS.items():
+        made[name] = inputs(classic(tmp_path_factory.mktemp(name), edit)).build(parametric_map=True)
+    plain = inputs(classic(tmp_path_factory.mktemp("again")))
+    made["3d"] = plain.build(sr="comprehensive3d", parametric_map=True)
+    made["no-map"] = plain.build()
+    made["superseding"] = superseding(plain, made["no-map"]).build()
+    none_seen = inputs(plain.volume, ratings=(0,) * 6, p=0.02)
+    made["none-seen"] = none_seen.build(sr="comprehensive3d")
+    made["enhanced"] = inputs(enhanced(tmp_path_factory.mktemp("enhanced"))).build(
+        parametric_map=True
+    )
+    return made
+
+
+@pytest.fixture(scope="module")
+def files(
+    reports: dict[str, Report], tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, ObjectKind], list[Path]]:
+    folder = tmp_path_factory.mktemp("objects")
+    written: dict[tuple[str, ObjectKind], list[Path]] = {}
+    for name, report in reports.items():
+        for number, item in enumerate(report.objects):
+            path = folder / f"{name}-{number}-{item.kind}.dcm"
+            path.write_bytes(item.content)
+            written.setdefault((name, item.kind), []).append(path)
+    return written
+
+
+Files = dict[tuple[str, ObjectKind], list[Path]]
+
+
+def test_dciodvfy_finds_no_error_in_any_object(files: Files) -> None:
+    assert {path.name: dciodvfy(path) for paths in files.values() for path in paths} == {
+        path.name: [] for paths in files.values() for path in paths
+    }
+
+
+def test_dsrdump_reads_every_report(files: Files) -> None:
+    reports = [p for (_, kind), paths in files.items() for p in paths if kind == "sr"]
+    assert len(reports) == len(EDITS) + 5
+    assert {path.name: dsrdump(path) for path in reports} == {path.name: [] for path in reports}
+
+
+def test_pixelmed_finds_no_error_in_any_content_tree(files: Files) -> None:
+    # The headers of the other sources do not reach the content tree, and PixelMed is slow.
+    names = ("plain", "bare", "3d", "superseding", "none-seen", "enhanced")
+    paths = [files[name, ObjectKind.STRUCTURED_REPORT][0] for name in names]
+    assert pixelmed(paths) == {path: [] for path in paths}
+
+
+@pytest.mark.parametrize("name", ["japanese", "korean", "cyrillic", "latin-1"])
+def test_patient_name_and_character_set_are_those_of_the_source(
+    reports: dict[str, Report], files: Files, name: str
+) -> None:
+    source = pydicom.Dataset()
+    EDITS[name](source)
+    for kind in ObjectKind:
+        for path in files[name, kind]:
+            written = pydicom.dcmread(path)
+            assert written.SpecificCharacterSet == source.SpecificCharacterSet
+            assert str(written.PatientName) == str(source.PatientName)
+
+
+def test_undeclared_latin_1_stays_readable(files: Files) -> None:
+    written = pydicom.dcmread(files["undeclared", ObjectKind.STRUCTURED_REPORT][0])
+    assert str(written.PatientName) == "Müller^Jörg"
+    assert written.SpecificCharacterSet == "ISO_IR 100"
+
+
+# --- Proof that the validators can fail ------------------------------------------------------------
+
+
+@pytest.fixture
+def sr(files: Files) -> Dataset:
+    return pydicom.dcmread(files["plain", ObjectKind.STRUCTURED_REPORT][0])
+
+
+def test_dciodvfy_misses_the_evidence(sr: Dataset, tmp_path: Path) -> None:
+    del sr.CurrentRequestedProcedureEvidenceSequence
+    sr.save_as(tmp_path / "bad.dcm")
+    assert dciodvfy(tmp_path / "bad.dcm")
+
+
+def test_dciodvfy_refuses_a_picture_without_its_type_1_attributes(
+    files: Files, tmp_path: Path
+) -> None:
+    picture = pydicom.dcmread(files["plain", ObjectKind.SECONDARY_CAPTURE][0])
+    del picture.ConversionType
+    picture.save_as(tmp_path / "bad.dcm")
+    assert dciodvfy(tmp_path / "bad.dcm")
+
+
+def test_dsrdump_refuses_an_unknown_relationship(sr: Dataset, tmp_path: Path) -> None:
+    sr.ContentSequence[0].RelationshipType = "LIKES"
+    sr.save_as(tmp_path / "bad.dcm")
+    assert dsrdump(tmp_path / "bad.dcm")
+
+
+def test_pixelmed_refuses_breaches_of_the_template(sr: Dataset, tmp_path: Path) -> None:
+    no_procedure, no_name = tmp_path / "no-procedure.dcm", tmp_path / "no-tracking.dcm"
+    whole = list(sr.ContentSequence)
+    sr.ContentSequence = [i for i in whole if _name_of(i) != "121058"]
+    sr.save_as(no_procedure)
+    sr.ContentSequence = whole
+    measurements = next(i for i in whole if _name_of(i) == "126010")
+    for group in measurements.ContentSequence:
+        group.ContentSequence = [i for i in group.ContentSequence if _name_of(i) != "112040"]
+    sr.save_as(no_name)
+    found = pixelmed([no_procedure, no_name])
+    assert found[no_procedure]
+    assert found[no_name]
+
+
+def _name_of(item: Dataset) -> str:
+    return str(item.ConceptNameCodeSequence[0].CodeValue)
