@@ -215,7 +215,8 @@ def _print_study(study: dict[str, Any]) -> None:
             if rows:
                 columns = [column for column in rows[0] if column not in hidden]
                 display.print_table(rows, columns, title=name.replace("_", " "))
-    display.print_table(study["events"], ["seq", "at", "event", "detail"], title="audit trail")
+    display.heading("audit trail")
+    display.print_events(study["events"])
 
 
 def _engine() -> Engine:

@@ -218,7 +218,7 @@ def _show_administrator(engine: Engine, study_uid: str) -> None:
     for row in turnaround:
         display.print_record(row)
     display.console.print("\naudit trail")
-    display.print_table(events, ["seq", "at", "event", "detail"])
+    display.print_events(events)
     display.console.print(f"[yellow]{CAVEAT}[/yellow]")
 
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -65,6 +65,20 @@ def print_record(row: Mapping[str, Any]) -> None:
     width = max((len(name) for name in row), default=0)
     for name, value in row.items():
         console.print(f"  {name:<{width}}  {_cell(value)}", markup=False)
+
+
+def print_events(events: Iterable[Mapping[str, Any]]) -> None:
+    """Print audit events, one line each; lists in their detail only by their length."""
+    for event in events:
+        detail = "  ".join(f"{name}={_brief(value)}" for name, value in event["detail"].items())
+        moment = event["at"].strftime("%Y-%m-%d %H:%M:%S")
+        console.print(
+            f"  {event['seq']:>4}  {moment}  {event['event']:<14}  {detail}", markup=False
+        )
+
+
+def _brief(value: Any) -> str:
+    return f"[{len(value)}]" if isinstance(value, list) else str(value)
 
 
 def _cell(value: Any) -> str:

@@ -162,7 +162,14 @@ class EmbeddedStack:
         self.say("stopping")
 
     def check(self) -> None:
-        """Raise `Unavailable` when a part has ended by itself."""
+        """Raise `Unavailable` when a part has ended by itself; start Triton again where it did.
+
+        Triton neither restarts a model's process that died nor says that it is not ready.
+        """
+        if self.triton is not None and not self.triton.running():
+            self.say("Triton Inference Server: has ended, starting it again")
+            self.triton.stop()
+            self.triton.start()
         for process in self.processes:
             if not process.running():
                 raise Unavailable(
