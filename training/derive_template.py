@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 TEMPLATE_FILE: Final = ROOT / "worker" / "assets" / "template.npz"
@@ -62,7 +64,8 @@ def read_map(folder: Path, tissue: str) -> sitk.Image:
 
 def crop_to_brain(maps: dict[str, sitk.Image]) -> dict[str, sitk.Image]:
     """Cut the maps to the brain and a margin, which is padded where the template itself ends."""
-    padded = {name: sitk.ConstantPad(image, [MARGIN] * 3, [MARGIN] * 3) for name, image in maps.items()}
+    pad = [MARGIN] * 3
+    padded = {name: sitk.ConstantPad(image, pad, pad) for name, image in maps.items()}
     shape = sitk.LabelShapeStatisticsImageFilter()
     shape.Execute(sitk.Cast(padded["t1"] > 0, sitk.sitkUInt8))
     box = shape.GetBoundingBox(1)
@@ -121,20 +124,22 @@ def main() -> None:
     tissue = maps["gm"] + maps["wm"]
     csf = sitk.Clamp(sitk.Cast(mask, sitk.sitkFloat32) - tissue, lowerBound=0.0)
     t2 = sitk.Mask(CSF * csf + GREY * maps["gm"] + WHITE * maps["wm"], mask)
-    common = {"origin_mm": np.array(brain.GetOrigin()), "levels": np.array(LEVELS)}
+    origin, levels = np.array(brain.GetOrigin()), np.array(LEVELS)
     np.savez_compressed(
         TEMPLATE_FILE,
         t2=quantise(t2),
         brain=sitk.GetArrayFromImage(mask),
         basal_ganglia=sitk.GetArrayFromImage(basal_ganglia_zone(tissue)),
-        **common,
+        origin_mm=origin,
+        levels=levels,
     )
     np.savez_compressed(
         TISSUE_FILE,
         grey=quantise(maps["gm"]),
         white=quantise(maps["wm"]),
         brain=sitk.GetArrayFromImage(brain),
-        **common,
+        origin_mm=origin,
+        levels=levels,
     )
 
 

@@ -38,9 +38,7 @@ def grade(
     rating = max(image.rating for image in images)
     frequency = Counter(image.rating for image in images)
     severity = (
-        Severity.MODERATE_TO_SEVERE
-        if severity_output.probability >= 0.5
-        else Severity.NONE_TO_MILD
+        Severity.MODERATE_TO_SEVERE if severity_output.probability >= 0.5 else Severity.NONE_TO_MILD
     )
     return Grade(
         images=images,

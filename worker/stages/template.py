@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from core.records import Template
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TEMPLATE_FILE: Final = Path(__file__).resolve().parent.parent / "assets" / "template.npz"
 
@@ -31,7 +33,9 @@ def load_template() -> Template:
         )
 
 
-def _image(array: NDArray[np.float32] | NDArray[np.uint8], origin: NDArray[np.float64]) -> sitk.Image:
+def _image(
+    array: NDArray[np.float32] | NDArray[np.uint8], origin: NDArray[np.float64]
+) -> sitk.Image:
     image = sitk.GetImageFromArray(array)
     image.SetOrigin(origin.tolist())
     return image

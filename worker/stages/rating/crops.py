@@ -61,7 +61,7 @@ class IndexMap:
 
 
 def graded_slices(image: sitk.Image, to_index: IndexMap) -> tuple[int, int, int]:
-    """Indices of the three slices to grade, from inferior to superior.
+    """Choose the three slices to grade, as indices from inferior to superior.
 
     The first is the nearest slice at or above the anterior commissure, its height taken between
     the centres of the two crops, which is where an oblique slice must be right. The other two
@@ -100,7 +100,13 @@ def cut(image: sitk.Image, to_index: IndexMap, k: int, side: Side) -> Float32Arr
     plane.SetDirection((1.0, 0.0, 0.0, 1.0))
     transform = sitk.AffineTransform(matrix.ravel().tolist(), offset.tolist())
     crop = sitk.Resample(
-        plane, (COLUMNS, ROWS), transform, sitk.sitkLinear, (0.0, 0.0), (1.0, 1.0), (1.0, 0.0, 0.0, 1.0)
+        plane,
+        (COLUMNS, ROWS),
+        transform,
+        sitk.sitkLinear,
+        (0.0, 0.0),
+        (1.0, 1.0),
+        (1.0, 0.0, 0.0, 1.0),
     )
     return sitk.GetArrayFromImage(crop)
 

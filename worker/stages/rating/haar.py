@@ -20,6 +20,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 Image = NDArray[np.float32]
+Transform = Callable[[Image, float, float], Image]
 
 GAIN: Final = 3.0
 """Amplification that strong detail tends to."""
@@ -93,7 +94,7 @@ def _unchanged(image: Image, _gain: float, _threshold: float) -> Image:
     return image
 
 
-_METHODS: Final[dict[str, Callable[[Image, float, float], Image]]] = {
+_METHODS: Final[dict[str, Transform]] = {
     "stationary": stationary,
     "block-group": block_group,
     "none": _unchanged,
@@ -101,7 +102,7 @@ _METHODS: Final[dict[str, Callable[[Image, float, float], Image]]] = {
 
 
 def _noise(image: Image) -> float:
-    """Standard deviation of the noise: robust, from the finest diagonal detail (Donoho 1994)."""
+    """Estimate the noise's standard deviation from the finest diagonal detail (Donoho 1994)."""
     _, (_, _, diagonal) = pywt.dwt2(image, "haar")
     return float(np.median(np.abs(diagonal)) / 0.6745)
 

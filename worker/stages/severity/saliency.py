@@ -6,7 +6,7 @@ their activation.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import SimpleITK as sitk
@@ -20,6 +20,9 @@ from core.records import (
     Template,
     Volume,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 PEAK: Final = 10.0
 HIGH: Final = 7.0
@@ -75,7 +78,9 @@ def map_saliency(
         mean=float(values.mean()) if values.size else 0.0,
         skewness=_skewness(values),
         share_above_7=float((values > HIGH).mean()) if values.size else 0.0,
-        share_in_basal_ganglia=float(activation[nuclei & brain].sum() / total) if total > 0 else 0.0,
+        share_in_basal_ganglia=float(activation[nuclei & brain].sum() / total)
+        if total > 0
+        else 0.0,
     )
 
 
@@ -89,8 +94,11 @@ def _spread_over(saliency: Float32Array, grid: sitk.Image) -> sitk.Image:
     return image
 
 
-def _skewness(values: np.ndarray) -> float:
-    """Third standardised moment."""
-    deviation = values - values.mean() if values.size else values
-    spread = np.sqrt((deviation**2).mean()) if values.size else 0.0
-    return float((deviation**3).mean() / spread**3) if spread > 0 else 0.0
+def _skewness(values: NDArray[np.float64]) -> float:
+    """Third standardised moment; 0 where all values are equal."""
+    if not values.size:
+        return 0.0
+    deviation = values - values.mean()
+    squared = deviation * deviation
+    spread = np.sqrt(squared.mean())
+    return float((squared * deviation).mean() / spread**3) if spread > 0 else 0.0
