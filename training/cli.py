@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-RUNS: Final = Path("runs")
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     cohort.add_argument("--seed", type=int, required=True)
     cohort.add_argument("--start", type=int, default=0)
     cohort.add_argument("--count", type=int, required=True)
+    cohort.add_argument("--scans", type=int, default=1, help="scans of each head")
     cohort.add_argument("--enhancement", default="stationary")
     cohort.set_defaults(command=_cohort)
 
@@ -75,8 +78,11 @@ def _cohort(options: argparse.Namespace) -> None:
     from training.datasets import build_cohort
 
     numbers = range(options.start, options.start + options.count)
-    for line in build_cohort(options.out, options.seed, numbers, enhancement=options.enhancement):
-        logging.info(line)
+    lines = build_cohort(
+        options.out, options.seed, numbers, scans=options.scans, enhancement=options.enhancement
+    )
+    for line in lines:
+        _LOG.info(line)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -128,7 +134,7 @@ def _sample_study(options: argparse.Namespace) -> None:
     from training.synthetic.dicom import write_sample_study
 
     subject = write_sample_study(options.out, options.seed)
-    logging.info(
+    _LOG.info(
         "wrote %s: at most %d EPVS in one slice and hemisphere",
         options.out,
         subject.severity_count,

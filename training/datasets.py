@@ -6,10 +6,10 @@ renamed, and existing ones are kept, so that an interrupted build goes on where 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import SimpleITK as sitk
@@ -17,27 +17,30 @@ from numpy.typing import NDArray
 
 from core.errors import Rejected
 from core.records import (
-    RatingInput,
-    RegistrationQuality,
+    Registration,
     SelectedSeries,
-    SeverityInput,
     SliceLocation,
     Template,
     Volume,
 )
-from training.synthetic.cohort import Subject, make_subject
+from training.synthetic.cohort import Subject, scan_head
 from training.synthetic.dicom import as_image
 from worker.stages.rating import prepare_rating
 from worker.stages.registration import check_quality, register
 from worker.stages.severity import prepare_severity
 from worker.stages.template import load_template
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
 SEVERE_COUNT: Final = 10
 """EPVS in the fullest slice and hemisphere from which severity is moderate-to-severe."""
+_DESCRIPTION: Final = "cohort.json"
 _CROP_SCALE: Final = 65535
 _VOLUME_SCALE: Final = 255
 
 Float32Array = NDArray[np.float32]
+Cosines = tuple[float, float, float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,15 @@ class Example:
         Input of the severity model in steps of 1/255.
     severity_count : int
         EPVS in the slice and hemisphere with most of them.
+    head : str
+        Scans of one head belong to the same part of a split.
     """
 
     crops: NDArray[np.uint16]
     counts: NDArray[np.int64]
     volume: NDArray[np.uint8]
     severity_count: int
+    head: str = ""
 
 
 def rating_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -67,10 +73,8 @@ def rating_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.digitize(counts, [1, 11, 21, 41])
 
 
-def preprocess(
-    volume: Volume, template: Template, *, enhancement: str = "stationary"
-) -> tuple[RatingInput, SeverityInput, RegistrationQuality]:
-    """Register a scan and prepare both models' inputs, exactly as the node does.
+def align(volume: Volume, template: Template) -> Registration:
+    """Register a scan as the node does.
 
     Raises
     ------
@@ -79,29 +83,25 @@ def preprocess(
     """
     registration = register(volume, template, threads=1)
     check_quality(registration.quality)
-    return (
-        prepare_rating(volume, registration, enhancement=enhancement),
-        prepare_severity(volume, registration, template),
-        registration.quality,
-    )
+    return registration
 
 
 def as_volume(subject: Subject) -> Volume:
-    """A synthetic subject as the record that the pipeline's stages take."""
+    """Wrap a synthetic subject in the record that the pipeline's stages take."""
     grid = subject.grid
     positions = grid.origin_mm + np.arange(grid.slices)[:, None] * (
         grid.direction[:, 2] * grid.spacing_mm
     )
     name = f"synthetic-{subject.seed}-{subject.number}"
     slices = tuple(
-        SliceLocation(Path(name), f"{name}-{k}", "", None, tuple(float(v) for v in p))
-        for k, p in enumerate(positions)
+        SliceLocation(Path(name), f"{name}-{k}", "", None, (float(x), float(y), float(z)))
+        for k, (x, y, z) in enumerate(positions)
     )
     series = SelectedSeries(
         study_uid=name,
         series_uid=name,
         slices=slices,
-        orientation=tuple(float(v) for v in grid.direction[:, :2].T.ravel()),
+        orientation=cast("Cosines", tuple(grid.direction[:, :2].T.ravel().tolist())),
         pixel_spacing_mm=(grid.pixel_mm, grid.pixel_mm),
         slice_spacing_mm=grid.spacing_mm,
         verdicts=(),
@@ -109,9 +109,13 @@ def as_volume(subject: Subject) -> Volume:
     return Volume(sitk.Cast(as_image(subject), sitk.sitkFloat32), series)
 
 
-def make_example(subject: Subject, template: Template, enhancement: str) -> Example:
-    """Preprocess one synthetic subject and label both inputs."""
-    rating, severity, _ = preprocess(as_volume(subject), template, enhancement=enhancement)
+def make_example(
+    subject: Subject, registration: Registration, template: Template, enhancement: str
+) -> Example:
+    """Preprocess one synthetic scan as the node does, and label both inputs."""
+    volume = as_volume(subject)
+    rating = prepare_rating(volume, registration, enhancement=enhancement)
+    severity = prepare_severity(volume, registration, template)
     counts = [subject.counts(crop.side)[crop.slice_index] for crop in rating.placements]
     return Example(
         crops=np.rint(rating.crops[:, 0] * _CROP_SCALE).astype(np.uint16),
@@ -122,7 +126,7 @@ def make_example(subject: Subject, template: Template, enhancement: str) -> Exam
 
 
 def build_cohort(
-    folder: Path, seed: int, numbers: range, *, enhancement: str = "stationary"
+    folder: Path, seed: int, numbers: range, *, scans: int = 1, enhancement: str = "stationary"
 ) -> Iterator[str]:
     """Make, preprocess and store the subjects of a synthetic cohort.
 
@@ -131,30 +135,38 @@ def build_cohort(
     folder : Path
     seed : int
     numbers : range
-        Subject numbers; several processes may share a cohort.
+        Heads; several processes may share a cohort.
+    scans : int
+        Scans of each head, with other EPVS every time. They lie in the same place, so the first
+        scan's registration serves them all: that is what makes further scans cheap.
     enhancement : str
         Haar enhancement of the crops.
 
     Yields
     ------
     str
-        One line a subject, for the progress display.
+        One line a scan, for the progress display.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    made_from = {"kind": "synthetic", "seed": seed, "enhancement": enhancement}
+    (folder / _DESCRIPTION).write_text(json.dumps(made_from) + "\n", encoding="utf-8")
     template = load_template()
     for number in numbers:
-        target = folder / f"{number:05d}.npz"
-        refused = target.with_suffix(".rejected")
-        if target.exists() or refused.exists():
+        refused = folder / f"{number:05d}.rejected"
+        targets = [folder / f"{number:05d}-{scan}.npz" for scan in range(scans)]
+        if refused.exists() or all(target.exists() for target in targets):
             continue
-        try:
-            example = make_example(make_subject(seed, number), template, enhancement)
-        except Rejected as rejection:
-            refused.write_text(f"{rejection}\n", encoding="utf-8")
-            yield f"{number}: {rejection}"
-            continue
-        _store(target, example)
-        yield f"{number}: counts {example.counts.tolist()}, most {example.severity_count}"
+        registration = None
+        for subject, target in zip(scan_head(seed, number), targets, strict=False):
+            try:
+                registration = registration or align(as_volume(subject), template)
+                example = make_example(subject, registration, template, enhancement)
+            except Rejected as rejection:
+                refused.write_text(f"{rejection}\n", encoding="utf-8")
+                yield f"{number}: {rejection}"
+                break
+            store_example(target, example)
+            yield f"{target.stem}: {example.counts.tolist()}, most {example.severity_count}"
 
 
 def load_cohort(folder: Path, *, volumes: bool = True, window: int = 512) -> list[Example]:
@@ -172,29 +184,58 @@ def load_cohort(folder: Path, *, volumes: bool = True, window: int = 512) -> lis
     -------
     list of Example
     """
-    margin = (512 - window) // 2
-    cut = slice(margin, 512 - margin)
     examples = []
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as stored:
-            volume = stored["volume"][:, cut, cut].copy() if volumes else np.empty(0, np.uint8)
+            volume = _centre(stored["volume"], window) if volumes else np.empty(0, np.uint8)
             examples.append(
-                Example(stored["crops"], stored["counts"], volume, int(stored["severity_count"]))
+                Example(
+                    crops=stored["crops"],
+                    counts=stored["counts"],
+                    volume=volume,
+                    severity_count=int(stored["severity_count"]),
+                    head=path.stem.split("-")[0],
+                )
             )
     return examples
 
 
+def describe_cohort(folder: Path) -> dict[str, Any]:
+    """Describe a stored cohort: kind, seed, enhancement, subjects, scans that were refused."""
+    description: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+    scans = [path.stem for path in folder.glob("*.npz")]
+    return description | {
+        "scans": len(scans),
+        "heads": len({scan.split("-")[0] for scan in scans}),
+        "rejected_heads": len(list(folder.glob("*.rejected"))),
+    }
+
+
+def is_validation(examples: Sequence[Example]) -> NDArray[np.bool_]:
+    """Mark the scans that choose the epoch to keep: those of every eleventh head."""
+    heads = sorted({example.head for example in examples})
+    chosen = set(heads[10::11])  # EPVS loads cycle by five: every tenth would always have the same
+    return np.array([example.head in chosen for example in examples])
+
+
 def crops_as_input(crops: NDArray[np.uint16]) -> Float32Array:
-    """Stored crops (..., 112, 86) as the rating model takes them, (..., 1, 112, 86)."""
-    return (crops.astype(np.float32) / _CROP_SCALE)[..., None, :, :]
+    """Convert stored crops (..., 112, 86) to the rating model's input, (..., 1, 112, 86)."""
+    return (crops.astype(np.float32) / np.float32(_CROP_SCALE))[..., None, :, :]
 
 
 def volume_as_input(volume: NDArray[np.uint8]) -> Float32Array:
-    """Stored volumes (..., 16, rows, columns) as the severity model takes them."""
-    return (volume.astype(np.float32) / _VOLUME_SCALE)[..., None, :, :, :]
+    """Convert stored volumes (..., 16, rows, columns) to the severity model's input."""
+    return (volume.astype(np.float32) / np.float32(_VOLUME_SCALE))[..., None, :, :, :]
 
 
-def _store(target: Path, example: Example) -> None:
+def _centre(volume: NDArray[np.uint8], window: int) -> NDArray[np.uint8]:
+    """Cut the central rows and columns out of a volume."""
+    margin = (volume.shape[1] - window) // 2
+    return volume[:, margin : margin + window, margin : margin + window].copy()
+
+
+def store_example(target: Path, example: Example) -> None:
+    """Write one subject of a cohort, whole or not at all."""
     partial = target.with_suffix(".part")
     with partial.open("wb") as file:
         np.savez_compressed(

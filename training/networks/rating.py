@@ -7,11 +7,13 @@ gives neither filter counts nor kernel sizes; those here are ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 INPUT_SHAPE: Final = (1, 112, 86)
 RATINGS: Final = 5
@@ -52,7 +54,9 @@ class RatingNet(nn.Module):
             channels = count
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout),
+            nn.Linear(channels, hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
             nn.Linear(hidden, RATINGS),
         )
 

@@ -7,13 +7,15 @@ In this order: sampling with averaging through the slice, sensitivity (bias fiel
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import SimpleITK as sitk
 
 from training.synthetic.fields import Float32Array, smooth_noise
-from training.synthetic.grids import Grid
+
+if TYPE_CHECKING:
+    from training.synthetic.grids import Grid
 
 _BASE_PIXEL_MM: Final = 0.87
 """The 1 mm tissue maps hold nothing finer; thin tubes are drawn on the full matrix afterwards."""
@@ -141,5 +143,7 @@ def _stretch(field: Float32Array, shape: tuple[int, ...]) -> Float32Array:
     """Linear interpolation of a coarse field onto a larger array."""
     image = sitk.GetImageFromArray(field)
     fine = sitk.Image([int(n) for n in shape[::-1]], sitk.sitkFloat32)
-    fine.SetSpacing([(c - 1) / max(n - 1, 1) for c, n in zip(field.shape, shape, strict=True)][::-1])
+    fine.SetSpacing(
+        [(c - 1) / max(n - 1, 1) for c, n in zip(field.shape, shape, strict=True)][::-1]
+    )
     return sitk.GetArrayFromImage(sitk.Resample(image, fine, sitk.Transform(), sitk.sitkLinear))

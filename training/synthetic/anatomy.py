@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import as_file, files
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from training.synthetic.fields import Float32Array, Float64Array, smooth_noise
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 LOW_MM: Final = (-110, -112, -112)
 """First voxel centre of the head grid, MNI LPS mm; its voxels are 1 mm."""
@@ -107,7 +109,7 @@ def head() -> Head:
 
     brain = np.flatnonzero(labels == _BRAIN)
     k, j, i = np.unravel_index(brain, labels.shape)
-    at = np.stack([i, j, k], axis=1) + np.array(LOW_MM, dtype=np.float32)
+    at = (np.stack([i, j, k], axis=1) + LOW_MM).astype(np.float32)
     g = np.where(cord, np.float32(0.1), grey).ravel()[brain]
     w = np.where(cord, np.float32(0.9), white).ravel()[brain]
     tiny = np.float32(0.02)
@@ -201,7 +203,9 @@ def _distance_outside(brain: NDArray[np.bool_], canal: NDArray[np.bool_]) -> Flo
     distance = sitk.GetImageFromArray(_signed_distance(_close(half, 5)) * 2)
     fine = sitk.Image(list(_SHAPE[::-1]), sitk.sitkFloat32)
     fine.SetSpacing([0.5] * 3)
-    return sitk.GetArrayFromImage(sitk.Resample(distance, fine, sitk.Transform(), sitk.sitkLinear, 99.0))
+    return sitk.GetArrayFromImage(
+        sitk.Resample(distance, fine, sitk.Transform(), sitk.sitkLinear, 99.0)
+    )
 
 
 def _outer_tissues(

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from core.records import Side
 from training.synthetic.acquisition import degrade, random_imperfections, sample
 from training.synthetic.anatomy import random_t2_contrast, signal_map
-from training.synthetic.fields import Float32Array
 from training.synthetic.grids import PROTOCOLS, Grid, place
 from training.synthetic.lesions import draw_lesions, random_lesions
 from training.synthetic.pose import Pose
 from training.synthetic.vessels import Tube, draw_tubes, grow_epvs, grow_flow_voids
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from training.synthetic.fields import Float32Array
 
 CSF_SIGNAL: Final = 1100
 """Stored pixel value of CSF without bias: about what 12-bit scanners write."""
@@ -59,20 +65,27 @@ class Subject:
 
 
 def make_subject(seed: int, number: int, protocol: str | None = None) -> Subject:
-    """Make one subject of a cohort.
+    """Make one subject of a cohort; parameters as for `scan_head`."""
+    return next(scan_head(seed, number, protocol))
+
+
+def scan_head(seed: int, number: int, protocol: str | None = None) -> Iterator[Subject]:
+    """Scan one head again and again, with other EPVS, lesions and noise every time.
 
     Parameters
     ----------
     seed : int
         Of the cohort; two seeds share no subject.
     number : int
-        Within the cohort; the EPVS load cycles through the five ratings.
+        Of the head within the cohort. The EPVS load of its first scan is the number's place in
+        the five ratings; every further scan has the next load.
     protocol : str, optional
         Key of `PROTOCOLS`; drawn when not given.
 
-    Returns
-    -------
+    Yields
+    ------
     Subject
+        All in the same position on the same grid; without end.
     """
     rng = np.random.default_rng([seed, number])
     name = protocol or str(rng.choice(list(PROTOCOLS), p=(0.4, 0.4, 0.2)))
@@ -80,16 +93,15 @@ def make_subject(seed: int, number: int, protocol: str | None = None) -> Subject
     signal = signal_map(rng, contrast)
     pose = Pose(rng)
     grid = place(rng, PROTOCOLS[name])
-    epvs = _draw_epvs(rng, _LOADS[number % len(_LOADS)], pose)
-
-    voxels = sample(signal, pose.transform, grid)
-    draw_lesions(random_lesions(rng, pose), grid, voxels)
-    draw_tubes(grow_flow_voids(rng, rng.poisson(5), pose), grid, voxels, contrast.bone)
-    visible = draw_tubes(epvs, grid, voxels, contrast.csf)
-    voxels = degrade(rng, voxels, grid, random_imperfections(rng))
-    return Subject(
-        seed, number, name, to_stored_values(voxels), grid, pose, tuple(epvs), visible
-    )
+    healthy = sample(signal, pose.transform, grid)
+    for scan in itertools.count():
+        epvs = _draw_epvs(rng, _LOADS[(number + scan) % len(_LOADS)], pose)
+        voxels = healthy.copy()
+        draw_lesions(random_lesions(rng, pose), grid, voxels)
+        draw_tubes(grow_flow_voids(rng, rng.poisson(5), pose), grid, voxels, contrast.bone)
+        visible = draw_tubes(epvs, grid, voxels, contrast.csf)
+        stored = to_stored_values(degrade(rng, voxels, grid, random_imperfections(rng)))
+        yield Subject(seed, number, name, stored, grid, pose, tuple(epvs), visible)
 
 
 def to_stored_values(voxels: Float32Array) -> NDArray[np.uint16]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import SimpleITK as sitk
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
 from core.uids import derived_uid
 from core.version import MANUFACTURER, NAME, VERSION
@@ -18,6 +15,12 @@ from training.synthetic.acquisition import Imperfections, degrade, sample
 from training.synthetic.anatomy import T1_CONTRAST, signal_map
 from training.synthetic.cohort import Subject, make_subject, to_stored_values
 from training.synthetic.grids import Grid, sagittal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import SimpleITK as sitk
+    from numpy.typing import NDArray
 
 _DATE: Final = "20260101"
 
@@ -106,7 +109,7 @@ def _instance(
     key = {"seed": seed, "series": sequence.number}
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = MRImageStorage
-    meta.MediaStorageSOPInstanceUID = derived_uid("phantom-instance", {**key, "slice": index})
+    meta.MediaStorageSOPInstanceUID = UID(derived_uid("phantom-instance", {**key, "slice": index}))
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID = MRImageStorage
@@ -165,9 +168,7 @@ def _describe_sequence(dataset: Dataset, sequence: Sequence) -> None:
         dataset.InversionTime = sequence.inversion_ms
 
 
-def _describe_pixels(
-    dataset: Dataset, pixels: NDArray[np.uint16], index: int, grid: Grid
-) -> None:
+def _describe_pixels(dataset: Dataset, pixels: NDArray[np.uint16], index: int, grid: Grid) -> None:
     position = grid.origin_mm + grid.direction[:, 2] * index * grid.spacing_mm
     dataset.InstanceNumber = index + 1
     dataset.ImagePositionPatient = [_decimal(v) for v in position]
@@ -194,5 +195,5 @@ def _decimal(value: float) -> str:
 
 
 def as_image(subject: Subject) -> sitk.Image:
-    """The T2 series as one image in patient space, as the pipeline assembles it."""
+    """Return the T2 series as one image in patient space, as the pipeline assembles it."""
     return subject.grid.image(subject.voxels)

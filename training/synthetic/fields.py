@@ -1,12 +1,15 @@
-"""Random smooth fields and interpolation: the arithmetic that anatomy, pose and acquisition share."""
+"""Random smooth fields, interpolation, rotation: the arithmetic that the phantom shares."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
@@ -68,12 +71,12 @@ def interpolate(field: Float32Array, index: Float64Array) -> Float64Array:
     return value
 
 
-def rotation(degrees: Sequence[float]) -> Float64Array:
+def rotation(degrees: ArrayLike) -> Float64Array:
     """Rotation matrix, about x, then y, then z.
 
     Parameters
     ----------
-    degrees : sequence of three floats
+    degrees : array_like of three floats
 
     Returns
     -------

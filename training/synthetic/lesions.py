@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from training.synthetic.anatomy import head
 from training.synthetic.fields import Float32Array, Float64Array, rotation
-from training.synthetic.grids import Grid
-from training.synthetic.pose import Pose
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from training.synthetic.grids import Grid
+    from training.synthetic.pose import Pose
 
 _SUBSLICES = 4
 

@@ -7,14 +7,16 @@ space that also widens or narrows the ventricles.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import ArrayLike
 
 from training.synthetic.anatomy import HIGH_MM, LOW_MM
 from training.synthetic.fields import Float32Array, Float64Array, interpolate, rotation
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _STEP_MM: Final = 4.0
 _ORIGIN: Final = np.array(LOW_MM, dtype=float) - 8
@@ -76,7 +78,7 @@ class Pose:
         return affine + self._displace(affine)
 
     def to_patient(self, points_mm: ArrayLike) -> Float64Array:
-        """Patient points, shape (n, 3), of MNI points; the displacement is inverted by iteration."""
+        """Patient points, shape (n, 3), of MNI points; inverts the displacement by iteration."""
         target = np.atleast_2d(np.asarray(points_mm, dtype=float))
         affine = target.copy()
         for _ in range(25):  # a contraction: the error at least halves each time

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from core.records import Side
 from training.synthetic.anatomy import head
-from training.synthetic.fields import Float32Array, Float64Array
-from training.synthetic.grids import Grid
-from training.synthetic.pose import Pose
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from training.synthetic.fields import Float32Array, Float64Array
+    from training.synthetic.grids import Grid
+    from training.synthetic.pose import Pose
 
 VISIBLE_SHARE: Final = 0.25
 """A tube counts in a slice where it fills more than this share of some voxel there."""

@@ -1,0 +1,132 @@
+"""Model cards: what the weights are, what they were trained on, what they score, their limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_LIMITS = """\
+## Limits
+
+- **Synthetic; not for clinical use.** No scan of a person was used in training or in scoring. What
+  the model answers on real scans has not been validated by anybody.
+- The synthetic heads come from the template that they are registered to, with simple skulls and
+  one kind of lacune and white-matter lesion; scores on them are optimistic.
+- Labels are the true number of tubes drawn, which no reader would reach; readers' agreement, and
+  with it the ceiling on real scans, is lower.
+- Axial T2 scans with 0.43–0.57 mm pixels and 2.5–5 mm slices were simulated, nothing else.
+
+## Licence
+
+Apache-2.0, as the project. The anatomy derives from the MNI ICBM152 2009a maps; their notice is in
+`training/assets/NOTICE.md`.
+"""
+
+
+def rating_card(info: dict[str, Any]) -> str:
+    """``MODEL.md`` of the rating model.
+
+    Parameters
+    ----------
+    info : dict
+        Content of ``model.json``.
+    """
+    m = info["metrics"]
+    chance = m["image_most_frequent_rating"]
+    rows = "\n".join(
+        f"| {grade} | " + " | ".join(str(n) for n in row) + " |"
+        for grade, row in enumerate(m["image_confusion"])
+    )
+    return f"""\
+# {info["display_name"]} (version {info["version"]})
+
+{info["intended_use"]}
+
+Rates the EPVS of one basal-ganglia image from 0 to 4 (0; 1–10; 11–20; 21–40; more than 40 EPVS).
+After *Rating of enlarged perivascular spaces …*, Appl. Sci. 2021: five convolutions with ReLU,
+average pooling, two fully connected layers, softmax. Filters
+{", ".join(str(f) for f in info["architecture"]["filters"])} and batch normalisation are ours;
+{info["architecture"]["parameters"]:,} parameters.
+
+{_data(info)}
+
+## Held-out figures
+
+{m["subjects"]} synthetic subjects of another seed, {m["images"]} images, through the node's own
+preprocessing and this ONNX file (`python -m training evaluate`).
+
+| | |
+|---|---|
+| accuracy, image | {m["image_accuracy"]:.3f} |
+| accuracy if the most frequent rating were always given | {chance:.3f} |
+| within one rating, image | {m["image_within_one"]:.3f} |
+| Spearman, image | {m["image_spearman"]:.3f} |
+| accuracy, subject (highest of six) | {m["subject_accuracy"]:.3f} |
+| within one rating, subject | {m["subject_within_one"]:.3f} |
+| Spearman, subject | {m["subject_spearman"]:.3f} |
+| accuracy, subject (majority of six) | {m["subject_majority_accuracy"]:.3f} |
+
+Images by true rating (rows) and answer (columns):
+
+| | 0 | 1 | 2 | 3 | 4 |
+|---|---|---|---|---|---|
+{rows}
+
+{_LIMITS}"""
+
+
+def severity_card(info: dict[str, Any]) -> str:
+    """``MODEL.md`` of the severity model; `info` is the content of ``model.json``."""
+    m, a = info["metrics"], info["architecture"]
+    (tn, fp), (fn, tp) = m["confusion"]
+    low, high = m["accuracy_95ci"]
+    phases = "\n".join(
+        f"{n}. {p['epochs']} epochs on the central {p['window']} × {p['window']} pixels, "
+        f"batch {p['batch']}, learning rate up to {p['rate']:g}."
+        for n, p in enumerate(info["training"]["phases"], 1)
+    )
+    return f"""\
+# {info["display_name"]} (version {info["version"]})
+
+{info["intended_use"]}
+
+P(at least ten EPVS in the slice and hemisphere with most of them) from 16 slices of 512 × 512, and
+its Grad-CAM (closed form, on the last feature map, 1 × 16 × 16). After *… grading enlarged
+perivascular spaces severity …*, Sci. Rep. 2022: 3-D residual network of {a["layers"]} layers, units
+{tuple(a["units"])}, dropout 0.4. **Width: {a["stem_filters"]} filters in the stem instead of 64
+(factor {a["width_factor"]:g}), {a["parameters"]:,} parameters** instead of 173 million.
+
+{_data(info)} Beyond the paper's recipe: the last batch-normalisation scale of each unit starts at
+zero, the logarithm of the count is an auxiliary target in training, counts of 5 to 15 are left out
+at first, the learning rate warms up and decays, small shifts and mirroring.
+
+{phases}
+
+## Held-out figures
+
+{m["subjects"]} synthetic subjects of another seed ({m["severe"]} moderate-to-severe), full-size
+volumes through the node's own preprocessing and this ONNX file (`python -m training evaluate`).
+
+| | |
+|---|---|
+| AUC | {m["auc"]} |
+| accuracy (95 % CI) | {m["accuracy"]:.3f} ({low:.3f}–{high:.3f}) |
+| no-information rate | {m["no_information_rate"]:.3f} |
+| sensitivity, specificity, F1 | {m["sensitivity"]:.3f}, {m["specificity"]:.3f}, {m["f1"]:.3f} |
+| true and false negatives, true and false positives | {tn}, {fn}, {tp}, {fp} |
+| counts of 5 to 15 only ({m["borderline_subjects"]} subjects): AUC | {m["borderline_auc"]} |
+| the same: accuracy | {m["borderline_accuracy"]:.3f} |
+
+{_LIMITS}"""
+
+
+def _data(info: dict[str, Any]) -> str:
+    cohort, held_out = info["training"]["cohort"], info["held_out"]
+    return f"""\
+## Training
+
+Weights sha256 `{info["weights_sha256"]}`, exported {info["trained_at"]}.
+{cohort["scans"]} scans of {cohort["heads"]} synthetic heads (seed {cohort["seed"]};
+{cohort["rejected_heads"]} more refused by the registration's quality check), every eleventh head
+for choosing the epoch. Held out: {held_out["heads"]} heads of seed
+{held_out["seed"]}. Preprocessing version {info["preprocessing"]["version"]}, Haar enhancement
+`{info["preprocessing"]["enhancement"]}`."""
