@@ -185,5 +185,5 @@ def _fail_spent(session: Session, revision: Revision, *, now: datetime) -> None:
     detail = {"code": ATTEMPTS_SPENT, "attempts": revision.attempt, "last": revision.reason}
     revision.reason_detail = f"{last}: {revision.reason_detail or ''}".rstrip(": ")
     revision.reason = ATTEMPTS_SPENT
-    outbox.remove_revision(session, revision.id)
     move(session, revision, StudyState.FAILED, now=now, detail=detail)
+    outbox.remove_revision(session, revision.id)

@@ -43,7 +43,8 @@ def create_engine(url: str) -> Engine:
         hide_parameters=True,  # values of patients must not reach an exception's text
         connect_args={
             "connect_timeout": 5,
-            "options": f"-c lock_timeout={_BUSY_TIMEOUT_S}s",
+            # A plan made while a table was small would be kept, and get slower with every study.
+            "options": f"-c lock_timeout={_BUSY_TIMEOUT_S}s -c plan_cache_mode=force_custom_plan",
             "tcp_user_timeout": 30_000,  # a database host that vanished is noticed in 30 s
         },
     )

@@ -3,11 +3,12 @@
 ::
 
     receiving → closed → queued → processing → graded → delivered [→ committed]
-                           ↑  │        ├→ rejected
-                           │  └────────┼→ failed      attempts spent
-                           └───────────┘ attempt interrupted or lease expired
+                                   ├→ rejected
+                                   ├→ failed
+                                   └→ queued   the attempt was interrupted or its lease ran out
 
-Finished revisions stay as they are: reprocessing opens a new revision.
+A queued revision whose attempts are spent fails without another one. Finished revisions stay as
+they are: reprocessing opens a new revision.
 """
 
 from __future__ import annotations

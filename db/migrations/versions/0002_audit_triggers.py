@@ -8,7 +8,18 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+# INSERT OR REPLACE deletes without firing a DELETE trigger, hence the two on INSERT.
 _SQLITE = (
+    """
+    CREATE TRIGGER audit_events_no_replace BEFORE INSERT ON audit_events
+    WHEN EXISTS (SELECT 1 FROM audit_events WHERE seq >= NEW.seq)
+    BEGIN SELECT RAISE(ABORT, 'audit_events is append-only'); END
+    """,
+    """
+    CREATE TRIGGER audit_head_no_replace BEFORE INSERT ON audit_head
+    WHEN EXISTS (SELECT 1 FROM audit_head)
+    BEGIN SELECT RAISE(ABORT, 'audit_head has one row'); END
+    """,
     """
     CREATE TRIGGER audit_events_no_update BEFORE UPDATE ON audit_events
     BEGIN SELECT RAISE(ABORT, 'audit_events is append-only'); END
@@ -66,6 +77,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
         for name in (
+            "audit_events_no_replace",
+            "audit_head_no_replace",
             "audit_events_no_update",
             "audit_events_no_delete",
             "audit_head_only_onward",

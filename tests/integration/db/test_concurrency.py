@@ -12,9 +12,9 @@ from db import audit, deliveries
 from db.closing import close_quiet_studies
 from db.intake import Intake, record_instances
 from db.leases import claim_revision
-from db.models import Delivery, Instance, QuarantinedInstance, Revision
+from db.models import AuditEvent, Delivery, Instance, QuarantinedInstance, Revision, Study
 from db.results import load_closed_study
-from db.session import unit_of_work
+from db.session import create_engine, unit_of_work
 from db.states import StudyState
 from tests.unit.db.samples import ARCHIVE, PACS, STUDY, after, grade_study, instance, queue_study
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sqlalchemy import Engine
+
+    from tests.servers.postgres import PostgresServer
 
 THREADS = 8
 
@@ -98,7 +100,35 @@ def test_no_instance_slips_between_receiving_and_closing(database_engine: Engine
         assert [row.number for row in rows] == list(range(1, len(closed) + 1))
         assert {row.state for row in rows} == {StudyState.QUEUED}
         assert len(load_closed_study(session, rows[-1].id).instances) == 4 * 8
+        for revision in rows:  # nothing joined a revision after it had closed
+            joined = session.scalar(
+                select(func.count()).where(Instance.first_revision_id == revision.id)
+            )
+            closing = session.scalars(
+                select(AuditEvent).where(
+                    AuditEvent.revision_id == revision.id, AuditEvent.event == "closed"
+                )
+            ).one()
+            assert closing.detail["new_instances"] == joined
     assert _verify(database_engine).ok
+
+
+def test_closing_passes_over_a_study_that_an_association_is_writing(
+    postgres_server: PostgresServer, postgres_template: str
+) -> None:
+    engine = create_engine(postgres_server.url(postgres_server.create_database(postgres_template)))
+
+    def close() -> list[str]:
+        with unit_of_work(engine) as session:
+            return close_quiet_studies(session, now=after(99), quiet_period_s=30, max_open_s=60)
+
+    with unit_of_work(engine) as session:
+        record_instances(session, [instance(1)])
+    with unit_of_work(engine) as receiving:
+        receiving.scalars(select(Study).with_for_update(key_share=True)).all()
+        assert close() == []
+    assert len(close()) == 1
+    engine.dispose()
 
 
 def test_one_of_eight_workers_gets_the_revision(database_engine: Engine) -> None:

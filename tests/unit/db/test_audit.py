@@ -59,6 +59,11 @@ def test_an_untouched_chain_verifies(chain: Engine) -> None:
         "UPDATE audit_head SET seq = 4",
         "DELETE FROM audit_head",
         "TRUNCATE audit_events",
+        (
+            "REPLACE INTO audit_events SELECT seq, at, 'x', study_uid, revision_id, detail, "
+            "previous_hash, hash FROM audit_events WHERE seq = 5"
+        ),
+        "REPLACE INTO audit_head SELECT id, seq, 'x' FROM audit_head",
     ],
 )
 def test_triggers_refuse_any_change(chain: Engine, statement: str) -> None:
