@@ -30,7 +30,13 @@ from core.records import (
     Volume,
 )
 from core.uids import derived_uid
+from tests.paths import SAMPLE_DATA
+from worker.stages.assembly import assemble
+from worker.stages.rating import prepare_rating
+from worker.stages.registration import register
 from worker.stages.report import build_report
+from worker.stages.selection import select_series
+from worker.stages.template import load_template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -147,6 +153,30 @@ def inputs(volume: Volume, ratings: Sequence[int] = (1, 2, 1, 3, 1, 2), p: float
         ),
     )
     return Inputs(study, volume, grade(volume, ratings, p), saliency(volume))
+
+
+def sample_study() -> Inputs:
+    """The real axial T2 series, placed by the real stages, graded by hand."""
+    instances = []
+    for path in sorted((SAMPLE_DATA / "study-brain-siemens").rglob("*.dcm")):
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        instances.append(
+            SpooledInstance(
+                path,
+                str(header.SOPInstanceUID),
+                str(header.SOPClassUID),
+                str(header.SeriesInstanceUID),
+            )
+        )
+    study = ClosedStudy(str(header.StudyInstanceUID), "sample", 1, tuple(instances))
+    volume = assemble(select_series(study))
+    placed = prepare_rating(volume, register(volume, load_template(), threads=1))
+    by_hand = inputs(volume)
+    images = tuple(
+        replace(image, crop=crop)
+        for image, crop in zip(by_hand.grade.images, placed.placements, strict=True)
+    )
+    return replace(by_hand, study=study, grade=replace(by_hand.grade, images=images))
 
 
 def grade(volume: Volume, ratings: Sequence[int], p: float) -> Grade:

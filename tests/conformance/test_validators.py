@@ -10,10 +10,12 @@ import pydicom
 import pytest
 
 from core.records import ObjectKind, Report
-from tests.conformance.sources import classic, enhanced, inputs, superseding
+from tests.conformance.sources import classic, enhanced, inputs, sample_study, superseding
 from tests.servers.validators import dciodvfy, dsrdump, pixelmed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pydicom.dataset import Dataset
 
 
@@ -45,11 +47,11 @@ def _odd(ds: Dataset) -> None:
     ds.TimezoneOffsetFromUTC = "+0900"
 
 
-def _name(ds: Dataset, *, character_set: str | list[str], name: str) -> None:
+def _name(ds: Dataset, *, character_set: str | list[str], name: str | bytes) -> None:
     ds.SpecificCharacterSet, ds.PatientName, ds.PatientSex = character_set, name, ""
 
 
-EDITS = {
+EDITS: dict[str, Callable[[Dataset], None]] = {
     "plain": lambda ds: None,
     "bare": _bare,
     "odd": _odd,
@@ -120,6 +122,19 @@ def test_pixelmed_finds_no_error_in_any_content_tree(files: Files) -> None:
     assert pixelmed(paths) == {path: [] for path in paths}
 
 
+@pytest.mark.sample_data
+def test_the_sample_study_makes_a_valid_report(tmp_path: Path) -> None:
+    report = sample_study().build(sr="comprehensive3d", parametric_map=True)
+    paths = {}
+    for item in report.objects:
+        paths[item.kind] = tmp_path / f"{item.kind}.dcm"
+        paths[item.kind].write_bytes(item.content)
+    assert {kind: dciodvfy(path) for kind, path in paths.items()} == {key: [] for key in ObjectKind}
+    sr = paths[ObjectKind.STRUCTURED_REPORT]
+    assert dsrdump(sr) == []
+    assert pixelmed([sr]) == {sr: []}
+
+
 @pytest.mark.parametrize("name", ["japanese", "korean", "cyrillic", "latin-1"])
 def test_patient_name_and_character_set_are_those_of_the_source(
     reports: dict[str, Report], files: Files, name: str
@@ -139,7 +154,7 @@ def test_undeclared_latin_1_stays_readable(files: Files) -> None:
     assert written.SpecificCharacterSet == "ISO_IR 100"
 
 
-# --- Proof that the validators can fail ------------------------------------------------------------
+# --- Proof that the validators can fail ----------------------------------------------------------
 
 
 @pytest.fixture
