@@ -42,6 +42,7 @@ MAXIMUM_PDU_BYTES: Final = 131_072
 _ASSOCIATE_TIMEOUT_S: Final = 10.0
 """A connection that has not asked for an association by then is closed."""
 _POLL_S: Final = 0.05
+_ABORT_S: Final = 0.5
 
 
 def configure_libraries() -> None:
@@ -135,8 +136,10 @@ class Receiver:
         end = time.monotonic() + deadline_s
         while (open_ones := self._open_associations()) and time.monotonic() < end:
             time.sleep(_POLL_S)
-        for association in open_ones:
-            association.abort()
+        for association in open_ones:  # each abort waits for its peer, so not one after the other
+            threading.Thread(target=association.abort, daemon=True).start()
+        if open_ones:
+            time.sleep(_ABORT_S)
         self._ledger.close()
         logger.info("stopped aborted=%d", len(open_ones))
 

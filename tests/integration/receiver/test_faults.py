@@ -18,6 +18,8 @@ from tests.servers.scu import association, data_set_of, dcmtk, send_beginning, s
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.servers.postgres import PostgresServer
+
 
 def encoded_image(number: int = 1, size: int = 32) -> tuple[bytes, str]:
     image = make_image(number=number, size=size)
@@ -42,6 +44,28 @@ def test_a_database_that_does_not_answer(tmp_path: Path) -> None:
         assert rows_meanwhile == 1
         assert again == Status.SUCCESS
         assert len(receiver.instances()) == len(receiver.files()) == 2
+
+
+def test_a_database_server_that_stops_and_comes_back(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    url = postgres_server.url(postgres_server.create_database())
+    paths = write_series(tmp_path / "series", 4)
+    with run_receiver(tmp_path / "node", database_url=url) as receiver:
+        assert dcmtk("storescu", receiver.port, *paths[:2]).returncode == 0
+        with association(receiver.port) as assoc:
+            postgres_server.stop()
+            try:
+                refused = [send_raw(assoc, *encoded_image(number)) for number in (1, 3)]
+            finally:
+                postgres_server.start()
+            again = send_raw(assoc, *encoded_image(3))
+        assert dcmtk("storescu", receiver.port, *paths).returncode == 0
+
+        assert refused == [Status.OUT_OF_RESOURCES] * 2
+        assert again == Status.SUCCESS
+        assert len(receiver.instances()) == len(receiver.files()) == 4
+        assert receiver.quarantined() == []
 
 
 def test_a_database_that_has_no_tables(tmp_path: Path) -> None:

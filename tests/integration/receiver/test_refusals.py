@@ -56,7 +56,7 @@ CASES = {
     "instance with letters": (encoded_image(), "1.2.x", Status.UID_INVALID),
     "cut in the header": (encoded_image()[:60], UID, Status.HEADER_UNREADABLE),
     "noise": (b"\xff" * 4096, UID, Status.HEADER_UNREADABLE),
-    "nothing": (b"", UID, Status.UID_MISSING),
+    "one byte": (b"\x08", UID, Status.HEADER_UNREADABLE),
 }
 
 

@@ -152,6 +152,10 @@ def test_uid_rules(text: str, valid: bool) -> None:
     assert is_valid_uid(text) is valid
 
 
+def test_refuses_an_empty_data_set() -> None:
+    assert status_of(b"") is Status.UID_MISSING
+
+
 def test_refuses_what_is_not_in_the_syntax_negotiated() -> None:
     implicit = encode(make_data_set(), ImplicitVRLittleEndian)
 
