@@ -45,7 +45,7 @@ N_RIGID, N_SCALED = 4, 2
 QUALITY_SMOOTHING: Final = 1.5
 """Standard deviation (mm) of the smoothing before scan and template are compared."""
 MIN_BOX_CORRELATION: Final = 0.70
-"""T2 brains measured 0.77 to 0.98; FLAIR, T1, mirrored and shuffled ones at most 0.47; brains
+"""T2 brains measured 0.77 to 0.97; T1, FLAIR-like, mirrored and shuffled ones at most 0.47; brains
 misplaced by 6 mm 0.32 to 0.70."""
 MIN_BRAIN_CORRELATION: Final = 0.40
 MIN_COVERAGE: Final = 0.95
