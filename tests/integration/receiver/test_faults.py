@@ -50,6 +50,7 @@ def test_a_database_server_that_stops_and_comes_back(
     tmp_path: Path, postgres_server: PostgresServer
 ) -> None:
     url = postgres_server.url(postgres_server.create_database())
+    url = url.replace("postgresql://", "postgresql+psycopg://")
     paths = write_series(tmp_path / "series", 4)
     with run_receiver(tmp_path / "node", database_url=url) as receiver:
         assert dcmtk("storescu", receiver.port, *paths[:2]).returncode == 0

@@ -1,0 +1,58 @@
+"""Group commit: what one entry does wrong is not charged to the others."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from core.records import ReceivedInstance
+from db.intake import Intake
+from db.models import Instance
+from db.session import unit_of_work
+from receiver.ledger import Ledger
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+
+
+def make_instance(folder: Path, number: int) -> ReceivedInstance:
+    return ReceivedInstance(
+        study_uid="1.2",
+        series_uid="1.2.1",
+        sop_instance_uid=f"1.2.1.{number}",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.4",
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        path=folder / str(number),
+        sha256=f"{number:064x}",
+        size_bytes=1,
+        calling_ae="PACS",
+        peer_address="127.0.0.1",
+        received_at=datetime.now(UTC),
+    )
+
+
+def test_a_bad_entry_fails_alone(database_engine: Engine, tmp_path: Path) -> None:
+    ledger = Ledger(database_engine, patience_s=30)
+    instances = [make_instance(tmp_path, number) for number in range(8)]
+    naive = datetime(2026, 1, 31)  # noqa: DTZ001 - what the tables refuse
+    instances[3] = replace(instances[3], received_at=naive)
+
+    with ThreadPoolExecutor(8) as pool:
+        with unit_of_work(database_engine):  # a writer in the way, so that all gather in a batch
+            answers = [pool.submit(ledger.record, instance) for instance in instances]
+        bad = answers.pop(3)
+        assert [answer.result() for answer in answers] == [Intake.STORED] * 7
+        with pytest.raises((SQLAlchemyError, ValueError, TypeError)):
+            bad.result()
+    ledger.close()
+
+    with unit_of_work(database_engine, read_only=True) as session:
+        assert len(session.scalars(select(Instance)).all()) == 7
