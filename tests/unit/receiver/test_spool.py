@@ -63,9 +63,8 @@ def test_the_hash_of_an_instance_never_changes(spool: Spool) -> None:
 
 
 def test_what_is_not_committed_leaves_nothing(spool: Spool) -> None:
-    with pytest.raises(RuntimeError), spool.create(MRImageStorage, "1.2.3", "1.2") as file:
+    with spool.create(MRImageStorage, "1.2.3", ExplicitVRLittleEndian) as file:
         file.write(DATA_SET)
-        raise RuntimeError
 
     assert [path for path in spool.root.rglob("*") if path.is_file()] == []
 
