@@ -13,6 +13,7 @@ import sys
 from typing import Final
 
 from celery import Celery
+from kombu.transport.redis import Channel as RedisChannel
 
 from core.errors import ConfigurationError
 from core.settings import Settings, load_settings
@@ -26,6 +27,11 @@ HARD_TIME_LIMIT_S: Final = 960
 """A task stuck in native code, which the soft limit cannot reach, is killed with its process."""
 SOFT_SHUTDOWN_S: Final = 30
 _MEBIBYTE_IN_KIB: Final = 1024
+
+
+# When the connection is lost, kombu 5.7 tries to put unacknowledged messages back over that very one,
+# which ends the worker ("Unrecoverable error"). The housekeeper rings again anyway.
+RedisChannel.do_restore = False
 
 
 def create_app(settings: Settings) -> Celery:
@@ -59,8 +65,9 @@ def create_app(settings: Settings) -> Celery:
         broker_connection_max_retries=None,  # a worker outlives any outage of its broker
         broker_channel_error_retry=True,
         broker_transport_options={
-            # A message unacknowledged for longer is delivered again: never while it may still run.
-            "visibility_timeout": 2 * HARD_TIME_LIMIT_S,
+            # Redis keeps no list of unacknowledged messages, so none comes back after an hour
+            # (kombu's visibility timeout) to be worked on twice.
+            "ack_emulation": False,
             "socket_connect_timeout": 5.0,
             "socket_timeout": 30.0,
             "socket_keepalive": True,
