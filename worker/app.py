@@ -29,8 +29,8 @@ SOFT_SHUTDOWN_S: Final = 30
 _MEBIBYTE_IN_KIB: Final = 1024
 
 
-# When the connection is lost, kombu 5.7 tries to put unacknowledged messages back over that very one,
-# which ends the worker ("Unrecoverable error"). The housekeeper rings again anyway.
+# When the connection is lost, kombu 5.7 tries to put unacknowledged messages back over that very
+# one, which ends the worker ("Unrecoverable error"). The housekeeper rings again anyway.
 RedisChannel.do_restore = False
 
 

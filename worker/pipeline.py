@@ -90,7 +90,7 @@ def grade_study(
             map_saliency, severity_output, severity_input, volume, registration, template
         )
     except Rejected as rejection:
-        raise _with_verdicts(rejection, series) from rejection
+        raise with_verdicts(rejection, series) from rejection
     graded = run(grade, rating_input, rating_output, severity_output)
     reports = [
         run(
@@ -113,18 +113,18 @@ def grade_study(
         quality=registration.quality,
         grade=graded,
         saliency=saliency,
-        report=_merge(reports),
+        report=merge_reports(reports),
         timings=run.timings,
     )
 
 
-def _merge(reports: Sequence[Report]) -> Report:
+def merge_reports(reports: Sequence[Report]) -> Report:
     """Join reports that differ in the SR's class alone: the pictures are the same objects."""
     objects = {entry.sop_instance_uid: entry for report in reports for entry in report.objects}
     return Report(tuple(objects.values()), reports[0].summary)
 
 
-def _with_verdicts(rejection: Rejected, series: SelectedSeries) -> Rejected:
+def with_verdicts(rejection: Rejected, series: SelectedSeries) -> Rejected:
     """Say of the series that was selected why it was refused after all."""
     verdicts = tuple(
         SeriesVerdict(v.series_uid, rejection.reason, rejection.detail, v.n_instances)

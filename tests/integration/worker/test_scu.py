@@ -13,7 +13,7 @@ from core.settings import Destination
 from db.deliveries import StoredObject
 from tests.servers.destination import ScriptedDestination, Whim, scripted_destination
 from tests.servers.made_study import encoded_data_set, report_object
-from tests.servers.redis import free_port
+from tests.servers.ports import free_port
 from worker.delivery import Delivered, Outcome, Parked, Postponed, send
 from worker.scu import StorageUser
 

@@ -1,0 +1,78 @@
+"""The wiring around the stages."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.errors import Reason, Rejected
+from core.records import ObjectKind, Report, SeriesVerdict
+from core.settings import load_settings
+from tests.servers.made_study import report_object
+from tests.unit.db.samples import graded_study
+from worker.pipeline import GradingOptions, StageClock, merge_reports, with_verdicts
+
+
+def test_stages_are_timed_in_their_order() -> None:
+    def first(value: int) -> int:
+        return value + 1
+
+    def second(value: int, *, factor: int) -> int:
+        return value * factor
+
+    run = StageClock()
+    assert run(second, run(first, 1), factor=3) == 6
+    assert [timing.stage for timing in run.timings] == ["first", "second"]
+    assert all(timing.seconds >= 0 for timing in run.timings)
+
+
+def test_a_stage_that_raises_is_not_timed_and_not_hidden() -> None:
+    def refuse() -> None:
+        raise Rejected(Reason.GANTRY_TILT)
+
+    run = StageClock()
+    with pytest.raises(Rejected, match="gantry-tilt"):
+        run(refuse)
+    assert run.timings == ()
+
+
+def test_later_rejection_becomes_the_verdict_on_the_selected_series() -> None:
+    series = graded_study("r").series
+    rejection = with_verdicts(Rejected(Reason.NOT_A_T2_BRAIN, "correlation 0.1"), series)
+    selected, other = series.verdicts
+    assert rejection.reason is Reason.NOT_A_T2_BRAIN
+    assert rejection.verdicts == (
+        SeriesVerdict(
+            selected.series_uid, Reason.NOT_A_T2_BRAIN, "correlation 0.1", selected.n_instances
+        ),
+        other,
+    )
+
+
+@pytest.mark.parametrize(
+    ("destinations", "sr_classes", "parametric_map"),
+    [
+        ("", ("comprehensive",), False),
+        ("A@127.0.0.1:1", ("comprehensive",), False),
+        ("A@127.0.0.1:1?sr=comprehensive3d&pm=1", ("comprehensive3d",), True),
+        (
+            "A@127.0.0.1:1?sr=comprehensive3d,B@127.0.0.1:1",
+            ("comprehensive", "comprehensive3d"),
+            False,
+        ),
+    ],
+)
+def test_what_is_built_is_what_the_destinations_ask_for(
+    destinations: str, sr_classes: tuple[str, ...], parametric_map: bool
+) -> None:
+    options = GradingOptions.from_settings(load_settings(destinations=destinations))
+    assert options.sr_classes == sr_classes
+    assert options.parametric_map is parametric_map
+
+
+def test_reports_of_two_sr_classes_share_their_pictures() -> None:
+    picture = report_object(ObjectKind.SECONDARY_CAPTURE, "2.25.1")
+    plain, spatial = (
+        report_object(ObjectKind.STRUCTURED_REPORT, uid) for uid in ("2.25.2", "2.25.3")
+    )
+    merged = merge_reports([Report((picture, plain), "Rating 2"), Report((picture, spatial), "")])
+    assert merged == Report((picture, plain, spatial), "Rating 2")
