@@ -36,28 +36,31 @@ SELECT studies.patient_id, studies.accession_number, studies.study_date, studies
   LEFT JOIN model_versions AS severity_model ON severity_model.id = grades.severity_model_id
 """
 
-# The time in a state is the time to the revision's next change of state; retries add up.
-_TURNAROUND = """
-WITH changes AS (
-    SELECT revision_id, event, {seconds} AS seconds
-      FROM (SELECT revision_id, event, at AS since,
-                   LEAD(at) OVER (PARTITION BY revision_id ORDER BY seq) AS until
-              FROM audit_events
-             WHERE event IN ('receiving', 'closed', 'queued', 'processing', 'graded',
-                             'delivered', 'committed', 'rejected', 'failed')) AS spans
+# The time in a state is the time to the revision's next change of state; retries add up. The next
+# change is looked up by index, so that asking for one study does not read the whole trail.
+_STATES = (
+    "('receiving', 'closed', 'queued', 'processing', 'graded', 'delivered', 'committed', "
+    "'rejected', 'failed')"
 )
-SELECT revisions.study_uid, revisions.number AS revision, revisions.id AS revision_id,
-       revisions.state AS status, revisions.opened_at,
-       SUM(CASE WHEN event = 'receiving' THEN seconds END) AS receiving_s,
-       SUM(CASE WHEN event = 'closed' THEN seconds END) AS closed_s,
-       SUM(CASE WHEN event = 'queued' THEN seconds END) AS queued_s,
-       SUM(CASE WHEN event = 'processing' THEN seconds END) AS processing_s,
-       SUM(CASE WHEN event = 'graded' THEN seconds END) AS graded_s,
-       SUM(CASE WHEN event <> 'delivered' THEN seconds END) AS total_s
-  FROM revisions
-  JOIN changes ON changes.revision_id = revisions.id
- GROUP BY revisions.id, revisions.study_uid, revisions.number, revisions.state,
-          revisions.opened_at
+_TURNAROUND = """
+SELECT study_uid, revision, revision_id, status, opened_at,
+       SUM(CASE WHEN event = 'receiving' THEN {seconds} END) AS receiving_s,
+       SUM(CASE WHEN event = 'closed' THEN {seconds} END) AS closed_s,
+       SUM(CASE WHEN event = 'queued' THEN {seconds} END) AS queued_s,
+       SUM(CASE WHEN event = 'processing' THEN {seconds} END) AS processing_s,
+       SUM(CASE WHEN event = 'graded' THEN {seconds} END) AS graded_s,
+       SUM(CASE WHEN event <> 'delivered' THEN {seconds} END) AS total_s
+  FROM (SELECT revisions.study_uid, revisions.number AS revision, revisions.id AS revision_id,
+               revisions.state AS status, revisions.opened_at,
+               change.event, change.at AS since,
+               (SELECT following.at FROM audit_events AS following
+                 WHERE following.revision_id = change.revision_id
+                   AND following.seq > change.seq AND following.event IN {states}
+                 ORDER BY following.seq LIMIT 1) AS until
+          FROM revisions
+          JOIN audit_events AS change ON change.revision_id = revisions.id
+         WHERE change.event IN {states}) AS spans
+ GROUP BY study_uid, revision, revision_id, status, opened_at
 """
 
 _FAILURES = """
@@ -138,7 +141,7 @@ def upgrade() -> None:
         else "CAST(EXTRACT(EPOCH FROM until - since) AS DOUBLE PRECISION)"
     )
     for name, (query, comment) in _VIEWS.items():
-        text = query.replace("{seconds}", seconds)
+        text = query.replace("{seconds}", seconds).replace("{states}", _STATES)
         op.execute(sa.text(f"CREATE VIEW {name} AS {text}"))
         if not is_sqlite:
             op.execute(sa.text(f"COMMENT ON VIEW {name} IS '{comment}'"))
