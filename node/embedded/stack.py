@@ -6,7 +6,6 @@ import contextlib
 import signal
 import socket
 import sys
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -154,11 +153,11 @@ class EmbeddedStack:
         Unavailable
             A part ended by itself.
         """
-        ended = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: ended.set())
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
         with contextlib.suppress(KeyboardInterrupt):
-            while not ended.wait(1.0):
+            while True:
                 self.check()
+                time.sleep(1.0)
         self.say("stopping")
 
     def check(self) -> None:
