@@ -31,6 +31,8 @@ from training.networks import rating, severity
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 OPSET: Final = 17
 """Understood by onnxruntime ≥ 1.13 and TensorRT ≥ 8.6."""
 _TOLERANCE: Final[dict[str, dict[str, Any]]] = {
@@ -61,8 +63,7 @@ def export_rating(run: Path, cohort: Path, models: Path) -> None:
     version = models / "rating" / "1"
     to_onnx(net, (1, *rating.INPUT_SHAPE), version / "model.onnx", "crops", ["probabilities"])
     examples = load_cohort(cohort, volumes=False)
-    golden = max(examples, key=lambda e: len(set(rating_of(e.counts).tolist())))
-    _write_golden(version, {"crops": crops_as_input(golden.crops)})
+    _write_golden(version, "crops", _golden_crops(version / "model.onnx", examples))
     info = _describe(
         "rating",
         "EPVS rating CNN",
@@ -92,7 +93,7 @@ def export_severity(run: Path, cohort: Path, models: Path) -> None:
     shape = (1, *severity.INPUT_SHAPE)
     to_onnx(net, shape, version / "model.onnx", "volume", ["probability", "saliency"])
     examples = load_cohort(cohort)
-    _write_golden(version, {"volume": _golden_volume(version / "model.onnx", examples)})
+    _write_golden(version, "volume", _golden_volume(version / "model.onnx", examples))
     info = _describe(
         "severity",
         f"EPVS severity 3D-ResNet-{plan['layers']}",
@@ -144,24 +145,48 @@ def to_onnx(
     partial.rename(target)
 
 
-def _golden_volume(model: Path, examples: list[Example]) -> np.ndarray:
+def _golden_crops(model: Path, examples: list[Example]) -> NDArray[np.uint8]:
+    """Choose two crops of every rating, those whose answer is least open to rounding."""
+    crops = quantise(crops_as_input(np.concatenate([e.crops for e in examples])))
+    ratings = rating_of(np.concatenate([e.counts for e in examples]))
+    (answers,) = session(model).run(None, {"crops": dequantise(crops)})
+    ordered = np.sort(answers, axis=1)
+    margin = ordered[:, -1] - ordered[:, -2]
+    chosen = [
+        np.flatnonzero(ratings == rating)[np.argsort(-margin[ratings == rating])[:2]]
+        for rating in range(5)
+    ]
+    return crops[np.concatenate(chosen)]
+
+
+def _golden_volume(model: Path, examples: list[Example]) -> NDArray[np.uint8]:
     """Choose a volume whose answer would move with any fault: severe, but not saturated."""
     runtime = session(model)
     best, distance = examples[0].volume, np.inf
     for example in examples[:40]:
         volume = volume_as_input(example.volume[None])
         probability = runtime.run(["probability"], {"volume": volume})[0].item()
-        if abs(probability - 0.75) < distance:
-            best, distance = example.volume, abs(probability - 0.75)
-    return volume_as_input(best[None])
+        if abs(probability - 0.8) < distance:
+            best, distance = example.volume, abs(probability - 0.8)
+    return best[None, None]
 
 
-def _write_golden(version: Path, inputs: dict[str, np.ndarray]) -> None:
-    """Store input and onnxruntime's answer."""
+def quantise(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Values 0–1 in steps of 1/255: golden inputs are stored so, and answered after decoding."""
+    return np.rint(values * 255).astype(np.uint8)
+
+
+def dequantise(values: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Decode what `quantise` stored."""
+    return values.astype(np.float32) / np.float32(255)
+
+
+def _write_golden(version: Path, name: str, stored: NDArray[np.uint8]) -> None:
+    """Store an input and onnxruntime's answer to it."""
     runtime = session(version / "model.onnx")
     names = [output.name for output in runtime.get_outputs()]
-    answers = dict(zip(names, runtime.run(names, inputs), strict=True))
-    arrays: dict[str, Any] = {**inputs, **answers}
+    answers = runtime.run(names, {name: dequantise(stored)})
+    arrays: dict[str, Any] = {name: stored, **dict(zip(names, answers, strict=True))}
     np.savez_compressed(version / "golden.npz", **arrays)
 
 
