@@ -154,7 +154,7 @@ def _wait(stack: EmbeddedStack, engine: Engine, study_uid: str) -> dict[str, Any
     with display.progress("waiting for the result", None) as bar:
         while time.monotonic() < deadline:
             stack.check()
-            with unit_of_work(engine) as session:
+            with unit_of_work(engine, read_only=True) as session:
                 rows = read_view(session, "worklist_results", study_uid=study_uid)
             if rows and rows[0]["status"] != status:
                 status = rows[0]["status"]

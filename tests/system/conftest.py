@@ -1,0 +1,98 @@
+"""The whole node against a real PACS: PostgreSQL, Redis, Triton, Orthanc; nothing is replaced."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from core.settings import load_settings
+from db.session import create_engine, unit_of_work
+from db.views import read_view
+from node.embedded.process import free_port
+from node.embedded.stack import EmbeddedStack, embedded_settings
+from node.pacs import AE_TITLE
+from tests.paths import ROOT
+from tests.servers.orthanc import start_orthanc
+from tests.system.studies import generate_synthetic_study
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+
+    from node.pacs import OrthancPacs
+    from tests.servers.postgres import PostgresServer
+
+ENDED = ("delivered", "committed", "rejected", "failed")
+
+
+@dataclass
+class Node:
+    """The running node, the PACS beside it, and the administrator's view of both."""
+
+    stack: EmbeddedStack
+    pacs: OrthancPacs
+    engine: Engine
+
+    @property
+    def port(self) -> int:
+        return self.stack.settings.port
+
+    def wait(self, study_uid: str) -> dict[str, Any]:
+        """Wait until the study has ended; return its row of ``worklist_results``."""
+        return self.wait_for(study_uid, lambda row: row["status"] in ENDED)
+
+    def wait_for(
+        self, study_uid: str, reached: Callable[[dict[str, Any]], bool], timeout_s: float = 240
+    ) -> dict[str, Any]:
+        """Wait until the study's row of ``worklist_results`` is as wanted; return it."""
+        deadline = time.monotonic() + timeout_s
+        rows: list[dict[str, Any]] = []
+        while time.monotonic() < deadline:
+            self.stack.check()
+            with unit_of_work(self.engine, read_only=True) as session:
+                rows = read_view(session, "worklist_results", study_uid=study_uid)
+            if rows and reached(rows[0]):
+                return rows[0]
+            time.sleep(0.2)
+        raise AssertionError(f"study {study_uid} did not get there: {rows}")
+
+
+@pytest.fixture(scope="session")
+def node(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer
+) -> Iterator[Node]:
+    """The whole stack on PostgreSQL, with Orthanc as destination and as auto-forwarding sender."""
+    work_dir = tmp_path_factory.mktemp("node")
+    port = free_port()
+    pacs = start_orthanc(work_dir / "orthanc", forward_to=("EPVSNODE", port))
+    try:
+        settings = embedded_settings(
+            load_settings(
+                data_dir=work_dir / "data",
+                models_dir=ROOT / "triton_models",
+                database_url=postgres_server.url(postgres_server.create_database()),
+                host="127.0.0.1",
+                port=port,
+                other_classes="accept",  # so that the CT samples reach selection too
+                quiet_period_s=2.0,
+                sweep_interval_s=0.2,
+                destinations=f"{AE_TITLE}@127.0.0.1:{pacs.dicom_port}?pm=1",
+            )
+        )
+        with EmbeddedStack(settings) as stack:
+            engine = create_engine(settings.database_url)
+            yield Node(stack, pacs, engine)
+            engine.dispose()
+    finally:
+        pacs.stop()
+
+
+@pytest.fixture(scope="session")
+def synthetic_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic study, generated once."""
+    return generate_synthetic_study(tmp_path_factory.mktemp("synthetic"), seed=20)

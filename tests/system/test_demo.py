@@ -1,0 +1,35 @@
+"""``make demo``: the project's promise to a new user, kept on a synthetic study and SQLite."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from core.version import CAVEAT
+from tests.paths import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_demo_shows_what_each_user_sees_and_leaves_nothing_running(tmp_path: Path) -> None:
+    work_dir = tmp_path / "demo"
+    demo = subprocess.run(
+        [sys.executable, "-m", "node", "demo", "--synthetic", "--work-dir", work_dir],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("EPVS_")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    text = " ".join(demo.stdout.split())
+    assert CAVEAT in text
+    assert "worklist_results" in text
+    assert "rating_model" in text
+    assert (work_dir / "result" / "report.dcm").is_file()
+    assert (work_dir / "result" / "picture-1.png").is_file()
+    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    assert str(work_dir) not in processes.stdout
