@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -96,7 +97,8 @@ class Node:
     def kill_worker(self) -> None:
         """End the worker and its children as a power cut would."""
         if self._worker is not None:
-            os.killpg(self._worker.pid, signal.SIGKILL)  # its session: what we started ourselves
+            with suppress(ProcessLookupError):  # it has ended by itself
+                os.killpg(self._worker.pid, signal.SIGKILL)  # its session: our own children
             self._worker.wait()
             self._worker = None
 
