@@ -53,7 +53,8 @@ def prepare_severity(
     scan = sitk.GetArrayFromImage(
         sitk.Resample(volume.image, grid, registration.rigid, sitk.sitkLinear, 0.0)
     )
-    brain = sitk.GetArrayViewFromImage(on_grid(template.brain_mask, grid, registration)) > 0
+    # A copy: a view would not keep the temporary image alive.
+    brain = sitk.GetArrayFromImage(on_grid(template.brain_mask, grid, registration)) > 0
     if not brain.any():
         raise Rejected(Reason.OUTSIDE_FIELD_OF_VIEW, "no brain in the severity model's grid")
     low, high = np.quantile(scan[brain], WINDOW)

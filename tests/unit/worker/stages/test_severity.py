@@ -69,6 +69,14 @@ def test_window_keeps_the_brightest_tenth_white(prepared: SeverityInput) -> None
     assert at((0.0, -95.0, 4.0)) == 0, "scalp is stripped"
 
 
+def test_the_same_scan_always_gives_the_same_input(
+    volume: Volume, registration: Registration, prepared: SeverityInput
+) -> None:
+    for _ in range(3):
+        again = prepare_severity(volume, registration, load_template()).volume
+        assert np.array_equal(again, prepared.volume)
+
+
 def test_input_does_not_depend_on_the_scanner_scale(
     volume: Volume, registration: Registration, prepared: SeverityInput
 ) -> None:
