@@ -153,7 +153,7 @@ class Settings(BaseSettings):
     models_dir: Path = Path("triton_models")
     enhancement: Literal["stationary", "block-group", "none"] = "stationary"
     max_attempts: int = Field(default=3, ge=1)
-    lease_s: float = Field(default=300.0, gt=0)
+    lease_s: float = Field(default=30.0, gt=0)
     sweep_interval_s: float = Field(default=1.0, gt=0)
     max_associations: int = Field(default=32, ge=1)
     network_timeout_s: float = Field(default=60.0, gt=0)

@@ -44,14 +44,15 @@ def attempt_grading(services: Services, revision_id: str) -> None:
         The database is away: nothing was claimed, or the claim ends with its lease.
     """
     settings = services.settings
-    # The report carries this moment, and the audit trail keeps it as that of the claim: the same
+    claimed_at = datetime.now(UTC)
+    # The report carries this second, and the audit trail keeps it as that of the claim: the same
     # bytes can be built again from what is stored.
-    completed_at = datetime.now(UTC).replace(microsecond=0)
+    completed_at = claimed_at.replace(microsecond=0)
     with unit_of_work(services.engine) as session:
         claim = leases.claim_revision(
             session,
             revision_id,
-            now=completed_at,
+            now=claimed_at,
             lease_s=settings.lease_s,
             max_attempts=settings.max_attempts,
         )

@@ -105,7 +105,9 @@ class EmbeddedStack:
         self._start_room("housekeeper", ["-m", "worker.housekeeper"])
         ready_file.unlink(missing_ok=True)
         worker = self._start_room(
-            "worker", ["-m", "celery", "-A", "worker.app", "worker", "--concurrency", "1"]
+            "worker",
+            ["-m", "celery", "-A", "worker.app", "worker"]
+            + ["--concurrency", "1", "--without-gossip", "--without-mingle"],
         )
         receiver.wait_until(lambda: accepts_connections(self.settings.port), timeout_s=30)
         self.say("worker: checking both models against their golden answers")
