@@ -51,7 +51,7 @@ average pooling, two fully connected layers, softmax. Filters
 
 ## Held-out figures
 
-{m["subjects"]} synthetic subjects of another seed, {m["images"]} images, through the node's own
+{_held_out(info)}, {m["images"]} images, through the node's own
 preprocessing and this ONNX file (`python -m training evaluate`).
 
 | | |
@@ -103,8 +103,9 @@ at first, the learning rate warms up and decays, small shifts and mirroring.
 
 ## Held-out figures
 
-{m["subjects"]} synthetic subjects of another seed ({m["severe"]} moderate-to-severe), full-size
-volumes through the node's own preprocessing and this ONNX file (`python -m training evaluate`).
+{_held_out(info)} ({m["severe"]} moderate-to-severe),
+full-size volumes through the node's own preprocessing and this ONNX file
+(`python -m training evaluate`).
 
 | | |
 |---|---|
@@ -117,6 +118,11 @@ volumes through the node's own preprocessing and this ONNX file (`python -m trai
 | the same: accuracy | {m["borderline_accuracy"]:.3f} |
 
 {_LIMITS}"""
+
+
+def _held_out(info: dict[str, Any]) -> str:
+    heads, scans = info["held_out"]["heads"], info["metrics"]["subjects"]
+    return f"{scans} scans of {heads} synthetic heads of another seed"
 
 
 def _data(info: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ second phase at full size starts (the network ends in global averaging and takes
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -34,8 +35,9 @@ from training.networks.severity import SeverityNet
 if TYPE_CHECKING:
     from pathlib import Path
 
+_LOG: Final = logging.getLogger(__name__)
 _BORDERLINE: Final = range(5, 16)
-"""Counts left out of the first `SeverityPlan.easy` share of the epochs."""
+"""Counts left out of the first `SeverityPlan.easy` share of the first phase's epochs."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class SeverityPlan:
     rate : float
         Highest learning rate.
     easy : float
-        Share of the epochs without borderline counts.
+        Share of the epochs without borderline counts, if this is the first phase.
     count_weight : float
         Weight of the auxiliary target.
     """
@@ -118,7 +120,7 @@ def train_severity(
         rng = np.random.default_rng(epoch)
         for group in optimiser.param_groups:
             group["lr"] = plan.rate * _schedule(epoch, plan.epochs)
-        easy = epoch < plan.easy * plan.epochs
+        easy = not earlier and epoch < plan.easy * plan.epochs
         chosen = [e for e in training if not (easy and e.severity_count in _BORDERLINE)]
         loss = _epoch(net, optimiser, chosen, plan, rng)
         auc, accuracy = validate(net, validation)
@@ -158,15 +160,20 @@ def _epoch(
     losses = []
     for start in range(0, len(order), plan.batch):
         batch = order[start : start + plan.batch]
+        statistics = {name: value.clone() for name, value in net.named_buffers()}
         optimiser.zero_grad()
         for part in range(0, len(batch), plan.micro_batch):
             chosen = [examples[i] for i in batch[part : part + plan.micro_batch]]
             loss = _loss(net, chosen, plan, rng)
             (loss * len(chosen) / len(batch)).backward()
             losses.append(loss.item())
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        optimiser.step()
-    return float(np.mean(losses))
+        norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        if torch.isfinite(norm):
+            optimiser.step()
+        else:  # seen about once in a thousand steps with bfloat16 convolutions on the CPU
+            net.load_state_dict(statistics, strict=False)
+            _LOG.warning("skipped a step whose gradient is not finite")
+    return float(np.nanmean(losses))
 
 
 def _loss(
@@ -202,8 +209,7 @@ def validate(net: SeverityNet, examples: list[Example]) -> tuple[float, float]:
     answers = []
     for example in examples:
         x = torch.from_numpy(volume_as_input(example.volume[None]))
-        with torch.autocast("cpu", torch.bfloat16):
-            probability, _ = net(x.contiguous(memory_format=torch.channels_last_3d))
+        probability, _ = net(x.contiguous(memory_format=torch.channels_last_3d))
         answers.append(float(probability))
     accuracy = float(np.mean((np.array(answers) >= 0.5) == severe))
     return float(roc_auc_score(severe, answers)), accuracy
