@@ -5,7 +5,7 @@ TRITON_ENV := .triton-env
 BIN := $(VENV)/bin
 
 # What the tests talk to: PACS, DICOM tools, validators, database.
-APT_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java default-jre-headless postgresql
+APT_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java default-jdk-headless postgresql
 
 .PHONY: help demo up test check lint format lock test-tools clean
 

@@ -54,6 +54,8 @@ class _Model:
     """Name to shape, the batch first and -1."""
     outputs: Mapping[str, tuple[int, ...]]
     golden_path: Path
+    enhancement: str
+    """Haar enhancement of the images that the network was trained on."""
 
     @classmethod
     def read(cls, models_dir: Path, name: str) -> _Model:
@@ -69,13 +71,15 @@ class _Model:
             )
             inputs = {key: tuple(dims) for key, dims in text["inputs"].items()}
             outputs = {key: tuple(dims) for key, dims in text["outputs"].items()}
+            enhancement = str(text["preprocessing"]["enhancement"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Failed(
                 "model-description-invalid",
                 f"{path} cannot be used ({type(error).__name__}: {error}).",
                 "Correct EPVS_MODELS_DIR or restore the file.",
             ) from None
-        return cls(identity, inputs, outputs, models_dir / name / identity.version / "golden.npz")
+        golden_path = models_dir / name / identity.version / "golden.npz"
+        return cls(identity, inputs, outputs, golden_path, enhancement)
 
 
 class InferenceClient:
@@ -157,6 +161,23 @@ class InferenceClient:
         return SeverityOutput(
             float(answer["probability"][0, 0]), answer["saliency"][0], self._severity.identity
         )
+
+    def check_enhancement(self, enhancement: str) -> None:
+        """Compare a setting with what the rating model was trained on.
+
+        Raises
+        ------
+        Failed
+            ``enhancement-mismatch``: crops prepared so would be graded wrongly without a sign.
+        """
+        trained = self._rating.enhancement
+        if enhancement != trained:
+            raise Failed(
+                "enhancement-mismatch",
+                f"The rating model was trained on {trained} Haar enhancement, and "
+                f"EPVS_ENHANCEMENT is {enhancement}.",
+                f"Set EPVS_ENHANCEMENT={trained}, or serve a model trained otherwise.",
+            )
 
     def check_golden(self) -> None:
         """Let both models answer the inputs whose answers are known.

@@ -71,7 +71,8 @@ class Services:
         Unavailable
             Triton did not become ready within `wait_s`.
         Failed
-            A model answers something else than it was exported to answer.
+            A model answers something else than it was exported to answer, or was trained on other
+            input than the settings say.
         """
         deadline = time.monotonic() + wait_s
         while True:
@@ -82,6 +83,7 @@ class Services:
                 if time.monotonic() >= deadline:
                     raise
                 log.info("waiting for Triton url=%s: %s", self.settings.triton_url, error.message)
+        self._inference.check_enhancement(self.settings.enhancement)
         self._inference.check_golden()
         log.info("both models answer their golden input url=%s", self.settings.triton_url)
 

@@ -65,6 +65,7 @@ def describe(folder: Path, name: str, **changes: Any) -> None:
         "version": "1",
         "display_name": f"stand-in {name}",
         "training_data": "synthetic",
+        "preprocessing": {"version": 1, "enhancement": "stationary"},
         **known,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         **changes,

@@ -39,6 +39,7 @@ def models_dir(tmp_path: Path) -> Path:
             "weights_sha256": "0" * 64,
             "display_name": name,
             "training_data": "synthetic",
+            "preprocessing": {"version": 1, "enhancement": "block-group"},
             "inputs": inputs,
             "outputs": outputs,
         }
@@ -83,6 +84,14 @@ def test_a_refused_connection_is_unavailable(models_dir: Path) -> None:
         port = server.getsockname()[1]
     with pytest.raises(Unavailable):
         InferenceClient(f"127.0.0.1:{port}", models_dir, timeout_s=5).wait_ready(0.5)
+
+
+def test_another_enhancement_than_the_model_was_trained_on_is_refused(models_dir: Path) -> None:
+    client = InferenceClient("127.0.0.1:1", models_dir, timeout_s=1)
+    client.check_enhancement("block-group")
+    with pytest.raises(Failed, match="Set EPVS_ENHANCEMENT=block-group") as caught:
+        client.check_enhancement("stationary")
+    assert caught.value.code == "enhancement-mismatch"
 
 
 def test_a_missing_description_names_the_file(models_dir: Path) -> None:
