@@ -106,8 +106,10 @@ class EmbeddedStack:
         ready_file.unlink(missing_ok=True)
         worker = self._start_room(
             "worker",
-            ["-m", "celery", "-A", "worker.app", "worker"]
-            + ["--concurrency", "1", "--without-gossip", "--without-mingle"],
+            [
+                *("-m", "celery", "-A", "worker.app", "worker"),
+                *("--concurrency", "1", "--without-gossip", "--without-mingle"),
+            ],
         )
         receiver.wait_until(lambda: accepts_connections(self.settings.port), timeout_s=30)
         self.say("worker: checking both models against their golden answers")

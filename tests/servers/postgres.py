@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 
-def find_binaries() -> Path | None:
+def find_binaries() -> Path:
     """Folder of the newest ``postgres`` and ``initdb`` on this machine."""
     candidates = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3])
@@ -37,14 +37,16 @@ def find_binaries() -> Path | None:
     if candidates:
         return candidates[-1].parent
     initdb = shutil.which("initdb")
-    return Path(initdb).resolve().parent if initdb else None
+    if initdb is None:
+        raise RuntimeError("PostgreSQL is not installed; `make test` installs it")
+    return Path(initdb).resolve().parent
 
 
 class PostgresServer:
     """One PostgreSQL server in a folder of its own, on a free port of the loopback address."""
 
-    def __init__(self, binaries: Path) -> None:
-        self._binaries = binaries
+    def __init__(self) -> None:
+        self._binaries = find_binaries()
         self._folder = Path(tempfile.mkdtemp(prefix="epvs-postgres-"))
         self._data = self._folder / "data"
         # PostgreSQL refuses to run as root.
@@ -58,7 +60,7 @@ class PostgresServer:
             self.port: int = probe.getsockname()[1]
         subprocess.run(
             [
-                *(binaries / "initdb", "-D", self._data, "-U", "epvs", "--auth=trust"),
+                *(self._binaries / "initdb", "-D", self._data, "-U", "epvs", "--auth=trust"),
                 *("--encoding=UTF8", "--locale=C", "--no-sync"),
             ],
             check=True,
@@ -129,10 +131,7 @@ class PostgresServer:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """One server for the whole run."""
-    binaries = find_binaries()
-    if binaries is None:
-        pytest.skip("PostgreSQL's server programs are not installed (Debian: postgresql)")
-    server = PostgresServer(binaries)
+    server = PostgresServer()
     try:
         server.start()
         yield server

@@ -11,7 +11,7 @@ from core.errors import Unavailable
 from db import audit, migrate
 from db.intake import Intake, record_instances
 from db.session import create_engine, unit_of_work
-from tests.servers.postgres import PostgresServer, find_binaries
+from tests.servers.postgres import PostgresServer
 from tests.unit.db.samples import instance
 
 if TYPE_CHECKING:
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def own_server() -> Iterator[PostgresServer]:
     """A server that nobody else uses."""
-    binaries = find_binaries()
-    if binaries is None:
-        pytest.skip("PostgreSQL's server programs are not installed (Debian: postgresql)")
-    server = PostgresServer(binaries)
+    server = PostgresServer()
     try:
         server.start()
         yield server
