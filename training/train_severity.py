@@ -170,7 +170,7 @@ def _epoch(
         norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         if torch.isfinite(norm):
             optimiser.step()
-        else:  # seen about once in a thousand steps with bfloat16 convolutions on the CPU
+        else:  # about one step in forty with bfloat16 convolutions on the CPU
             net.load_state_dict(statistics, strict=False)
             _LOG.warning("skipped a step whose gradient is not finite")
     return float(np.nanmean(losses))
