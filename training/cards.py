@@ -42,8 +42,8 @@ def rating_card(info: dict[str, Any]) -> str:
 {info["intended_use"]}
 
 Rates the EPVS of one basal-ganglia image from 0 to 4 (0; 1–10; 11–20; 21–40; more than 40 EPVS).
-After *Rating of enlarged perivascular spaces …*, Appl. Sci. 2021: five convolutions with ReLU,
-average pooling, two fully connected layers, softmax. Filters
+After the rating paper (Applied Sciences, 2021): five convolutions with ReLU, average pooling, two
+fully connected layers, softmax. Filter counts
 {", ".join(str(f) for f in info["architecture"]["filters"])} and batch normalisation are ours;
 {info["architecture"]["parameters"]:,} parameters.
 
@@ -90,8 +90,8 @@ def severity_card(info: dict[str, Any]) -> str:
 {info["intended_use"]}
 
 P(at least ten EPVS in the slice and hemisphere with most of them) from 16 slices of 512 × 512, and
-its Grad-CAM (closed form, on the last feature map, 1 × 16 × 16). After *… grading enlarged
-perivascular spaces severity …*, Sci. Rep. 2022: 3-D residual network of {a["layers"]} layers, units
+its Grad-CAM (closed form, on the last feature map, 1 × 16 × 16). After the severity paper
+(Scientific Reports, 2022): 3-D residual network of {a["layers"]} layers, units
 {tuple(a["units"])}, dropout 0.4. **Width: {a["stem_filters"]} filters in the stem instead of 64
 (factor {a["width_factor"]:g}), {a["parameters"]:,} parameters** instead of 173 million.
 
@@ -133,6 +133,7 @@ def _data(info: dict[str, Any]) -> str:
 Weights sha256 `{info["weights_sha256"]}`, exported {info["trained_at"]}.
 {cohort["scans"]} scans of {cohort["heads"]} synthetic heads (seed {cohort["seed"]};
 {cohort["rejected_heads"]} more refused by the registration's quality check), every eleventh head
-for choosing the epoch. Held out: {held_out["heads"]} heads of seed
-{held_out["seed"]}. Preprocessing version {info["preprocessing"]["version"]}, Haar enhancement
-`{info["preprocessing"]["enhancement"]}`."""
+for choosing the epoch; {info["training"]["epochs"]} epochs. Held out: {held_out["heads"]} heads of
+seed {held_out["seed"]}. Scans of one head differ in EPVS, lesions and noise and share the
+registration of the first. Preprocessing version {info["preprocessing"]["version"]}, Haar
+enhancement `{info["preprocessing"]["enhancement"]}`."""
