@@ -26,8 +26,9 @@ MODELS = REPOSITORY / "triton_models"
 
 def write_stand_ins(folder: Path, *, seed: int = 0) -> Path:
     """Write a models folder with small networks, their descriptions and golden answers."""
+    shipped = shutil.ignore_patterns("[0-9]*", "model.json", "MODEL.md")
     for name in ("rating", "severity", "python_backend"):
-        shutil.copytree(MODELS / name, folder / name, ignore=shutil.ignore_patterns("[0-9]*"))
+        shutil.copytree(MODELS / name, folder / name, ignore=shipped)
     write_model(folder, "rating", rating_network(seed))
     write_model(folder, "severity", severity_network(seed))
     return folder
