@@ -80,8 +80,8 @@ def severity_card(info: dict[str, Any]) -> str:
     (tn, fp), (fn, tp) = m["confusion"]
     low, high = m["accuracy_95ci"]
     phases = "\n".join(
-        f"{n}. {p['epochs']} epochs on the central {p['window']} × {p['window']} pixels, "
-        f"batch {p['batch']}, learning rate up to {p['rate']:g}."
+        f"{n}. {p['epochs']} epochs of {p['scans']} scans, central {p['window']} × {p['window']} "
+        f"pixels, batch {p['batch']}, learning rate up to {p['rate']:g}."
         for n, p in enumerate(info["training"]["phases"], 1)
     )
     return f"""\

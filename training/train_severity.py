@@ -58,6 +58,9 @@ class SeverityPlan:
         Share of the epochs without borderline counts, if this is the first phase.
     count_weight : float
         Weight of the auxiliary target.
+    bfloat16 : bool
+        Convolve in bfloat16: about 1.6 times as fast on CPUs that have it. oneDNN's weight
+        gradient is then not finite in about one step in forty, which is skipped.
     """
 
     layers: int = 152
@@ -69,6 +72,7 @@ class SeverityPlan:
     rate: float = 1e-3
     easy: float = 0.2
     count_weight: float = 1.0
+    bfloat16: bool = True
 
 
 def train_severity(
@@ -139,7 +143,7 @@ def train_severity(
                 "best": best,
                 "best_weights": best_weights,
                 "plan": asdict(plan),
-                "phases": [*earlier, asdict(plan)],
+                "phases": [*earlier, asdict(plan) | {"scans": len(examples)}],
                 "cohort": description,
             },
         )
@@ -170,7 +174,7 @@ def _epoch(
         norm = torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
         if torch.isfinite(norm):
             optimiser.step()
-        else:  # about one step in forty with bfloat16 convolutions on the CPU
+        else:  # see SeverityPlan.bfloat16
             net.load_state_dict(statistics, strict=False)
             _LOG.warning("skipped a step whose gradient is not finite")
     return float(np.nanmean(losses))
@@ -183,7 +187,7 @@ def _loss(
     volumes = np.stack([_augment(e.volume, rng) for e in examples])
     counts = torch.tensor([e.severity_count for e in examples], dtype=torch.float32)
     x = torch.from_numpy(volume_as_input(volumes)).contiguous(memory_format=torch.channels_last_3d)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=plan.bfloat16):
         logit, log_count = net.heads(x)
     severe = (counts >= SEVERE_COUNT).float()
     return functional.binary_cross_entropy_with_logits(
