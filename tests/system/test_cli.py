@@ -72,7 +72,7 @@ def test_a_study_from_sending_to_reprocessing(
     ]
     assert len(reports) == 2
     (newer,) = [report for report in reports if "PredecessorDocumentsSequence" in report]
-    assert first["sr_uid"] in newer.PredecessorDocumentsSequence.to_json()
+    assert first["sr_uid"] in newer.PredecessorDocumentsSequence[0].to_json()
 
     verified = _run(node, "audit", "verify")
     assert verified.returncode == 0
