@@ -24,6 +24,7 @@ from db import audit, deliveries, migrate, queries
 from db.session import create_engine, unit_of_work
 from node import demo as demonstration
 from node import display, doctor, sending
+from node.embedded.running import attached
 from node.embedded.stack import EmbeddedStack, embedded_settings
 
 app = typer.Typer(
@@ -94,7 +95,7 @@ def up() -> None:
 @app.command(name="doctor")
 def check_everything(as_json: AsJson = False) -> None:
     """Check every dependency and say what to do about each fault."""
-    checks = list(doctor.examine(load_settings()))
+    checks = list(doctor.examine(attached(load_settings())))
     if as_json:
         print(json.dumps([check.as_dict() for check in checks], indent=2))
     else:
@@ -111,7 +112,7 @@ def send(
     ] = None,
 ) -> None:
     """Send DICOM files by C-STORE."""
-    settings = load_settings()
+    settings = attached(load_settings())
     host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104
     target = to or f"{settings.ae_title}@{host}:{settings.port}"
     try:

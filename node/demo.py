@@ -24,6 +24,7 @@ from db import queries
 from db.session import create_engine, unit_of_work
 from db.views import read_view
 from node import display, sending
+from node.embedded import running
 from node.embedded.memory import peak_memory_mb
 from node.embedded.process import free_port
 from node.embedded.stack import EmbeddedStack, embedded_settings
@@ -60,13 +61,14 @@ def run(work_dir: Path, *, study: Path | None = None, synthetic: bool = False) -
         Something on the way did not work; says what and where its log is.
     """
     began = time.monotonic()
+    running.refuse_second(load_settings(data_dir=work_dir.absolute()))
     _empty(work_dir)
     display.heading("Starting the embedded stack")
     pacs = start_demo_pacs(work_dir.absolute())
     try:
         display.step(f"PACS: {pacs.description}, on loopback port {pacs.dicom_port}")
         with EmbeddedStack(_settings(work_dir, pacs), say=display.step) as stack:
-            display.step(f"ready after {stack.seconds['all']:.1f} s")
+            display.step(f"ready after {stack.start_s:.1f} s")
             _demonstrate(stack, pacs, _study_folder(work_dir, study, synthetic), work_dir)
     finally:
         pacs.stop()

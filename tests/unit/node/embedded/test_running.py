@@ -1,0 +1,41 @@
+"""Other commands find a running embedded stack, and only a running one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.errors import ConfigurationError
+from core.settings import load_settings
+from node.embedded import running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_settings_come_from_the_running_stack_unless_given(tmp_path: Path) -> None:
+    stack = load_settings(
+        data_dir=tmp_path, broker_url="redis://127.0.0.1:4711/0", triton_url="127.0.0.1:4712"
+    )
+    running.announce(stack)
+    found = running.attached(load_settings(data_dir=tmp_path, triton_url="192.0.2.1:8001"))
+    assert found.broker_url == stack.broker_url
+    assert found.triton_url == "192.0.2.1:8001"
+    with pytest.raises(ConfigurationError, match="is running"):
+        running.refuse_second(stack)
+    running.withdraw(stack)
+    running.refuse_second(stack)
+
+
+def test_an_ended_stack_is_not_found(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    settings = load_settings(data_dir=tmp_path)
+    left_behind = {"pid": ended.pid, "broker_url": "redis://127.0.0.1:4711/0"}
+    (tmp_path / "embedded.json").write_text(json.dumps(left_behind))
+    assert running.attached(settings) == settings
+    running.refuse_second(settings)
