@@ -107,7 +107,11 @@ def export_severity(run: Path, cohort: Path, models: Path) -> None:
             "width_factor": plan["width"] / severity.FULL_WIDTH,
             "parameters": _count(net) - _count(net.log_count),
         },
-        training={"cohort": state["cohort"], "epochs": state["epoch"], "phases": state["phases"]},
+        training={
+            "cohort": state["cohort"],
+            "epochs": sum(phase["epochs"] for phase in state["phases"]),
+            "phases": state["phases"],
+        },
         held_out=describe_cohort(cohort),
         metrics=severity_metrics(version / "model.onnx", examples),
         inputs={"volume": [-1, *severity.INPUT_SHAPE]},

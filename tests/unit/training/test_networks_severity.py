@@ -57,7 +57,7 @@ def test_untrained_units_pass_their_input_on() -> None:
     assert torch.equal(unit(x), x)
     net = SeverityNet(18, 4)
     assert all(
-        float(m.body[-1].weight.abs().max()) == 0  # type: ignore[operator]
+        m.body[-1].weight.abs().max().item() == 0  # type: ignore[operator]
         for m in net.modules()
         if isinstance(m, ResidualUnit)
     )
