@@ -1,0 +1,135 @@
+"""Seconds of every pipeline stage, and how clearly right scans differ from wrong ones.
+
+``python -m tests.bench.pipeline [--runs 5] [--study FOLDER]`` grades one study several times in
+one process against the embedded Triton, and registers changed copies of it that must be refused.
+It prints a Markdown report; ``docs/results/pipeline.md`` is its last committed output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+
+from core.records import ClosedStudy, SpooledInstance, Volume
+from node.embedded.triton import REPOSITORY, EmbeddedTriton
+from tests.paths import SAMPLE_DATA
+from tests.system.studies import generate_synthetic_study
+from worker.inference import InferenceClient
+from worker.pipeline import GradingOptions, grade_study
+from worker.stages import registration
+from worker.stages.assembly import assemble
+from worker.stages.selection import select_series
+from worker.stages.template import load_template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from core.records import RegistrationQuality
+
+
+def read_study(folder: Path) -> ClosedStudy:
+    """Take a folder of DICOM files for a closed study."""
+    instances = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        instances.append(
+            SpooledInstance(
+                path, header.SOPInstanceUID, header.SOPClassUID, header.SeriesInstanceUID
+            )
+        )
+    return ClosedStudy(str(header.StudyInstanceUID), "bench", 1, tuple(instances))
+
+
+def changed_copies(volume: Volume) -> Iterator[tuple[str, Volume]]:
+    """Copies of a good scan that must not be graded."""
+    voxels = sitk.GetArrayFromImage(volume.image)
+    low, high = np.quantile(voxels, [0.02, 0.995])
+    yield "front and back swapped", _like(volume, voxels[:, ::-1])
+    yield "head and feet swapped", _like(volume, voxels[::-1])
+    yield "slices shuffled", _like(volume, np.random.default_rng(0).permutation(voxels, axis=0))
+    inverted = np.where(voxels > 0.1 * high, np.clip(high - voxels, low, None), voxels)
+    yield "contrast inverted (T1-like)", _like(volume, inverted)
+    yield "upper half only", Volume(volume.image[:, :, len(voxels) // 2 :], volume.series)
+
+
+def _like(volume: Volume, voxels: np.ndarray) -> Volume:
+    image = sitk.GetImageFromArray(np.ascontiguousarray(voxels))
+    image.CopyInformation(volume.image)
+    return Volume(image, volume.series)
+
+
+def _quality_row(name: str, quality: RegistrationQuality) -> str:
+    return (
+        f"| {name} | {quality.box_correlation:.2f} | {quality.brain_correlation:.2f} "
+        f"| {quality.coverage:.2f} | {quality.scale:.2f} |"
+    )
+
+
+def report(study: ClosedStudy, runs: int, work_dir: Path) -> Iterator[str]:
+    """Yield the lines of the report."""
+    template = load_template()
+    seconds = defaultdict(list)
+    with EmbeddedTriton(work_dir / "triton", work_dir / "triton.log") as server:
+        client = InferenceClient(server.url, REPOSITORY / "triton_models", timeout_s=60)
+        client.check_golden()
+        for _ in range(runs + 1):
+            graded = grade_study(
+                study,
+                inference=client,
+                template=template,
+                options=GradingOptions(),
+                completed_at=datetime(2026, 1, 1, tzinfo=UTC),
+            )
+            for timing in graded.timings:
+                seconds[timing.stage].append(timing.seconds)
+        client.close()
+    yield f"## Stages\n\nMedian of {runs} runs after one to warm up; {os.cpu_count()} cores.\n"
+    yield "| stage | seconds | fastest – slowest |\n|---|---|---|"
+    for stage, values in seconds.items():
+        kept = values[1:]
+        median = statistics.median(kept)
+        yield f"| {stage} | {median:.2f} | {min(kept):.2f} – {max(kept):.2f} |"
+    totals = [sum(run) for run in list(zip(*seconds.values(), strict=True))[1:]]
+    yield f"| **all** | {statistics.median(totals):.2f} | {min(totals):.2f} – {max(totals):.2f} |"
+    yield (
+        "\n## Registration quality\n\n"
+        f"Graded are scans with box ≥ {registration.MIN_BOX_CORRELATION}, "
+        f"brain ≥ {registration.MIN_BRAIN_CORRELATION}, "
+        f"coverage ≥ {registration.MIN_COVERAGE}, "
+        f"scale {registration.SCALE_RANGE[0]}–{registration.SCALE_RANGE[1]}.\n"
+    )
+    yield "| scan | box | brain | coverage | scale |\n|---|---|---|---|---|"
+    yield _quality_row("**as it is: graded**", graded.quality)
+    volume = assemble(select_series(study))
+    for name, copy in changed_copies(volume):
+        yield _quality_row(f"{name}: refused", registration.register(copy, template).quality)
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--study", type=Path, default=None)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work_dir = Path(folder)
+        source = options.study or SAMPLE_DATA / "study-brain-siemens"
+        if not source.is_dir():
+            source = generate_synthetic_study(work_dir / "study", seed=20)
+        print(f"# The pipeline on {source.name}\n")
+        for line in report(read_study(source), options.runs, work_dir):
+            print(line)
+
+
+if __name__ == "__main__":
+    main()
