@@ -20,6 +20,7 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 
+from core.errors import Rejected
 from core.records import ClosedStudy, SpooledInstance, Volume
 from node.embedded.triton import REPOSITORY, EmbeddedTriton
 from tests.paths import SAMPLE_DATA
@@ -33,8 +34,6 @@ from worker.stages.template import load_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from core.records import RegistrationQuality
 
 
 def read_study(folder: Path) -> ClosedStudy:
@@ -68,11 +67,19 @@ def _like(volume: Volume, voxels: np.ndarray) -> Volume:
     return Volume(image, volume.series)
 
 
-def _quality_row(name: str, quality: RegistrationQuality) -> str:
-    return (
-        f"| {name} | {quality.box_correlation:.2f} | {quality.brain_correlation:.2f} "
-        f"| {quality.coverage:.2f} | {quality.scale:.2f} |"
-    )
+def judge(name: str, volume: Volume) -> str:
+    """Register a scan; return its figures and what the gate says of it as a row."""
+    figures = "– | – | – | –"
+    try:
+        quality = registration.register(volume, load_template()).quality
+        figures = (
+            f"{quality.box_correlation:.2f} | {quality.brain_correlation:.2f} "
+            f"| {quality.coverage:.2f} | {quality.scale:.2f}"
+        )
+        registration.check_quality(quality)
+    except Rejected as rejection:
+        return f"| {name} | {figures} | {rejection.reason} |"
+    return f"| {name} | {figures} | **graded** |"
 
 
 def report(study: ClosedStudy, runs: int, work_dir: Path) -> Iterator[str]:
@@ -108,11 +115,11 @@ def report(study: ClosedStudy, runs: int, work_dir: Path) -> Iterator[str]:
         f"coverage ≥ {registration.MIN_COVERAGE}, "
         f"scale {registration.SCALE_RANGE[0]}–{registration.SCALE_RANGE[1]}.\n"
     )
-    yield "| scan | box | brain | coverage | scale |\n|---|---|---|---|---|"
-    yield _quality_row("**as it is: graded**", graded.quality)
+    yield "| scan | box | brain | coverage | scale | verdict |\n|---|---|---|---|---|---|"
     volume = assemble(select_series(study))
+    yield judge("as it is", volume)
     for name, copy in changed_copies(volume):
-        yield _quality_row(f"{name}: refused", registration.register(copy, template).quality)
+        yield judge(name, copy)
 
 
 def main() -> None:
