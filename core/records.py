@@ -368,6 +368,8 @@ class ReportObject:
     series_uid: str
     transfer_syntax_uid: str
     content: bytes
+    refers_to: tuple[str, ...] = ()
+    """SOP Instance UIDs of what else in the report it refers to: it goes nowhere without them."""
 
 
 @dataclass(frozen=True, slots=True)

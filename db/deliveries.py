@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select
 
-from core.records import ObjectKind
+from core.records import ObjectKind, ReportObject
 from db import audit, outbox
 from db.columns import DeliveryState
 from db.models import Delivery, DeliveryObject, ReportObjectRow, Revision
@@ -61,13 +61,14 @@ class DeliveryClaim:
 def plan(
     session: Session,
     revision_id: str,
-    objects: Sequence[ReportObjectRow],
+    objects: Sequence[tuple[ReportObjectRow, ReportObject]],
     destinations: Sequence[Destination],
     *,
     now: datetime,
 ) -> None:
-    """Let the objects of a revision wait for delivery to every destination."""
+    """Let the objects of a revision, each with its row, wait for delivery to every destination."""
     for destination in destinations:
+        chosen = _choose([item for _, item in objects], destination)
         delivery = Delivery(
             id=uuid.uuid4().hex,
             revision_id=revision_id,
@@ -79,22 +80,35 @@ def plan(
         session.flush()
         session.add_all(
             DeliveryObject(delivery_id=delivery.id, report_object_id=row.id)
-            for row in _choose(objects, destination)
+            for row, item in objects
+            if item.sop_instance_uid in chosen
         )
         outbox.put_delivery(session, delivery.id, ring_at=now)
 
 
-def _choose(objects: Sequence[ReportObjectRow], destination: Destination) -> list[ReportObjectRow]:
-    """Objects that this destination wants; of several SR classes, the one it asks for."""
-    unwanted = set()
-    if not destination.secondary_capture:
-        unwanted.add(ObjectKind.SECONDARY_CAPTURE.value)
-    if not destination.parametric_map:
-        unwanted.add(ObjectKind.PARAMETRIC_MAP.value)
-    chosen = [row for row in objects if row.kind not in unwanted]
-    reports = [row for row in chosen if row.kind == ObjectKind.STRUCTURED_REPORT]
-    asked = [row for row in reports if row.sop_class_uid == _SR_CLASS[destination.sr]]
-    return [row for row in chosen if row not in reports or row in (asked or reports)]
+def _choose(objects: Sequence[ReportObject], destination: Destination) -> set[str]:
+    """Choose what this destination takes, by SOP Instance UID, with one SR.
+
+    The SR is the one of the class asked for that refers to as much as possible of what is sent
+    along, and to nothing else: a reference to what was never sent would dangle in the archive.
+    """
+    wanted = {
+        ObjectKind.SECONDARY_CAPTURE: destination.secondary_capture,
+        ObjectKind.PARAMETRIC_MAP: destination.parametric_map,
+        ObjectKind.STRUCTURED_REPORT: False,  # chosen below
+    }
+    chosen = {item.sop_instance_uid for item in objects if wanted[item.kind]}
+    fitting = [
+        item
+        for item in objects
+        if item.kind is ObjectKind.STRUCTURED_REPORT and chosen.issuperset(item.refers_to)
+    ]
+    best = max(
+        fitting,
+        key=lambda sr: (sr.sop_class_uid == _SR_CLASS[destination.sr], len(sr.refers_to)),
+        default=None,
+    )
+    return chosen if best is None else chosen | {best.sop_instance_uid}
 
 
 def claim_delivery(
@@ -123,6 +137,15 @@ def claim_delivery(
         delivery.attempt,
         _read_objects(session, delivery.id),
     )
+
+
+def extend(session: Session, claim: DeliveryClaim, *, now: datetime, lease_s: float) -> bool:
+    """Hold on to a claim for `lease_s` more seconds from now; False when it is stale."""
+    delivery = _hold(session, claim)
+    if delivery is None:
+        return False
+    delivery.lease_until = now + timedelta(seconds=lease_s)
+    return True
 
 
 def delivered(

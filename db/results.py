@@ -123,7 +123,13 @@ def store_graded(
     _store_timings(session, revision.id, graded)
     _store_grade(session, revision.id, graded, now)
     objects = _store_objects(session, revision.id, graded, paths)
-    deliveries.plan(session, revision.id, objects, destinations, now=now)
+    deliveries.plan(
+        session,
+        revision.id,
+        list(zip(objects, graded.report.objects, strict=True)),
+        destinations,
+        now=now,
+    )
     revision.reason = revision.reason_detail = None  # of an attempt before this one
     move(
         session,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, ParamSpec, Self, TypeVar
 
 from core.errors import Rejected
 from core.records import GradedStudy, Report, SeriesVerdict, StageTiming
@@ -28,25 +28,34 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
+class ReportVariant(NamedTuple):
+    """A report as some destination takes it."""
+
+    sr: Literal["comprehensive", "comprehensive3d"]
+    parametric_map: bool
+
+
+_WITHOUT_DESTINATIONS: Final = (ReportVariant("comprehensive", parametric_map=False),)
+
+
 @dataclass(frozen=True, slots=True)
 class GradingOptions:
     """What the settings say about how to grade and what to build."""
 
     enhancement: Literal["stationary", "block-group", "none"] = "stationary"
-    sr_classes: tuple[Literal["comprehensive", "comprehensive3d"], ...] = ("comprehensive",)
-    """One SR is built of each class that some destination asks for."""
-    parametric_map: bool = False
+    variants: tuple[ReportVariant, ...] = _WITHOUT_DESTINATIONS
+    """One SR is built for each: a destination must not get one that refers to a map it lacks."""
     station_name: str = "epvs-node"
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Build what the destinations can be sent."""
-        destinations = settings.destination_list
+        asked = {ReportVariant(d.sr, d.parametric_map) for d in settings.destination_list}
+        # Those with the map first: so the objects stay in the order of sending.
+        variants = tuple(sorted(asked, key=lambda variant: (not variant.parametric_map, variant)))
         return cls(
             enhancement=settings.enhancement,
-            sr_classes=tuple(sorted({destination.sr for destination in destinations}))
-            or ("comprehensive",),
-            parametric_map=any(destination.parametric_map for destination in destinations),
+            variants=variants or _WITHOUT_DESTINATIONS,
             station_name=settings.station_name,
         )
 
@@ -100,12 +109,12 @@ def grade_study(
             rating_input=rating_input,
             grade=graded,
             saliency=saliency,
-            sr=sr,
-            parametric_map=options.parametric_map,
+            sr=variant.sr,
+            parametric_map=variant.parametric_map,
             completed_at=completed_at,
             station_name=options.station_name,
         )
-        for sr in options.sr_classes
+        for variant in options.variants
     ]
     return GradedStudy(
         revision_id=study.revision_id,
@@ -119,7 +128,7 @@ def grade_study(
 
 
 def merge_reports(reports: Sequence[Report]) -> Report:
-    """Join reports that differ in the SR's class alone: the pictures are the same objects."""
+    """Join the variants of one report: map and pictures are the same objects in all of them."""
     objects = {entry.sop_instance_uid: entry for report in reports for entry in report.objects}
     return Report(tuple(objects.values()), reports[0].summary)
 

@@ -13,7 +13,7 @@ from core.records import ClosedStudy, ObjectKind, SpooledInstance
 from tests.paths import SAMPLE_DATA
 from tests.servers.stand_in_models import write_stand_ins
 from worker.inference import InferenceClient
-from worker.pipeline import GradingOptions, grade_study
+from worker.pipeline import GradingOptions, ReportVariant, grade_study
 from worker.stages.template import load_template
 
 if TYPE_CHECKING:
@@ -61,12 +61,18 @@ def test_every_stage_plays_its_part(inference: InferenceClient) -> None:
         study,
         inference=inference,
         template=load_template(),
-        options=GradingOptions(sr_classes=("comprehensive", "comprehensive3d")),
+        options=GradingOptions(
+            variants=(
+                ReportVariant("comprehensive", parametric_map=True),
+                ReportVariant("comprehensive3d", parametric_map=False),
+            )
+        ),
         completed_at=COMPLETED_AT,
     )
     assert [timing.stage for timing in graded.timings] == [*STAGES, "build_report"]
     assert len(graded.grade.images) == 6
     kinds = [entry.kind for entry in graded.report.objects]
+    assert kinds.count(ObjectKind.PARAMETRIC_MAP) == 1
     assert kinds.count(ObjectKind.STRUCTURED_REPORT) == 2
     assert ObjectKind.SECONDARY_CAPTURE in kinds
     uids = [entry.sop_instance_uid for entry in graded.report.objects]

@@ -1,17 +1,34 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import select
 
+from core.records import ObjectKind
+from core.settings import parse_destination
 from db import deliveries, leases, outbox
 from db.columns import DeliveryState
 from db.models import AuditEvent, Delivery, DeliveryObject, Revision
+from db.results import store_graded
 from db.session import unit_of_work
 from db.states import StudyState
-from tests.unit.db.samples import ARCHIVE, PACS, after, grade_study, queue_study
+from tests.unit.db import samples
+from tests.unit.db.samples import (
+    ARCHIVE,
+    PACS,
+    SR3D_CLASS,
+    SR_CLASS,
+    after,
+    grade_study,
+    graded_study,
+    queue_study,
+    report_object,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -40,6 +57,53 @@ def test_each_destination_gets_the_objects_that_it_asks_for(database_engine: Eng
         assert (claim.destination, claim.attempt) == ("PACS@127.0.0.1:4242", 1)
         claim = _claim(session, archive, 41)
         assert [o.sop_instance_uid for o in claim.objects] == ["2.25.1.1", "2.25.1.4"]
+
+
+def test_a_living_sender_keeps_its_delivery(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        _, (pacs,) = _graded(session, PACS)
+        claim = _claim(session, pacs, 41)
+        assert deliveries.extend(session, claim, now=after(90), lease_s=60)
+        assert deliveries.sweep(session, now=after(149)) == []
+        assert deliveries.sweep(session, now=after(150)) == [pacs]
+        assert not deliveries.extend(session, claim, now=after(151), lease_s=60)
+
+
+def test_no_destination_gets_an_sr_that_refers_to_what_it_does_not_take(
+    database_engine: Engine,
+) -> None:
+    options = ("", "?pm=1", "?sr=comprehensive3d", "?sr=comprehensive3d&pm=1&sc=0")
+    destinations = [parse_destination(f"A{n}@127.0.0.1:1{o}") for n, o in enumerate(options)]
+    with unit_of_work(database_engine) as session:
+        held = samples.claim(session, queue_study(session))
+        graded = graded_study(held.revision_id)
+        the_map, picture, *_ = graded.report.objects
+        reports = [
+            replace(
+                report_object(ObjectKind.STRUCTURED_REPORT, class_uid, f"2.25.1.{number}"),
+                refers_to=refers_to,
+            )
+            for number, (refers_to, class_uid) in enumerate(
+                product([(the_map.sop_instance_uid,), ()], [SR_CLASS, SR3D_CLASS]), 3
+            )
+        ]
+        objects = (the_map, picture, *reports)
+        assert store_graded(
+            session,
+            held,
+            replace(graded, report=replace(graded.report, objects=objects)),
+            paths=[Path(f"/reports/{o.sop_instance_uid}") for o in objects],
+            destinations=destinations,
+            now=after(40),
+        )
+        rows = session.scalars(select(Delivery).order_by(Delivery.destination)).all()
+        sent = [[o.sop_instance_uid for o in _claim(session, r.id, 41).objects] for r in rows]
+    assert [[uid.removeprefix("2.25.1.") for uid in uids] for uids in sent] == [
+        ["2", "5"],
+        ["1", "2", "3"],
+        ["2", "6"],
+        ["1", "4"],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,13 @@ from core.records import ObjectKind, Report, SeriesVerdict
 from core.settings import load_settings
 from tests.servers.made_study import report_object
 from tests.unit.db.samples import graded_study
-from worker.pipeline import GradingOptions, StageClock, merge_reports, with_verdicts
+from worker.pipeline import (
+    GradingOptions,
+    ReportVariant,
+    StageClock,
+    merge_reports,
+    with_verdicts,
+)
 
 
 def test_stages_are_timed_in_their_order() -> None:
@@ -49,24 +55,22 @@ def test_later_rejection_becomes_the_verdict_on_the_selected_series() -> None:
 
 
 @pytest.mark.parametrize(
-    ("destinations", "sr_classes", "parametric_map"),
+    ("destinations", "variants"),
     [
-        ("", ("comprehensive",), False),
-        ("A@127.0.0.1:1", ("comprehensive",), False),
-        ("A@127.0.0.1:1?sr=comprehensive3d&pm=1", ("comprehensive3d",), True),
+        ("", [("comprehensive", False)]),
+        ("A@127.0.0.1:1,B@127.0.0.1:1?sc=0", [("comprehensive", False)]),
+        ("A@127.0.0.1:1?sr=comprehensive3d&pm=1", [("comprehensive3d", True)]),
         (
-            "A@127.0.0.1:1?sr=comprehensive3d,B@127.0.0.1:1",
-            ("comprehensive", "comprehensive3d"),
-            False,
+            "A@127.0.0.1:1,B@127.0.0.1:1?pm=1,C@127.0.0.1:1?sr=comprehensive3d",
+            [("comprehensive", True), ("comprehensive", False), ("comprehensive3d", False)],
         ),
     ],
 )
 def test_what_is_built_is_what_the_destinations_ask_for(
-    destinations: str, sr_classes: tuple[str, ...], parametric_map: bool
+    destinations: str, variants: list[ReportVariant]
 ) -> None:
     options = GradingOptions.from_settings(load_settings(destinations=destinations))
-    assert options.sr_classes == sr_classes
-    assert options.parametric_map is parametric_map
+    assert list(options.variants) == variants
 
 
 def test_reports_of_two_sr_classes_share_their_pictures() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, Literal
 
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
@@ -44,6 +45,11 @@ def build_sr(case: Case, sr: SRClass, parametric_map: ReportObject | None) -> Re
         SOP class; the content is the same.
     parametric_map : ReportObject, optional
         The saliency map that is sent with it.
+
+    Notes
+    -----
+    Of the report's other objects the content and the evidence name the map alone, no picture: an
+    SR without the map may be sent to whoever does not take it.
     """
     map_uids = None
     if parametric_map is not None:
@@ -74,7 +80,8 @@ def build_sr(case: Case, sr: SRClass, parametric_map: ReportObject | None) -> Re
         ],
         **case.equipment,
     )
-    return finish(document, ObjectKind.STRUCTURED_REPORT, case)
+    report = finish(document, ObjectKind.STRUCTURED_REPORT, case)
+    return replace(report, refers_to=() if map_uids is None else (map_uids[1],))
 
 
 def conclusion(grade: Grade) -> str:

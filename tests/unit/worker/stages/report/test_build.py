@@ -212,6 +212,22 @@ def test_what_changes_the_report_changes_its_uids(given: Inputs, report: Report)
     assert len(set.union(*uids)) == sum(map(len, uids))
 
 
+def test_an_sr_says_what_it_refers_to_and_without_a_map_that_is_nothing(
+    given: Inputs, report: Report
+) -> None:
+    """Destinations that take no map are sent the other SR, with the same pictures."""
+    map_uid = report.objects[0].sop_instance_uid
+    bare = given.build()
+    assert bare.objects[:-1] == report.objects[1:-1]
+    assert bare.objects[-1].sop_instance_uid != report.objects[-1].sop_instance_uid
+    assert report.objects[-1].refers_to == (map_uid,)
+    assert bare.objects[-1].refers_to == ()
+    assert map_uid.encode() in report.objects[-1].content
+    for item in bare.objects[:-1]:
+        assert item.sop_instance_uid.encode() not in bare.objects[-1].content
+    assert bare.summary == report.summary
+
+
 def test_both_sr_classes_share_pictures_and_content_but_no_uid(given: Inputs) -> None:
     plain, three_d = given.build(), given.build(sr="comprehensive3d")
     assert plain.objects[:-1] == three_d.objects[:-1]
