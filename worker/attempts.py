@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from celery.exceptions import SoftTimeLimitExceeded
@@ -60,7 +61,7 @@ def attempt_grading(services: Services, revision_id: str) -> None:
         log.info("nothing to do revision=%s", revision_id)
         return
     log.info("grading revision=%s attempt=%d", revision_id, claim.attempt)
-    with Heartbeat(services.engine, claim, settings.lease_s):
+    with Heartbeat(services.engine, partial(leases.extend, claim=claim), settings.lease_s):
         outcome = _grade(services, claim, completed_at)
         held = persist(services.engine, outcome, patience_s=settings.lease_s)
     if not held:

@@ -11,6 +11,7 @@ import hashlib
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from celery.exceptions import SoftTimeLimitExceeded
@@ -20,6 +21,7 @@ from core.logs import describe
 from core.records import ObjectKind
 from db import audit, deliveries
 from db.session import unit_of_work
+from worker.heartbeat import Heartbeat
 from worker.persistence import persist
 from worker.scu import Answer, StorageUser
 
@@ -83,12 +85,13 @@ def attempt_delivery(services: Services, delivery_id: str) -> None:
     if claim is None:  # rung twice, already done, or held by another worker
         log.info("nothing to do delivery=%s", delivery_id)
         return
-    outcome = decide(claim, settings)
-    held = persist(
-        services.engine,
-        lambda session: _record(session, claim, outcome),
-        patience_s=settings.lease_s,
-    )
+    with Heartbeat(services.engine, partial(deliveries.extend, claim=claim), settings.lease_s):
+        outcome = decide(claim, settings)
+        held = persist(
+            services.engine,
+            lambda session: _record(session, claim, outcome),
+            patience_s=settings.lease_s,
+        )
     if not held:
         log.warning("claim lost delivery=%s", delivery_id)
 

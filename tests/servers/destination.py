@@ -29,6 +29,8 @@ class Whim(Enum):
     HANG_UP = auto()
     STORE_AND_FALL_SILENT = auto()
     STOP_READING = auto()
+    STORE_AND_ANSWER_LATE = auto()
+    """Success, when `release` is set."""
 
 
 class ScriptedDestination:
@@ -49,6 +51,9 @@ class ScriptedDestination:
         uid = str(request.AffectedSOPInstanceUID)
         self.arrivals.append(uid)
         answer = self.script.popleft() if self.script else 0x0000
+        if answer is Whim.STORE_AND_ANSWER_LATE:
+            self.release.wait(20)
+            answer = 0x0000
         stores = answer in (Whim.STORE_AND_HANG_UP, Whim.STORE_AND_FALL_SILENT) or (
             isinstance(answer, int) and (answer == 0 or answer & 0xF000 == 0xB000)
         )

@@ -6,6 +6,7 @@ import hashlib
 import signal
 import subprocess
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from sqlalchemy import func, select
 from db.models import AuditEvent, Delivery, ReportObjectRow, Revision
 from db.session import unit_of_work
 from tests.paths import ROOT
-from tests.servers.destination import scripted_destination
+from tests.servers.destination import Whim, scripted_destination
 from tests.servers.made_study import encoded_data_set
 from worker.app import GRADE_REVISION, app
 
@@ -158,6 +159,25 @@ def test_results_reach_the_destination_as_kept(node: Node) -> None:
         kept = Path(row.path).read_bytes()
         assert hashlib.sha256(kept).hexdigest() == row.sha256
         assert pacs.data_sets[row.sop_instance_uid] == encoded_data_set(kept)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_slow_destination_is_sent_everything_once(node: Node) -> None:
+    """Sending for twice the lease is one attempt: the heartbeat extends it."""
+    with scripted_destination() as pacs:
+        pacs.script.append(Whim.STORE_AND_ANSWER_LATE)
+        node.set(destinations=pacs.destination.name, network_timeout_s=30.0)
+        node.start_worker()
+        node.start_housekeeper()
+        node.receive(GOOD)
+        node.wait(lambda: bool(pacs.arrivals), "the first object")
+        started = time.monotonic()
+        node.wait(lambda: time.monotonic() - started > 5, "more than two leases")
+        pacs.release.set()
+        node.wait_for_state(GOOD, "delivered")
+    with unit_of_work(node.engine, read_only=True) as session:
+        assert session.scalars(select(Delivery.attempt)).all() == [1]
+    assert len(pacs.arrivals) == len(set(pacs.arrivals))
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
