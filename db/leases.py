@@ -42,7 +42,8 @@ def claim_revision(
     -------
     Claim or None
         None when there is nothing to do: another worker has it, it is finished, it must wait
-        longer, or its attempts are spent (it is then `failed`).
+        longer or for an earlier revision of its study, or its attempts are spent (it is then
+        `failed`).
     """
     revision = lock_revision(session, revision_id)
     if revision is None:
@@ -54,6 +55,8 @@ def claim_revision(
     if revision.attempt >= max_attempts:
         _fail_spent(session, revision, now=now)
         return None
+    if _follows_unfinished(session, revision):
+        return None  # its bell rings again
     revision.attempt += 1
     revision.token += 1
     revision.not_before = None
@@ -159,6 +162,20 @@ def _has_expired(revision: Revision, now: datetime) -> bool:
         and revision.lease_until is not None
         and revision.lease_until <= now
     )
+
+
+def _follows_unfinished(session: Session, revision: Revision) -> bool:
+    """Whether an earlier revision of the study is still to be graded.
+
+    Graded out of turn, the newer report could not name the older one as its predecessor, and the
+    older one would arrive last.
+    """
+    earlier = select(Revision.id).where(
+        Revision.study_uid == revision.study_uid,
+        Revision.number < revision.number,
+        Revision.state.in_((StudyState.QUEUED, StudyState.PROCESSING)),
+    )
+    return session.scalar(earlier.limit(1)) is not None
 
 
 def _requeue_or_fail(

@@ -58,6 +58,24 @@ def test_a_lost_worker_is_swept_until_the_attempts_are_spent(database_engine: En
         }
 
 
+def test_revisions_of_a_study_are_graded_in_their_order(database_engine: Engine) -> None:
+    """Else the older one's report comes last, and the newer one cannot name it as superseded."""
+    with unit_of_work(database_engine) as session:
+        first, second = queue_study(session, n=2), queue_study(session, n=3, at=100)
+        other = queue_study(session, study="1.2.3", at=100)
+        held = claim(session, first, at=131)
+        assert _try(session, second, 132) is None  # the first is being graded
+        away = {"charge": False, "code": "triton-unavailable", "detail": ""}
+        assert leases.release(session, held, now=after(133), retry_after_s=20, **away)  # type: ignore[arg-type]
+        assert _try(session, second, 134) is None  # the first waits for Triton
+        assert claim(session, other, at=134).attempt == 1
+        assert second in [item.target_id for item in outbox.due(session, now=after(134))]
+        assert leases.fail(
+            session, claim(session, first, at=160), now=after(161), code="x", detail=""
+        )
+        assert claim(session, second, at=162).attempt == 1
+
+
 def test_a_claim_takes_over_an_expired_lease_without_the_sweeper(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
