@@ -129,7 +129,7 @@ class Unavailable(EpvsError):
     Parameters
     ----------
     service : str
-        ``"triton"``, ``"database"``, ``"broker"`` or a destination's name.
+        ``"triton"``, ``"database"``, ``"broker"``, ``"disk"`` or a destination's name.
     """
 
     def __init__(self, service: str, message: str, remedy: str = "") -> None:

@@ -6,6 +6,8 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
+from core.errors import Unavailable
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -19,11 +21,23 @@ def keep_report(report: Report, folder: Path) -> tuple[Path, ...]:
     -------
     tuple of Path
         One for each object, in the report's order; absolute.
+
+    Raises
+    ------
+    Unavailable
+        The disk is full, or worse: nothing that the study could help.
     """
     folder = folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = tuple(_write(entry.content, folder) for entry in report.objects)
-    _fsync(folder)  # only now do the names survive a power cut
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = tuple(_write(entry.content, folder) for entry in report.objects)
+        _fsync(folder)  # only now do the names survive a power cut
+    except OSError as error:
+        raise Unavailable(
+            "disk",
+            f"The report cannot be written: {error.strerror}.",
+            "Check the space and the permissions of EPVS_DATA_DIR.",
+        ) from error
     return paths
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,6 +116,25 @@ def test_how_an_attempt_ends(
     assert "CANARY" not in (revision.reason_detail or "")
     if state == "queued":
         assert revision.not_before is not None
+
+
+def test_full_disk_costs_no_attempt_and_leaves_nothing(
+    services: OnePipeline, revision_id: str
+) -> None:
+    reports = services.settings.reports_dir
+
+    def filling_the_disk(study: ClosedStudy, completed_at: datetime) -> GradedStudy:
+        graded = grading(study, completed_at)
+        digest = hashlib.sha256(graded.report.objects[-1].content).hexdigest()
+        reports.mkdir(exist_ok=True)
+        # Whatever is written there ends in ENOSPC.
+        (reports / f"{digest}.{os.getpid()}.part").symlink_to("/dev/full")
+        return graded
+
+    revision = attempt(services, revision_id, filling_the_disk)
+    assert (revision.state, revision.attempt) == ("queued", 0)
+    assert revision.reason == "disk-unavailable"
+    assert not list(reports.glob("*.part"))
 
 
 def test_result_of_a_lost_claim_has_no_effect(services: OnePipeline, revision_id: str) -> None:
