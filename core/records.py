@@ -291,7 +291,8 @@ class SaliencyMap:
     Attributes
     ----------
     image : SimpleITK.Image
-        float32, 0–10, on the grid of the `Volume`; 0 outside the model's field of view.
+        float32, 0–10, on the grid of the `Volume`; 10 is the highest activation in the brain inside
+        the model's field of view, and outside that brain it is 0.
     mean, skewness, share_above_7, share_in_basal_ganglia : float
         Of the activation over the brain inside the model's field of view.
     """

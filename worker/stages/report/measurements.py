@@ -130,7 +130,7 @@ def severity_group(
             grade.severity_model,
             "input: T2-weighted volume in MNI space, 16 slices",
             "moderate-to-severe where the probability of at least 10 EPVS is 0.5 or more",
-            "saliency: Grad-CAM of the last feature map, scaled to 0-10",
+            "saliency: Grad-CAM of the last feature map inside the brain, 10 = its maximum there",
         ),
         measurements=[
             _number(

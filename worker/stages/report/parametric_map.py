@@ -53,7 +53,7 @@ def build_parametric_map(case: Case) -> ReportObject:
         real_world_value_mappings=[
             RealWorldValueMapping(
                 lut_label="GRADCAM_0_10",
-                lut_explanation="Grad-CAM activation, normalised 0-10",
+                lut_explanation="Grad-CAM inside the brain; 10 = its maximum in this scan",
                 unit=codes.NO_UNITS,
                 value_range=(0, maximum),
                 slope=1 / _STEPS_PER_UNIT,

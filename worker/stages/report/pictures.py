@@ -21,6 +21,9 @@ _PAGE: Final = (768, 800)
 _TEXT: Final[Colour] = (255, 255, 255)
 _MUTED: Final[Colour] = (190, 190, 190)
 _WARNING: Final[Colour] = (255, 214, 0)
+_SCALE_MEANING: Final = (
+    "Inside the brain. 10 = this scan's maximum, however weak: where, not how much."
+)
 _SEVERITY_NAMES: Final = {
     Severity.NONE_TO_MILD: "none-to-mild",
     Severity.MODERATE_TO_SEVERE: "moderate-to-severe",
@@ -140,7 +143,7 @@ class _Page:
         self._top += max(picture.height for _, picture in pictures) + 4
 
     def scale(self) -> None:
-        """Draw the colour bar with its ends."""
+        """Draw the colour bar with its ends, and say what they are."""
         size, height = 28, 30
         label = "Grad-CAM saliency  0"
         left = _GAP + round(font(size).getlength(label)) + 12
@@ -148,7 +151,9 @@ class _Page:
         self._draw.text((_GAP, self._top), label, font=font(size), fill=_MUTED)
         self._image.paste(bar, (left, self._top + 2))
         self._draw.text((left + bar.width + 12, self._top), "10", font=font(size), fill=_MUTED)
-        self._top += height + 20
+        self._top += height + 8
+        self.paragraph(_SCALE_MEANING, 26, _MUTED)
+        self.space(8)
 
     def pixels(self) -> RGBArray:
         return np.asarray(self._image.crop((0, 0, self._image.width, self._top + _GAP)))

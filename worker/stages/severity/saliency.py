@@ -37,10 +37,11 @@ def map_saliency(
     registration: Registration,
     template: Template,
 ) -> SaliencyMap:
-    """Bring the last feature map's activation onto the scan, scale it to 0–10 and describe it.
+    """Bring the last feature map's activation onto the brain, scale it to 0–10 and describe it.
 
-    The coarse map is interpolated linearly, once, at the scan's own voxels. The statistics are
-    taken over the brain inside the model's field of view; they are 0 where nothing is active.
+    The coarse map is interpolated linearly, once, at the scan's own voxels. Map, scale and
+    statistics are all of the brain inside the model's field of view: outside it the map is 0, and
+    10 is the highest activation inside. All are 0 where nothing in the brain is active.
 
     Parameters
     ----------
@@ -50,6 +51,19 @@ def map_saliency(
     volume : Volume
     registration : Registration
     template : Template
+
+    Notes
+    -----
+    The model sees the brain alone, but its feature map covers the whole field of view and may be
+    highest at the edge, in the air before the forehead, above all in none-to-mild scans, where
+    little else is active. Such activation says nothing about a place in the brain; scaled by it,
+    the brain's own map and statistics would depend on it.
+
+    The scale is relative, as the paper's is: 10 is this scan's own maximum, however weak, so the
+    map shows where the evidence for moderate-to-severe EPVS is highest, not how much there is (the
+    probability says that). Two scans compare in the shape of their distributions only. A cell of
+    the feature map is 14.4 mm wide and 72 mm high: activation beside the brain reaches into its
+    rim.
     """
     coarse = _spread_over(output.saliency, input.grid)
     mapped = sitk.Resample(
@@ -57,11 +71,6 @@ def map_saliency(
     )
     activation = sitk.GetArrayFromImage(mapped)
     seen = activation != _OUTSIDE
-    activation[~seen] = 0.0
-    peak = float(activation.max())
-    if peak > 0:
-        activation *= PEAK / peak
-
     to_template = registration.affine.GetInverse()
 
     def on_scan(mask: sitk.Image) -> sitk.Image:
@@ -69,6 +78,10 @@ def map_saliency(
 
     brain = (sitk.GetArrayFromImage(on_scan(template.brain_mask)) > 0) & seen
     nuclei = (sitk.GetArrayFromImage(on_scan(template.basal_ganglia_mask)) > 0) & seen
+    activation[~brain] = 0.0
+    peak = float(activation.max())
+    if peak > 0:
+        activation *= PEAK / peak
     values = activation[brain].astype(np.float64)
     total = values.sum()
     image = sitk.GetImageFromArray(activation)

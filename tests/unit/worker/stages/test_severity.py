@@ -109,7 +109,32 @@ def test_saliency_returns_to_where_it_came_from(
     assert (column, row, k) == pytest.approx(expected, abs=1.0)
 
 
-def test_map_of_one_slice_fills_the_field_of_view_and_nothing_else(
+def test_activation_in_the_air_neither_shows_nor_sets_the_scale(
+    volume: Volume, registration: Registration, prepared: SeverityInput
+) -> None:
+    """A none-to-mild scan may excite the model most at the edge of its field of view."""
+    inside = np.zeros((16, 64, 64), np.float32)
+    inside[6, 25, 38] = 0.01
+    in_the_air = inside.copy()
+    in_the_air[:, 0, 28:36] = 5.0
+    template = load_template()
+    expected, result = (
+        map_saliency(answer(each), prepared, volume, registration, template)
+        for each in (inside, in_the_air)
+    )
+    assert sitk.GetArrayViewFromImage(expected.image).max() == pytest.approx(10)
+    assert np.array_equal(
+        sitk.GetArrayViewFromImage(result.image), sitk.GetArrayViewFromImage(expected.image)
+    )
+    assert (result.mean, result.skewness) == (expected.mean, expected.skewness)
+
+    in_the_air[inside > 0] = 0
+    nowhere = map_saliency(answer(in_the_air), prepared, volume, registration, template)
+    assert sitk.GetArrayViewFromImage(nowhere.image).max() == 0
+    assert (nowhere.mean, nowhere.share_above_7) == (0, 0)
+
+
+def test_map_of_one_slice_fills_the_brain_in_the_field_of_view_and_nothing_else(
     volume: Volume, registration: Registration, prepared: SeverityInput
 ) -> None:
     flat = map_saliency(
@@ -118,6 +143,13 @@ def test_map_of_one_slice_fills_the_field_of_view_and_nothing_else(
     voxels = sitk.GetArrayFromImage(flat.image)
     assert set(np.unique(voxels.round(3))) == {0.0, 10.0}
     heights = np.unique(np.nonzero(voxels)[0])
+    on_scan = sitk.Resample(
+        load_template().brain_mask, volume.image, POSE.GetInverse(), sitk.sitkNearestNeighbor, 0
+    )
+    in_brain = sitk.GetArrayFromImage(on_scan) > 0
+    assert not voxels[~in_brain].any()
+    middle = heights[len(heights) // 2]  # the field of view is tilted: it cuts the others
+    assert voxels[middle][in_brain[middle]].all()
     assert len(heights) < volume.image.GetSize()[2], "slices above and below stay empty"
     assert flat.mean == pytest.approx(10)
     assert flat.skewness == 0
