@@ -22,6 +22,7 @@ from core.settings import Settings, load_settings, parse_destination
 from core.version import CAVEAT, VERSION
 from db import audit, deliveries, migrate, queries
 from db.session import create_engine, unit_of_work
+from db.states import StudyState
 from node import demo as demonstration
 from node import display, doctor, sending
 from node.embedded.running import attached
@@ -38,6 +39,7 @@ audit_app = typer.Typer(help="The append-only audit trail.", no_args_is_help=Tru
 app.add_typer(audit_app, name="audit")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+StudyUid = Annotated[str, typer.Argument(help="Study Instance UID.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -49,7 +51,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """DICOM node that grades enlarged perivascular spaces on brain MRI."""
@@ -68,7 +73,7 @@ def demo(
         bool, typer.Option("--synthetic", help="Send a study that the project generates itself.")
     ] = False,
 ) -> None:
-    """Grade one study end to end on this machine and show what each user sees."""
+    """Grade one study end to end on this machine; show what radiologist and administrator see."""
     demonstration.run(work_dir, study=study, synthetic=synthetic)
 
 
@@ -106,7 +111,7 @@ def check_everything(as_json: AsJson = False) -> None:
 
 @app.command()
 def send(
-    paths: Annotated[list[Path], typer.Argument(help="DICOM files or folders.")],
+    paths: Annotated[list[Path], typer.Argument(help="DICOM Part 10 files, or folders of them.")],
     to: Annotated[
         str | None, typer.Option(help="AE@host:port; by default this node itself.")
     ] = None,
@@ -125,23 +130,25 @@ def send(
 
 @app.command()
 def studies(
-    status: Annotated[str | None, typer.Option(help="Only studies in this state.")] = None,
+    status: Annotated[StudyState | None, typer.Option(help="Only studies in this state.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the studies with their state and grade."""
     with unit_of_work(_engine()) as session:
-        rows = queries.list_studies(session, status)
+        rows = queries.list_studies(session, status.value if status else None)
     if as_json:
         print(json.dumps(rows, indent=2, default=str))
         return
+    if not rows:
+        display.step(f"no study is {status}" if status else "no study was received yet")
+        return
     columns = ["study_uid", "study_date", "status", "rating", "severity", "reason", "delivered_at"]
     display.print_table(rows, columns)
-    if rows:
-        display.console.print(f"[yellow]{CAVEAT}[/yellow]")
+    display.console.print(f"[yellow]{CAVEAT}[/yellow]")
 
 
 @app.command()
-def show(study_uid: str, as_json: AsJson = False) -> None:
+def show(study_uid: StudyUid, as_json: AsJson = False) -> None:
     """Show one study: its grade, why each series was taken or not, deliveries, audit trail."""
     with unit_of_work(_engine()) as session:
         study = queries.show_study(session, study_uid)
@@ -153,7 +160,7 @@ def show(study_uid: str, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def reprocess(study_uid: str) -> None:
+def reprocess(study_uid: StudyUid) -> None:
     """Grade a study again as a new revision, with the models that are served now."""
     with unit_of_work(_engine()) as session:
         revision_id = queries.reprocess(session, study_uid, now=datetime.now(UTC))

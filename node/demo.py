@@ -43,7 +43,7 @@ ENDED = ("delivered", "committed", "rejected", "failed")
 
 
 def run(work_dir: Path, *, study: Path | None = None, synthetic: bool = False) -> None:
-    """Run the demonstration and print what each of the three users sees.
+    """Run the demonstration and print what the radiologist and the administrator see.
 
     Parameters
     ----------
@@ -61,6 +61,8 @@ def run(work_dir: Path, *, study: Path | None = None, synthetic: bool = False) -
         Something on the way did not work; says what and where its log is.
     """
     began = time.monotonic()
+    if study is not None:
+        _study_uid(study)  # a wrong folder is said now, not after the start of everything
     running.refuse_second(load_settings(data_dir=work_dir.absolute()))
     _empty(work_dir)
     display.heading("Starting the embedded stack")
@@ -125,7 +127,8 @@ def _demonstrate(stack: EmbeddedStack, pacs: DemoPacs, folder: Path, work_dir: P
     if row["status"] not in ("delivered", "committed"):
         raise EpvsError(
             f"The study ended as {row['status']}: {row['reason']}.",
-            f"epvs-node show explains; the logs are in {stack.log_dir}.",
+            f"EPVS_DATA_DIR={settings.data_dir} epvs-node show {study_uid} explains; "
+            f"the logs are in {stack.log_dir}.",
         )
     _show_radiologist(pacs, study_uid, work_dir / "result")
     _show_administrator(engine, study_uid)

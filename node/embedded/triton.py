@@ -121,7 +121,10 @@ def assemble_models(models_dir: Path, target: Path) -> None:
     """
     networks = sorted(models_dir.absolute().glob("*/[0-9]*/model.onnx"))
     if not networks:
-        raise ConfigurationError(f"{models_dir} holds no model with a version and a model.onnx.")
+        raise ConfigurationError(
+            f"{models_dir} holds no model with a version and a model.onnx.",
+            "Run in the repository's folder, or set EPVS_MODELS_DIR to its triton_models.",
+        )
     for network in networks:
         source = network.parent.parent
         served = target / source.name

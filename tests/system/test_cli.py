@@ -87,6 +87,8 @@ def test_a_study_from_sending_to_reprocessing(
         (["send", "README.md", "--to", "nowhere"], 2, "AE@host:port"),
         (["send", "README.md"], 1, "not a DICOM Part 10 instance"),
         (["frobnicate"], 2, "No such command"),
+        (["studies", "--status", "finished"], 2, "'rejected', 'failed'"),
+        (["demo", "no-such-folder"], 1, "no-such-folder does not exist"),
     ],
 )
 def test_failures_are_explained_without_a_traceback(
