@@ -1,6 +1,7 @@
 """Embedded stack: how the other commands find one that is running.
 
-Redis and Triton listen on free ports, so a running stack says in its data folder which they are.
+Redis and Triton listen on free ports, and the stack may have settings that another terminal lacks;
+so a running stack says in its data folder where it is reached and what it was told.
 """
 
 from __future__ import annotations
@@ -8,18 +9,26 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from core.settings import Settings
 
-_ANNOUNCED = ("host", "callers", "broker_url", "triton_url")
+_ANNOUNCED = (
+    "ae_title",
+    "host",
+    "port",
+    "callers",
+    "destinations",
+    "broker_url",
+    "triton_url",
+)
 
 
 def announce(settings: Settings) -> None:
-    """Say in the data folder where this process's stack is reached."""
+    """Say in the data folder how this process's stack is reached and set."""
     values = {name: getattr(settings, name) for name in _ANNOUNCED}
     _file(settings).write_text(json.dumps({"pid": os.getpid(), **values}))
 
@@ -30,7 +39,7 @@ def withdraw(settings: Settings) -> None:
 
 
 def attached(settings: Settings) -> Settings:
-    """Fill in where a running embedded stack is reached; what the operator set stays."""
+    """Fill in how a running embedded stack is reached and set; what the operator set stays."""
     found = _read(settings)
     given = settings.model_fields_set
     changes = {name: found[name] for name in _ANNOUNCED if name in found and name not in given}
@@ -53,9 +62,9 @@ def refuse_second(settings: Settings) -> None:
         )
 
 
-def _read(settings: Settings) -> dict[str, str]:
+def _read(settings: Settings) -> dict[str, Any]:
     try:
-        found: dict[str, str] = json.loads(_file(settings).read_text())
+        found: dict[str, Any] = json.loads(_file(settings).read_text())
         os.kill(int(found["pid"]), 0)
     except (OSError, ValueError, KeyError):  # none, unreadable, or its process has ended
         return {}

@@ -19,11 +19,18 @@ if TYPE_CHECKING:
 
 def test_settings_come_from_the_running_stack_unless_given(tmp_path: Path) -> None:
     stack = load_settings(
-        data_dir=tmp_path, broker_url="redis://127.0.0.1:4711/0", triton_url="127.0.0.1:4712"
+        data_dir=tmp_path,
+        ae_title="GRADER",
+        port=4713,
+        destinations="PACS@192.0.2.10:104",
+        broker_url="redis://127.0.0.1:4711/0",
+        triton_url="127.0.0.1:4712",
     )
     running.announce(stack)
     found = running.attached(load_settings(data_dir=tmp_path, triton_url="192.0.2.1:8001"))
     assert found.broker_url == stack.broker_url
+    assert (found.ae_title, found.port) == ("GRADER", 4713)
+    assert [destination.name for destination in found.destination_list] == ["PACS@192.0.2.10:104"]
     assert found.triton_url == "192.0.2.1:8001"
     with pytest.raises(ConfigurationError, match="is running"):
         running.refuse_second(stack)
