@@ -52,7 +52,7 @@ class OrthancPacs:
         program : str
             Path of the ``Orthanc`` executable.
         work_dir : Path
-            Emptied store, configuration and log.
+            Holds its store, which is emptied, its configuration and its log.
         configuration : dict, optional
             Added to, or replacing, the configuration written here.
         """

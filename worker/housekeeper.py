@@ -53,7 +53,7 @@ class Housekeeper:
             self.sweep()
 
     def sweep(self) -> None:
-        """Do every duty once; each goes on where another cannot."""
+        """Do every duty once; while the database is away there is nothing to ring for."""
         if self._attempt("database", self._close_and_free):
             self._attempt("broker", self._ring)
 
