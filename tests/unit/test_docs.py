@@ -1,0 +1,61 @@
+"""docs/operations.md, held against the code that it describes."""
+
+from __future__ import annotations
+
+import re
+
+import typer.main
+from typer.core import TyperGroup
+
+from core.settings import Settings
+from db.states import StudyState
+from db.views import VIEWS
+from node.cli import app
+from receiver.status import Status
+from tests.paths import ROOT
+
+PAGE = (ROOT / "docs" / "operations.md").read_text()
+
+
+def as_documented(value: object) -> str:
+    """How the table of settings writes a default."""
+    if value == "":
+        return "empty"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def commands(group: TyperGroup, prefix: str = "") -> set[str]:
+    """Every command of the command line, as it is typed."""
+    found: set[str] = set()
+    for name, command in group.commands.items():
+        typed = f"{prefix}{name}"
+        found |= commands(command, f"{typed} ") if isinstance(command, TyperGroup) else {typed}
+    return found
+
+
+def test_every_setting_is_listed_with_its_default() -> None:
+    documented = dict(re.findall(r"^\| `EPVS_(\w+)` \| (.+?) \|", PAGE, re.MULTILINE))
+    defaults = {n.upper(): as_documented(f.default) for n, f in Settings.model_fields.items()}
+    assert documented == defaults
+
+
+def test_every_command_is_listed() -> None:
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)
+    documented = re.findall(r"^epvs-node ([a-z]+(?: [a-z]+)*)", PAGE, re.MULTILINE)
+    assert {line.strip() for line in documented} == commands(root)
+
+
+def test_every_column_of_the_views_is_listed() -> None:
+    rows = dict(re.findall(r"^\| `([a-z_]+)` \| [^|]+ \| (`.+`) \|$", PAGE, re.MULTILINE))
+    documented = {name: re.findall(r"`(\w+)`", columns) for name, columns in rows.items()}
+    assert documented == {name: [c.name for c in view.columns] for name, view in VIEWS.items()}
+
+
+def test_every_c_store_status_and_every_state_is_listed() -> None:
+    documented = re.findall(r"^\| C-STORE `0x([0-9A-F]{4})`", PAGE, re.MULTILINE)
+    assert [int(status, 16) for status in documented] == sorted(Status)
+    for state in StudyState:
+        assert f"`{state}`" in PAGE
