@@ -7,14 +7,16 @@ BIN := $(VENV)/bin
 # What the tests talk to: PACS, DICOM tools, validators, database.
 APT_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java default-jdk-headless postgresql
 
-.PHONY: help demo up test check lint format lock test-tools clean
+.PHONY: help demo up test check format lock test-tools clean
 
 help:
 	@echo "make demo    grade one study end to end on this machine and show the result"
 	@echo "make up      start the embedded stack and leave it running until Ctrl-C"
 	@echo "make test    install what the tests need, then run linters and the whole suite"
 	@echo "make check   linters, types and import contracts only"
+	@echo "make format  let ruff repair what it can"
 	@echo "make lock    renew the hashed lock files from pyproject.toml"
+	@echo "make clean   remove the environments and caches; data/ stays"
 
 demo: $(VENV)/.node-ready $(TRITON_ENV)/.ready
 	$(BIN)/epvs-node demo
