@@ -72,8 +72,8 @@ class ClosedStudy:
     revision_id: str
     revision_number: int
     instances: tuple[SpooledInstance, ...]
-    superseded_report: tuple[str, str] | None = None
-    """(SOP class UID, SOP instance UID) of the SR of the revision before, if it has one."""
+    superseded_reports: tuple[tuple[str, str], ...] = ()
+    """(SOP class UID, SOP instance UID) of every SR of the newest revision before that has any."""
 
 
 # --- Selecting and assembling -------------------------------------------------------------------

@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from core.errors import Failed, Rejected
 from core.records import (
@@ -70,23 +70,30 @@ def load_closed_study(session: Session, revision_id: str) -> ClosedStudy:
             SpooledInstance(Path(i.path), i.sop_instance_uid, i.sop_class_uid, i.series_uid)
             for i in instances
         ),
-        superseded_report=_find_superseded_report(session, revision),
+        superseded_reports=_find_superseded_reports(session, revision),
     )
 
 
-def _find_superseded_report(session: Session, revision: Revision) -> tuple[str, str] | None:
-    row = session.execute(
+def _find_superseded_reports(session: Session, revision: Revision) -> tuple[tuple[str, str], ...]:
+    """Find all SRs of the newest revision before this one that has any."""
+    earlier = (
+        Revision.study_uid == revision.study_uid,
+        Revision.number < revision.number,
+        ReportObjectRow.kind == ObjectKind.STRUCTURED_REPORT,
+    )
+    newest = (
+        select(func.max(Revision.number))
+        .join(ReportObjectRow, ReportObjectRow.revision_id == Revision.id)
+        .where(*earlier)
+        .scalar_subquery()
+    )
+    rows = session.execute(
         select(ReportObjectRow.sop_class_uid, ReportObjectRow.sop_instance_uid)
         .join(Revision, Revision.id == ReportObjectRow.revision_id)
-        .where(
-            Revision.study_uid == revision.study_uid,
-            Revision.number < revision.number,
-            ReportObjectRow.kind == ObjectKind.STRUCTURED_REPORT,
-        )
-        .order_by(Revision.number.desc(), ReportObjectRow.position)
-        .limit(1)
-    ).one_or_none()
-    return None if row is None else (row.sop_class_uid, row.sop_instance_uid)
+        .where(*earlier, Revision.number == newest)
+        .order_by(ReportObjectRow.position)
+    )
+    return tuple((row.sop_class_uid, row.sop_instance_uid) for row in rows)
 
 
 def store_graded(

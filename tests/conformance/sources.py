@@ -19,6 +19,7 @@ from core.records import (
     ImageRating,
     Level,
     ModelIdentity,
+    ObjectKind,
     RatingInput,
     Report,
     SaliencyMap,
@@ -217,12 +218,16 @@ def saliency(volume: Volume) -> SaliencyMap:
 
 
 def superseding(given: Inputs, previous: Report) -> Inputs:
-    """The next revision of a study whose SR was `previous`."""
-    sr = previous.objects[-1]
+    """The next revision of a study whose SRs were those in `previous`."""
+    superseded = tuple(
+        (item.sop_class_uid, item.sop_instance_uid)
+        for item in previous.objects
+        if item.kind is ObjectKind.STRUCTURED_REPORT
+    )
     study = replace(
         given.study,
         revision_number=given.study.revision_number + 1,
-        superseded_report=(sr.sop_class_uid, sr.sop_instance_uid),
+        superseded_reports=superseded,
     )
     return replace(given, study=study)
 

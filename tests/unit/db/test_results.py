@@ -30,6 +30,7 @@ from db.states import StudyState
 from tests.unit.db.samples import (
     ARCHIVE,
     PACS,
+    SR3D_CLASS,
     SR_CLASS,
     STUDY,
     after,
@@ -67,17 +68,17 @@ def test_revisions_carry_all_instances_up_to_their_closing(database_engine: Engi
 def test_a_report_supersedes_the_newest_one_before_it(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revisions = [queue_study(session, n=k, at=100.0 * k) for k in (1, 2, 3, 4)]
-        assert load_closed_study(session, revisions[3]).superseded_report is None
+        assert load_closed_study(session, revisions[3]).superseded_reports == ()
         grade_study(session, revisions[0], PACS, at=500, uid="2.25.100")
         grade_study(session, revisions[1], PACS, at=500, uid="2.25.200")
         rejected = claim(session, revisions[2], at=500)
         store_rejected(session, rejected, Rejected(Reason.NO_SUITABLE_SERIES), now=after(501))
-        superseded = [load_closed_study(session, r).superseded_report for r in revisions]
+        superseded = [load_closed_study(session, r).superseded_reports for r in revisions]
         assert superseded == [
-            None,
-            (SR_CLASS, "2.25.100.3"),
-            (SR_CLASS, "2.25.200.3"),
-            (SR_CLASS, "2.25.200.3"),
+            (),
+            ((SR_CLASS, "2.25.100.3"), (SR3D_CLASS, "2.25.100.4")),
+            ((SR_CLASS, "2.25.200.3"), (SR3D_CLASS, "2.25.200.4")),
+            ((SR_CLASS, "2.25.200.3"), (SR3D_CLASS, "2.25.200.4")),
         ]
 
 

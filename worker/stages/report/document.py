@@ -92,7 +92,7 @@ class Case:
             "software": VERSION,
             "study": self.study.study_uid,
             "revision": self.study.revision_number,
-            "superseded": self.study.superseded_report,
+            "superseded": self.study.superseded_reports,
             "series": self.volume.series.series_uid,
             "sources": [image.sop_instance_uid for image in self.source.images],
             "result": digest([grade, [str(rounded(value)) for value in saliency]]),

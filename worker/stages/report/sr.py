@@ -22,6 +22,7 @@ from highdicom.sr import (
 )
 from highdicom.sr import RelationshipTypeValues as Relationship
 from pydicom.dataset import Dataset
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from core.records import Grade, ObjectKind, ReportObject, Severity
 from core.version import CAVEAT, MANUFACTURER, NAME, VERSION
@@ -32,7 +33,10 @@ from worker.stages.report.measurements import image_group, severity_group, subje
 
 SRClass = Literal["comprehensive", "comprehensive3d"]
 
-_CLASSES: Final = {"comprehensive": ComprehensiveSR, "comprehensive3d": Comprehensive3DSR}
+_CLASSES: Final = {
+    "comprehensive": (ComprehensiveSR, ComprehensiveSRStorage),
+    "comprehensive3d": (Comprehensive3DSR, Comprehensive3DSRStorage),
+}
 
 
 def build_sr(case: Case, sr: SRClass, parametric_map: ReportObject | None) -> ReportObject:
@@ -55,8 +59,8 @@ def build_sr(case: Case, sr: SRClass, parametric_map: ReportObject | None) -> Re
     if parametric_map is not None:
         map_uids = (parametric_map.sop_class_uid, parametric_map.sop_instance_uid)
     uid = case.uid("sr-instance", sr=sr, parametric_map=map_uids)
-    superseded = case.study.superseded_report
-    document = _CLASSES[sr](
+    make, sop_class_uid = _CLASSES[sr]
+    document = make(
         evidence=_evidence(case, parametric_map),
         content=_content(case, map_uids)[0],
         series_instance_uid=series_uid_of_report(uid),
@@ -67,9 +71,7 @@ def build_sr(case: Case, sr: SRClass, parametric_map: ReportObject | None) -> Re
         is_complete=True,
         is_final=False,
         is_verified=False,
-        previous_versions=None
-        if superseded is None
-        else [_reference(case, *superseded, series_uid_of_report(superseded[1]))],
+        previous_versions=_predecessors(case, sop_class_uid) or None,
         coding_schemes=[
             CodingSchemeIdentificationItem(
                 codes.SCHEME,
@@ -183,6 +185,20 @@ def _evidence(case: Case, parametric_map: ReportObject | None) -> list[Dataset]:
             )
         )
     return evidence
+
+
+def _predecessors(case: Case, sop_class_uid: str) -> list[Dataset]:
+    """Name the reports that this one supersedes: those of its class, one of which an archive has.
+
+    Only where there is none of its class, because a destination was set to another one since, is
+    it those of the other.
+    """
+    superseded = case.study.superseded_reports
+    of_class = [report for report in superseded if report[0] == sop_class_uid]
+    return [
+        _reference(case, class_uid, uid, series_uid_of_report(uid))
+        for class_uid, uid in of_class or superseded
+    ]
 
 
 def _reference(case: Case, class_uid: str, instance_uid: str, series_uid: str) -> Dataset:

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from core.errors import Failed
-from core.records import ObjectKind, RatingInput, Severity
+from core.records import ObjectKind, RatingInput, Report, Severity
 from core.version import CAVEAT
 from tests.conformance.sources import (
     COMPLETED_AT,
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
     from pydicom.sr.coding import Code
-
-    from core.records import Report
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +240,28 @@ def test_a_new_revision_names_the_report_that_it_supersedes(given: Inputs, repor
     assert series.SeriesInstanceUID == previous.series_uid
     assert previous.series_uid == series_uid_of_report(previous.sop_instance_uid)
     assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == previous.sop_instance_uid
+
+
+def test_a_report_supersedes_those_of_its_class(given: Inputs, report: Report) -> None:
+    """An archive that takes one class has never seen the other."""
+    bare, three_d = given.build(), given.build(sr="comprehensive3d")
+    both = superseding(given, Report((report.objects[-1], *bare.objects, three_d.objects[-1]), ""))
+
+    def predecessors(sr: Dataset) -> set[str]:
+        return {
+            series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+            for study in sr.PredecessorDocumentsSequence
+            for series in study.ReferencedSeriesSequence
+        }
+
+    expected = {report.objects[-1].sop_instance_uid, bare.objects[-1].sop_instance_uid}
+    assert predecessors(sr_of(both.build())) == expected
+    assert predecessors(sr_of(both.build(sr="comprehensive3d"))) == {
+        three_d.objects[-1].sop_instance_uid
+    }
+    # A destination that is set to another class since still learns what was superseded.
+    switched = superseding(given, three_d)
+    assert predecessors(sr_of(switched.build())) == {three_d.objects[-1].sop_instance_uid}
 
 
 def test_times_are_those_of_completion_in_the_zone_of_the_study(tmp_path: Path) -> None:
