@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from core.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+
+_LIBC: Final = ctypes.CDLL(None)  # loaded before any fork
+_PR_SET_PDEATHSIG: Final = 1
+"""prctl(2): which signal a process gets when the thread that started it has ended."""
 
 
 def free_port() -> int:
@@ -35,7 +41,9 @@ class ManagedProcess:
     """A program that this process started and will stop.
 
     The child leads its own process group, so that Ctrl-C on the terminal reaches only the stack,
-    which then stops its children in order, and so that grandchildren end with their parent.
+    which then stops its children in order, and so that grandchildren end with their parent. It is
+    killed when the thread that started it ends: a stack whose own process was killed, or whose
+    terminal was closed, leaves nothing behind that would hold the ports of the next one.
 
     Parameters
     ----------
@@ -69,6 +77,7 @@ class ManagedProcess:
                 env={**os.environ, **(env or {})},
                 cwd=cwd,
                 start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
 
     @property
@@ -121,3 +130,8 @@ class ManagedProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
+
+
+def _die_with_parent() -> None:
+    """Run in the child between fork and exec."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

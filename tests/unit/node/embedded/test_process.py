@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from core.errors import Unavailable
 from node.embedded.memory import peak_memory_mb
 from node.embedded.process import ManagedProcess
+from tests.paths import ROOT
 
 PARENT = """
 import subprocess, sys, time
@@ -46,6 +48,28 @@ def test_stop_ends_grandchildren_too(tmp_path: Path) -> None:
     while _alive(grandchild) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _alive(grandchild)
+
+
+def test_a_killed_parent_leaves_nothing_running(tmp_path: Path) -> None:
+    """Else the parts hold their ports, and the stack cannot be started again."""
+    code = (
+        "import sys, time; from pathlib import Path; "
+        "from node.embedded.process import ManagedProcess; "
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(60)']; "
+        f"print(ManagedProcess('part', sleep, Path({str(tmp_path / 'part')!r})).pid, flush=True); "
+        "time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
+    assert parent.stdout is not None
+    with parent.stdout:
+        part = int(parent.stdout.readline())
+    assert _alive(part)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while _alive(part) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(part)
 
 
 def test_a_process_that_ends_while_starting_is_explained(tmp_path: Path) -> None:
