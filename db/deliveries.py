@@ -148,15 +148,6 @@ def extend(session: Session, claim: DeliveryClaim, *, now: datetime, lease_s: fl
     return True
 
 
-def extend(session: Session, claim: DeliveryClaim, *, now: datetime, lease_s: float) -> bool:
-    """Hold on to a claim for `lease_s` more seconds from now; False when it is stale."""
-    delivery = _hold(session, claim)
-    if delivery is None:
-        return False
-    delivery.lease_until = now + timedelta(seconds=lease_s)
-    return True
-
-
 def delivered(
     session: Session,
     claim: DeliveryClaim,

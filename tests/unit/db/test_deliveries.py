@@ -106,16 +106,6 @@ def test_no_destination_gets_an_sr_that_refers_to_what_it_does_not_take(
     ]
 
 
-def test_a_living_sender_keeps_its_delivery(database_engine: Engine) -> None:
-    with unit_of_work(database_engine) as session:
-        _, (pacs,) = _graded(session, PACS)
-        claim = _claim(session, pacs, 41)
-        assert deliveries.extend(session, claim, now=after(90), lease_s=60)
-        assert deliveries.sweep(session, now=after(149)) == []
-        assert deliveries.sweep(session, now=after(150)) == [pacs]
-        assert not deliveries.extend(session, claim, now=after(151), lease_s=60)
-
-
 @pytest.mark.parametrize(
     ("proofs", "state"),
     [
