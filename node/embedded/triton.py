@@ -170,7 +170,6 @@ class EmbeddedTriton:
     port: int = 0
     threads: int = 2
     _process: ManagedProcess | None = field(default=None, init=False, repr=False)
-    _memory_prefix: str = field(default="", init=False, repr=False)
     _members: frozenset[int] = field(default=frozenset(), init=False, repr=False)
 
     @property
@@ -204,6 +203,7 @@ class EmbeddedTriton:
             The server ended or was not ready in time; shows the end of its log.
         """
         parts = _ServerParts.locate(self.environment.absolute())
+        self._remove_shared_memory()  # of a server here that was killed
         _check_shared_memory()
         shutil.rmtree(self.work_dir, ignore_errors=True)
         backend = self.work_dir.absolute() / "backends" / "python"
@@ -216,12 +216,13 @@ class EmbeddedTriton:
         self.port = self.port or free_port()
         http_port = free_port()
         # Unique, so that several servers of one machine never open each other's regions.
-        self._memory_prefix = f"epvs-{uuid.uuid4().hex[:12]}-"
+        memory_prefix = f"epvs-{uuid.uuid4().hex[:12]}-"
+        self._memory_note.write_text(memory_prefix)
         command = [
             str(parts.server_dir / "bin" / "tritonserver"),
             f"--model-repository={models}",
             f"--backend-directory={backend.parent}",
-            f"--backend-config=python,shm-region-prefix-name={self._memory_prefix}",
+            f"--backend-config=python,shm-region-prefix-name={memory_prefix}",
             "--disable-auto-complete-config",  # what config.pbtxt leaves out is an error
             "--grpc-address=127.0.0.1",
             f"--grpc-port={self.port}",
@@ -251,8 +252,17 @@ class EmbeddedTriton:
         if process is None:
             return
         process.stop()
-        for region in _SHARED_MEMORY.glob(f"{self._memory_prefix}*"):
-            region.unlink(missing_ok=True)
+        self._remove_shared_memory()
+
+    @property
+    def _memory_note(self) -> Path:
+        """File that says how the server's shared memory is named: it outlives a killed server."""
+        return self.work_dir / "shared-memory"
+
+    def _remove_shared_memory(self) -> None:
+        if self._memory_note.is_file() and (prefix := self._memory_note.read_text()):
+            for region in _SHARED_MEMORY.glob(f"{prefix}*"):
+                region.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         self.start()

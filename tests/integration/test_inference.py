@@ -250,12 +250,28 @@ def test_stopping_leaves_no_process_and_no_shared_memory(
     server = serve(write_stand_ins(tmp_path / "models"))
     group = server.pid
     assert group is not None
-    regions = list(Path("/dev/shm").glob(f"{server._memory_prefix}*"))
+    regions = list(Path("/dev/shm").glob(f"{server._memory_note.read_text()}*"))
     assert len(regions) == 2
     server.stop()
     with pytest.raises(ProcessLookupError):
         os.killpg(group, 0)
     assert not any(region.exists() for region in regions)
+
+
+def test_a_killed_server_leaves_no_shared_memory_to_the_next(
+    tmp_path: Path, stand_ins: tuple[EmbeddedTriton, Path]
+) -> None:
+    """19 MiB a time would soon fill the 64 MiB that a container has."""
+    work, log = tmp_path / "work", tmp_path / "triton.log"
+    killed = EmbeddedTriton(work, log, stand_ins[1], threads=1)
+    killed.start()
+    assert killed.pid is not None
+    regions = list(Path("/dev/shm").glob(f"{killed._memory_note.read_text()}*"))
+    assert len(regions) == 2
+    os.killpg(killed.pid, signal.SIGKILL)
+    with EmbeddedTriton(work, log, stand_ins[1], threads=1):
+        assert not any(region.exists() for region in regions)
+    killed.stop()
 
 
 def test_a_network_with_other_outputs_is_not_served_and_the_reason_is_shown(
