@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-_LIMITS = """\
-## Limits
-
+_SYNTHETIC_LIMITS = """\
 - **Synthetic; not for clinical use.** No scan of a person was used in training or in scoring. What
   the model answers on real scans has not been validated by anybody.
 - The synthetic heads come from the template that they are registered to, with simple skulls and
   one kind of lacune and white-matter lesion; scores on them are optimistic.
+- Scans of one head differ in EPVS, lesions and noise and share the registration of the first.
 - Labels are the true number of tubes drawn, which no reader would reach; readers' agreement, and
   with it the ceiling on real scans, is lower.
 - Axial T2 scans with 0.43–0.57 mm pixels and 2.5–5 mm slices were simulated, nothing else.
@@ -19,6 +18,12 @@ _LIMITS = """\
 
 Apache-2.0, as the project. The anatomy derives from the MNI ICBM152 2009a maps; their notice is in
 `training/assets/NOTICE.md`.
+"""
+_SITE_LIMITS = """\
+- **Not validated, not for clinical use.** Labels are the readings of one site; scanners, protocols
+  and readers of other places were not seen.
+- Where readers gave grades, no count lies behind them.
+- If the held-out cohort is synthetic, its figures say nothing about scans of people.
 """
 
 
@@ -71,7 +76,7 @@ Images by true rating (rows) and answer (columns):
 |---|---|---|---|---|---|
 {rows}
 
-{_LIMITS}"""
+{_limits(info)}"""
 
 
 def severity_card(info: dict[str, Any]) -> str:
@@ -117,11 +122,13 @@ full-size volumes through the node's own preprocessing and this ONNX file
 | counts of 5 to 15 only ({m["borderline_subjects"]} subjects): AUC | {m["borderline_auc"]} |
 | the same: accuracy | {m["borderline_accuracy"]:.3f} |
 
-{_LIMITS}"""
+{_limits(info)}"""
 
 
 def _held_out(info: dict[str, Any]) -> str:
     heads, scans = info["held_out"]["heads"], info["metrics"]["subjects"]
+    if info["held_out"]["kind"] == "site":
+        return f"{scans} subjects of a site's own, of another file than trained on"
     return f"{scans} scans of {heads} synthetic heads of another seed"
 
 
@@ -131,9 +138,26 @@ def _data(info: dict[str, Any]) -> str:
 ## Training
 
 Weights sha256 `{info["weights_sha256"]}`, exported {info["trained_at"]}.
-{cohort["scans"]} scans of {cohort["heads"]} synthetic heads (seed {cohort["seed"]};
-{cohort["rejected_heads"]} more refused by the registration's quality check), every eleventh head
-for choosing the epoch; {info["training"]["epochs"]} epochs. Held out: {held_out["heads"]} heads of
-seed {held_out["seed"]}. Scans of one head differ in EPVS, lesions and noise and share the
-registration of the first. Preprocessing version {info["preprocessing"]["version"]}, Haar
-enhancement `{info["preprocessing"]["enhancement"]}`."""
+{_scans(cohort)},
+every eleventh head for choosing the epoch; {info["training"]["epochs"]} epochs.
+Held out: {_scans(held_out)}.
+Preprocessing version {info["preprocessing"]["version"]}, Haar enhancement
+`{info["preprocessing"]["enhancement"]}`."""
+
+
+def _scans(cohort: dict[str, Any]) -> str:
+    """Name what a cohort consists of."""
+    if cohort["kind"] == "site":
+        return (
+            f"{cohort['scans']} subjects of a site's own, labelled by {cohort['labels']}\n"
+            f"(CSV sha256 `{cohort['csv_sha256']}`; {cohort['skipped_rows']} rows left out)"
+        )
+    return (
+        f"{cohort['scans']} scans of {cohort['heads']} synthetic heads (seed {cohort['seed']};\n"
+        f"{cohort['rejected_heads']} more refused by the registration's quality check)"
+    )
+
+
+def _limits(info: dict[str, Any]) -> str:
+    synthetic = info["training"]["cohort"]["kind"] != "site"
+    return f"## Limits\n\n{_SYNTHETIC_LIMITS if synthetic else _SITE_LIMITS}"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from core.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -33,6 +35,22 @@ def load(run: Path) -> dict[str, Any] | None:
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
+
+
+def check_cohort(state: dict[str, Any], cohort: dict[str, Any]) -> None:
+    """Refuse to go on with other subjects of a site than the run began with.
+
+    The split would change, and subjects that choose the epoch would have been trained on.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    before = state["cohort"]
+    if "site" in (before["kind"], cohort["kind"]) and before != cohort:
+        raise ConfigurationError(
+            "The run began with another cohort than it is given now.", "Name a new --run."
+        )
 
 
 def record(run: Path, epoch: int, **figures: float) -> None:

@@ -1,4 +1,4 @@
-"""Command line: ``python -m training cohort|train|evaluate|export|sample-study``.
+"""Command line: ``python -m training cohort|cohort-from-csv|train|evaluate|export|sample-study``.
 
 Each command imports what it needs only when it runs: ``sample-study`` must work in the node's
 environment, without torch and SciPy.
@@ -11,6 +11,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from core.errors import EpvsError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,7 +24,11 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.command
-    command(options)
+    try:
+        command(options)
+    except EpvsError as error:
+        _LOG.error("%s", error)
+        return 1
     return 0
 
 
@@ -39,9 +45,16 @@ def _parser() -> argparse.ArgumentParser:
     cohort.add_argument("--enhancement", default="stationary")
     cohort.set_defaults(command=_cohort)
 
+    site = commands.add_parser("cohort-from-csv", help="preprocess a site's own subjects; resumes")
+    site.add_argument("file", type=Path, help="columns: see docs/training.md")
+    site.add_argument("--out", type=Path, required=True)
+    _add_reading_options(site)
+    site.set_defaults(command=_cohort_from_csv)
+
     train = commands.add_parser("train", help="train one of the models; resumes its checkpoint")
     train.add_argument("model", choices=("rating", "severity"))
-    train.add_argument("--cohort", type=Path, required=True)
+    train.add_argument("--cohort", type=Path, required=True, help="folder, or a site's CSV file")
+    _add_reading_options(train)
     train.add_argument("--run", type=Path, required=True, help="folder of checkpoint and log")
     train.add_argument("--epochs", type=int, required=True)
     train.add_argument("--threads", type=int, default=1)
@@ -65,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--run", type=Path, required=True)
     export.add_argument("--cohort", type=Path, required=True, help="held-out; gives golden input")
     export.add_argument("--models", type=Path, default=Path("triton_models"))
+    export.add_argument("--version", type=int, help="by default one above the highest")
     export.set_defaults(command=_export)
 
     sample = commands.add_parser("sample-study", help="write a synthetic DICOM study")
@@ -72,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=1)
     sample.set_defaults(command=_sample_study)
     return parser
+
+
+def _add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """How a site's CSV file is read."""
+    parser.add_argument("--enhancement", default="stationary", help="Haar enhancement of the crops")
+    parser.add_argument("--skip-bad-rows", action="store_true", help="leave them out and list them")
 
 
 def _cohort(options: argparse.Namespace) -> None:
@@ -85,7 +105,24 @@ def _cohort(options: argparse.Namespace) -> None:
         _LOG.info(line)
 
 
+def _cohort_from_csv(options: argparse.Namespace) -> None:
+    _read_csv(options.file, options.out, options)
+
+
+def _read_csv(file: Path, folder: Path, options: argparse.Namespace) -> None:
+    from training.site_cohort import build_site_cohort
+
+    for line in build_site_cohort(
+        file, folder, enhancement=options.enhancement, skip_bad_rows=options.skip_bad_rows
+    ):
+        _LOG.info(line)
+
+
 def _train(options: argparse.Namespace) -> None:
+    if options.cohort.suffix.lower() == ".csv":
+        examples = options.run / "cohort"
+        _read_csv(options.cohort, examples, options)
+        options.cohort = examples
     if options.model == "rating":
         from training.train_rating import train_rating
 
@@ -127,7 +164,8 @@ def _export(options: argparse.Namespace) -> None:
     from training.export import export_rating, export_severity
 
     export = export_rating if options.model == "rating" else export_severity
-    export(options.run, options.cohort, options.models)
+    folder = export(options.run, options.cohort, options.models, options.version)
+    _LOG.info("wrote version %s of %s", folder.name, options.model)
 
 
 def _sample_study(options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """Training data: scans through the node's own preprocessing, with the labels of each model.
 
+Two doors lead here: synthetic subjects (`build_cohort`) and a site's own (`training.site_cohort`).
 A cohort is a folder of one ``.npz`` file a subject. Files are written under a temporary name and
 renamed, and existing ones are kept, so that an interrupted build goes on where it stopped.
 """
@@ -9,20 +10,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from core.errors import Rejected
-from core.records import (
-    Registration,
-    SelectedSeries,
-    SliceLocation,
-    Template,
-    Volume,
-)
+from core.errors import ConfigurationError, Rejected
+from training.scans import volume_on_grid
 from training.synthetic.cohort import Subject, scan_head
 from training.synthetic.dicom import as_image
 from worker.stages.rating import prepare_rating
@@ -33,14 +28,16 @@ from worker.stages.template import load_template
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from core.records import RatingInput, Registration, SeverityInput, Template, Volume
+
 SEVERE_COUNT: Final = 10
 """EPVS in the fullest slice and hemisphere from which severity is moderate-to-severe."""
-_DESCRIPTION: Final = "cohort.json"
+DESCRIPTION: Final = "cohort.json"
+"""File of a cohort's folder that says what it was made from."""
 _CROP_SCALE: Final = 65535
 _VOLUME_SCALE: Final = 255
 
 Float32Array = NDArray[np.float32]
-Cosines = tuple[float, float, float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,8 @@ class Example:
     crops : ndarray of uint16, shape (6, 112, 86)
         Input of the rating model in steps of 1/65535.
     counts : ndarray of int, shape (6,)
-        EPVS visible in the slice and hemisphere of each crop.
+        EPVS visible in the slice and hemisphere of each crop; where readers gave grades, the least
+        count of each grade.
     volume : ndarray of uint8, shape (16, 512, 512)
         Input of the severity model in steps of 1/255.
     severity_count : int
@@ -88,25 +86,8 @@ def align(volume: Volume, template: Template) -> Registration:
 
 def as_volume(subject: Subject) -> Volume:
     """Wrap a synthetic subject in the record that the pipeline's stages take."""
-    grid = subject.grid
-    positions = grid.origin_mm + np.arange(grid.slices)[:, None] * (
-        grid.direction[:, 2] * grid.spacing_mm
-    )
     name = f"synthetic-{subject.seed}-{subject.number}"
-    slices = tuple(
-        SliceLocation(Path(name), f"{name}-{k}", "", None, (float(x), float(y), float(z)))
-        for k, (x, y, z) in enumerate(positions)
-    )
-    series = SelectedSeries(
-        study_uid=name,
-        series_uid=name,
-        slices=slices,
-        orientation=cast("Cosines", tuple(grid.direction[:, :2].T.ravel().tolist())),
-        pixel_spacing_mm=(grid.pixel_mm, grid.pixel_mm),
-        slice_spacing_mm=grid.spacing_mm,
-        verdicts=(),
-    )
-    return Volume(sitk.Cast(as_image(subject), sitk.sitkFloat32), series)
+    return volume_on_grid(sitk.Cast(as_image(subject), sitk.sitkFloat32), Path(name))
 
 
 def make_example(
@@ -117,11 +98,27 @@ def make_example(
     rating = prepare_rating(volume, registration, enhancement=enhancement)
     severity = prepare_severity(volume, registration, template)
     counts = [subject.counts(crop.side)[crop.slice_index] for crop in rating.placements]
+    return label_inputs(
+        rating,
+        severity,
+        counts=np.array(counts, dtype=np.int64),
+        severity_count=subject.severity_count,
+    )
+
+
+def label_inputs(
+    rating: RatingInput,
+    severity: SeverityInput,
+    *,
+    counts: NDArray[np.int64],
+    severity_count: int,
+) -> Example:
+    """Join both models' inputs with their labels, as `Example` describes them."""
     return Example(
         crops=np.rint(rating.crops[:, 0] * _CROP_SCALE).astype(np.uint16),
-        counts=np.array(counts, dtype=np.int64),
+        counts=counts,
         volume=np.rint(severity.volume[0, 0] * _VOLUME_SCALE).astype(np.uint8),
-        severity_count=subject.severity_count,
+        severity_count=severity_count,
     )
 
 
@@ -149,7 +146,7 @@ def build_cohort(
     """
     folder.mkdir(parents=True, exist_ok=True)
     made_from = {"kind": "synthetic", "seed": seed, "enhancement": enhancement}
-    (folder / _DESCRIPTION).write_text(json.dumps(made_from) + "\n", encoding="utf-8")
+    (folder / DESCRIPTION).write_text(json.dumps(made_from) + "\n", encoding="utf-8")
     template = load_template()
     for number in numbers:
         refused = folder / f"{number:05d}.rejected"
@@ -183,7 +180,13 @@ def load_cohort(folder: Path, *, volumes: bool = True, window: int = 512) -> lis
     Returns
     -------
     list of Example
+
+    Raises
+    ------
+    ConfigurationError
+        As `describe_cohort`.
     """
+    _description(folder)
     examples = []
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as stored:
@@ -201,14 +204,50 @@ def load_cohort(folder: Path, *, volumes: bool = True, window: int = 512) -> lis
 
 
 def describe_cohort(folder: Path) -> dict[str, Any]:
-    """Describe a stored cohort: kind, seed, enhancement, subjects, scans that were refused."""
-    description: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+    """Describe a stored cohort: kind, seed, enhancement, subjects, scans that were refused.
+
+    Raises
+    ------
+    ConfigurationError
+        The folder is no cohort, or a site's cohort that has not been read to its end.
+    """
+    description = _description(folder)
     scans = [path.stem for path in folder.glob("*.npz")]
     return description | {
         "scans": len(scans),
         "heads": len({scan.split("-")[0] for scan in scans}),
         "rejected_heads": len(list(folder.glob("*.rejected"))),
     }
+
+
+def require_severity_labels(folder: Path) -> None:
+    """Refuse a site's cohort in which a subject has no count for the severity model.
+
+    The fullest of the six graded images is no substitute: other slices may show more.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    if not _description(folder).get("severity_labels", True):
+        raise ConfigurationError(
+            "Some subjects of this cohort have no severity_count.",
+            "Fill in that column, or keep to the rating model.",
+        )
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise ConfigurationError(
+            f"{folder} is no cohort.", "Make one with `python -m training cohort-from-csv`."
+        )
+    description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if not description.get("complete", True):
+        raise ConfigurationError(
+            f"{folder} has not been read to its end.", "Run cohort-from-csv again: it resumes."
+        )
+    return description
 
 
 def is_validation(examples: Sequence[Example]) -> NDArray[np.bool_]:

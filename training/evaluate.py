@@ -17,6 +17,7 @@ from training.datasets import (
     crops_as_input,
     load_cohort,
     rating_of,
+    require_severity_labels,
     volume_as_input,
 )
 
@@ -59,18 +60,26 @@ def evaluate_models(
     dict
         Metrics of each model.
     """
+    if only != "rating":
+        require_severity_labels(cohort)
     examples = load_cohort(cohort)
     figures: dict[str, Metrics] = {}
     if only in (None, "rating"):
-        figures["rating"] = rating_metrics(models / "rating" / "1" / "model.onnx", examples)
+        figures["rating"] = rating_metrics(current_network(models / "rating"), examples)
     if only in (None, "severity"):
-        figures["severity"] = severity_metrics(models / "severity" / "1" / "model.onnx", examples)
+        figures["severity"] = severity_metrics(current_network(models / "severity"), examples)
     for name, metrics in figures.items():
         for metric, value in metrics.items():
             _LOG.info("%s %s: %s", name, metric, value)
     if out is not None:
         out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return figures
+
+
+def current_network(model: Path) -> Path:
+    """``model.onnx`` of the version that ``model.json`` describes."""
+    info = json.loads((model / "model.json").read_text(encoding="utf-8"))
+    return model / str(info["version"]) / "model.onnx"
 
 
 def rating_metrics(model: Path, examples: list[Example]) -> Metrics:

@@ -1,13 +1,16 @@
 """Export a training run into the model repository: graph, golden answer, model card.
 
 The ONNX file is what every backend serves (onnxruntime, TensorRT built from it), so the golden
-answer and the figures in the card come from it and not from PyTorch.
+answer and the figures in the card come from it and not from PyTorch. Every export is a new version;
+what is there stays as it is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from core.errors import ConfigurationError
 from training import checkpoints
 from training.cards import rating_card, severity_card
 from training.datasets import (
@@ -23,12 +27,14 @@ from training.datasets import (
     describe_cohort,
     load_cohort,
     rating_of,
+    require_severity_labels,
     volume_as_input,
 )
-from training.evaluate import rating_metrics, session, severity_metrics
+from training.evaluate import current_network, rating_metrics, session, severity_metrics
 from training.networks import rating, severity
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -39,14 +45,19 @@ _TOLERANCE: Final[dict[str, dict[str, Any]]] = {
     "rating": {"argmax": "equal", "probability": 0.02},
     "severity": {"probability": 0.02, "saliency_correlation": 0.99},
 }
-_INTENDED_USE: Final = (
+_PURPOSE: Final = (
     "Demonstration and research on the grading of enlarged perivascular spaces in the basal "
-    "ganglia. Trained on synthetic data; not for clinical use."
+    "ganglia. "
 )
+_TRAINED_ON: Final = {
+    "synthetic": ("synthetic", "Trained on synthetic data; not for clinical use."),
+    "site": ("site cohort", "Trained on one site's cohort; not validated, not for clinical use."),
+}
+"""Kind of the cohort → training data and caveat in ``model.json``."""
 
 
-def export_rating(run: Path, cohort: Path, models: Path) -> None:
-    """Export the rating model.
+def export_rating(run: Path, cohort: Path, models: Path, version: int | None = None) -> Path:
+    """Export the rating model as a new version.
 
     Parameters
     ----------
@@ -56,68 +67,125 @@ def export_rating(run: Path, cohort: Path, models: Path) -> None:
         Held-out subjects: they give the golden input and the card's figures.
     models : Path
         ``triton_models``.
+    version : int, optional
+        Of the export; by default one above the highest.
+
+    Returns
+    -------
+    Path
+        The new version's folder.
+
+    Raises
+    ------
+    ConfigurationError
+        The version exists or is not above all others; the run has no checkpoint; the cohort is
+        the one that was trained on, or enhanced otherwise.
     """
     state = _checkpoint(run)
+    _check_held_out(state["cohort"], describe_cohort(cohort))
+    number = new_version(models / "rating", version)
     net = rating.RatingNet()
     net.load_state_dict(state["best_weights"])
-    version = models / "rating" / "1"
-    to_onnx(net, (1, *rating.INPUT_SHAPE), version / "model.onnx", "crops", ["probabilities"])
     examples = load_cohort(cohort, volumes=False)
-    _write_golden(version, "crops", _golden_crops(version / "model.onnx", examples))
-    info = _describe(
-        "rating",
-        "EPVS rating CNN",
-        version,
-        state,
-        architecture={
-            "family": "2-D CNN (rating paper, section 2.4.2)",
-            "filters": list(rating.FILTERS),
-            "parameters": _count(net),
-        },
-        training={"cohort": state["cohort"], "epochs": state["epoch"]},
-        held_out=describe_cohort(cohort),
-        metrics=rating_metrics(version / "model.onnx", examples),
-        inputs={"crops": [-1, *rating.INPUT_SHAPE]},
-        outputs={"probabilities": [-1, rating.RATINGS]},
-    )
+    with _new_folder(models / "rating", number) as folder:
+        network = folder / "model.onnx"
+        to_onnx(net, (1, *rating.INPUT_SHAPE), network, "crops", ["probabilities"])
+        _write_golden(folder, "crops", _golden_crops(network, examples))
+        info = _describe(
+            "rating",
+            "EPVS rating CNN",
+            number,
+            network,
+            state,
+            architecture={
+                "family": "2-D CNN (rating paper, section 2.4.2)",
+                "filters": list(rating.FILTERS),
+                "parameters": _count(net),
+            },
+            training={"cohort": state["cohort"], "epochs": state["epoch"]},
+            held_out=describe_cohort(cohort),
+            metrics=rating_metrics(network, examples),
+            inputs={"crops": [-1, *rating.INPUT_SHAPE]},
+            outputs={"probabilities": [-1, rating.RATINGS]},
+        )
     _write_card(models / "rating", info, rating_card(info))
+    return models / "rating" / str(number)
 
 
-def export_severity(run: Path, cohort: Path, models: Path) -> None:
-    """Export the severity model; parameters as for `export_rating`."""
+def export_severity(run: Path, cohort: Path, models: Path, version: int | None = None) -> Path:
+    """Export the severity model; parameters, result and errors as for `export_rating`."""
+    require_severity_labels(cohort)
     state = _checkpoint(run)
+    _check_held_out(state["cohort"], describe_cohort(cohort))
+    number = new_version(models / "severity", version)
     plan = state["plan"]
     net = severity.SeverityNet(plan["layers"], plan["width"])
     net.load_state_dict(state["best_weights"])
-    version = models / "severity" / "1"
     shape = (1, *severity.INPUT_SHAPE)
-    to_onnx(net, shape, version / "model.onnx", "volume", ["probability", "saliency"])
     examples = load_cohort(cohort)
-    _write_golden(version, "volume", _golden_volume(version / "model.onnx", examples))
-    info = _describe(
-        "severity",
-        f"EPVS severity 3D-ResNet-{plan['layers']}",
-        version,
-        state,
-        architecture={
-            "family": "3-D ResNet (severity paper, Methods) with closed-form Grad-CAM",
-            "layers": plan["layers"],
-            "units": list(severity.UNITS[plan["layers"]]),
-            "stem_filters": plan["width"],
-            "width_factor": plan["width"] / severity.FULL_WIDTH,
-            "parameters": _count(net) - _count(net.log_count),
-        },
-        training={
-            "cohort": state["cohort"],
-            "epochs": sum(phase["epochs"] for phase in state["phases"]),
-            "phases": state["phases"],
-        },
-        held_out=describe_cohort(cohort),
-        metrics=severity_metrics(version / "model.onnx", examples),
-        inputs={"volume": [-1, *severity.INPUT_SHAPE]},
-        outputs={"probability": [-1, 1], "saliency": [-1, 1, 16, 16]},
-    )
+    with _new_folder(models / "severity", number) as folder:
+        network = folder / "model.onnx"
+        to_onnx(net, shape, network, "volume", ["probability", "saliency"])
+        _write_golden(folder, "volume", _golden_volume(network, examples))
+        info = _describe(
+            "severity",
+            f"EPVS severity 3D-ResNet-{plan['layers']}",
+            number,
+            network,
+            state,
+            architecture={
+                "family": "3-D ResNet (severity paper, Methods) with closed-form Grad-CAM",
+                "layers": plan["layers"],
+                "units": list(severity.UNITS[plan["layers"]]),
+                "stem_filters": plan["width"],
+                "width_factor": plan["width"] / severity.FULL_WIDTH,
+                "parameters": _count(net) - _count(net.log_count),
+            },
+            training={
+                "cohort": state["cohort"],
+                "epochs": sum(phase["epochs"] for phase in state["phases"]),
+                "phases": state["phases"],
+            },
+            held_out=describe_cohort(cohort),
+            metrics=severity_metrics(network, examples),
+            inputs={"volume": [-1, *severity.INPUT_SHAPE]},
+            outputs={"probability": [-1, 1], "saliency": [-1, 1, 16, 16]},
+        )
     _write_card(models / "severity", info, severity_card(info))
+    return models / "severity" / str(number)
+
+
+def new_version(model: Path, wanted: int | None = None) -> int:
+    """Choose the version to export: one above the highest, or the one that is wanted.
+
+    Raises
+    ------
+    ConfigurationError
+        The wanted version is not above all others: Triton serves the highest, so that
+        ``model.json`` would describe weights that are not served, or it exists already.
+    """
+    versions = [int(path.name) for path in model.glob("[0-9]*") if path.name.isdigit()]
+    highest = max(versions, default=0)
+    if wanted is not None and wanted <= highest:
+        state = "exists" if wanted in versions else f"is below version {highest}, which is served"
+        raise ConfigurationError(
+            f"Version {wanted} of {model.name} {state}; an export never replaces another.",
+            f"Leave --version out: the next is {highest + 1}.",
+        )
+    return highest + 1 if wanted is None else wanted
+
+
+@contextmanager
+def _new_folder(model: Path, version: int) -> Iterator[Path]:
+    """Folder that becomes the version once everything in it is written."""
+    building = model / f"building-{version}"  # no version folder to Triton or to us
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        building.rename(model / str(version))
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def to_onnx(
@@ -185,27 +253,33 @@ def dequantise(values: NDArray[np.uint8]) -> NDArray[np.float32]:
     return values.astype(np.float32) / np.float32(255)
 
 
-def _write_golden(version: Path, name: str, stored: NDArray[np.uint8]) -> None:
+def _write_golden(folder: Path, name: str, stored: NDArray[np.uint8]) -> None:
     """Store an input and onnxruntime's answer to it."""
-    runtime = session(version / "model.onnx")
+    runtime = session(folder / "model.onnx")
     names = [output.name for output in runtime.get_outputs()]
     answers = runtime.run(names, {name: dequantise(stored)})
     arrays: dict[str, Any] = {name: stored, **dict(zip(names, answers, strict=True))}
-    np.savez_compressed(version / "golden.npz", **arrays)
+    np.savez_compressed(folder / "golden.npz", **arrays)
 
 
 def _describe(
-    name: str, display_name: str, version: Path, state: dict[str, Any], **facts: Any
+    name: str,
+    display_name: str,
+    version: int,
+    network: Path,
+    state: dict[str, Any],
+    **facts: Any,
 ) -> dict[str, Any]:
-    weights = (version / "model.onnx").read_bytes()
+    weights = network.read_bytes()
+    trained_on, caveat = _TRAINED_ON[state["cohort"]["kind"]]
     return {
         "name": name,
-        "version": version.name,
+        "version": str(version),
         "display_name": display_name,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
-        "training_data": "synthetic",
+        "training_data": trained_on,
         "trained_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "intended_use": _INTENDED_USE,
+        "intended_use": _PURPOSE + caveat,
         "preprocessing": {"version": 1, "enhancement": state["cohort"]["enhancement"]},
         "tolerance": _TOLERANCE[name],
         **facts,
@@ -213,6 +287,12 @@ def _describe(
 
 
 def _write_card(folder: Path, info: dict[str, Any], card: str) -> None:
+    """Describe the new version; the description of the one before goes into its own folder."""
+    if (folder / "model.json").is_file():
+        before = folder / current_network(folder).parent.name
+        for name in ("model.json", "MODEL.md"):
+            if before.is_dir() and (folder / name).is_file():
+                shutil.copy(folder / name, before / name)
     (folder / "model.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
     (folder / "MODEL.md").write_text(card, encoding="utf-8")
 
@@ -220,8 +300,22 @@ def _write_card(folder: Path, info: dict[str, Any], card: str) -> None:
 def _checkpoint(run: Path) -> dict[str, Any]:
     state = checkpoints.load(run)
     if state is None:
-        raise SystemExit(f"{run} holds no checkpoint: run `python -m training train` first")
+        raise ConfigurationError(f"{run} holds no checkpoint.", "Run `python -m training train`.")
     return state
+
+
+def _check_held_out(trained_on: dict[str, Any], held_out: dict[str, Any]) -> None:
+    same = [trained_on.get(key) == held_out.get(key) for key in ("kind", "seed", "csv_sha256")]
+    if all(same):
+        raise ConfigurationError(
+            "The held-out cohort is the one that was trained on.",
+            "Export with subjects that the network has not seen.",
+        )
+    if trained_on["enhancement"] != held_out["enhancement"]:
+        raise ConfigurationError(
+            "The held-out crops are enhanced otherwise than those that were trained on.",
+            f"Build the held-out cohort with --enhancement {trained_on['enhancement']}.",
+        )
 
 
 def _count(module: nn.Module) -> int:

@@ -54,6 +54,7 @@ def train_rating(
     optimiser = torch.optim.Adam(net.parameters(), rate)
     first, best, best_weights = 0, -1.0, net.state_dict()
     if state is not None:
+        checkpoints.check_cohort(state, description)
         net.load_state_dict(state["net"])
         optimiser.load_state_dict(state["optimiser"])
         first, best, best_weights = state["epoch"], state["best"], state["best_weights"]

@@ -28,6 +28,7 @@ from training.datasets import (
     describe_cohort,
     is_validation,
     load_cohort,
+    require_severity_labels,
     volume_as_input,
 )
 from training.networks.severity import SeverityNet
@@ -101,6 +102,7 @@ def train_severity(
     """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    require_severity_labels(cohort)
     description = describe_cohort(cohort)
     examples = load_cohort(cohort, window=plan.window)
     held_back = is_validation(examples)
@@ -113,6 +115,7 @@ def train_severity(
     earlier: list[dict[str, Any]] = []
     state = checkpoints.load(run)
     if state is not None:
+        checkpoints.check_cohort(state, description)
         net.load_state_dict(state["net"])
         optimiser.load_state_dict(state["optimiser"])
         first, best, earlier = state["epoch"], state["best"], state["phases"][:-1]
