@@ -11,6 +11,7 @@ import contextlib
 import ipaddress
 import os
 import re
+import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -257,6 +258,8 @@ def load_settings(**overrides: Any) -> Settings:
     _refuse_unknown_variables()
     try:
         return Settings(**overrides)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{config} is not valid TOML: {error}.", "Correct it.") from None
     except ValidationError as error:
         raise ConfigurationError(
             "; ".join(_explain(problem) for problem in error.errors())
@@ -265,6 +268,8 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _explain(problem: Any) -> str:
     name = ".".join(str(part) for part in problem["loc"]) or "settings"
+    if problem["type"] == "extra_forbidden":
+        return f"{name}: no such setting; docs/operations.md lists them"
     message = str(problem["msg"]).removeprefix("Value error, ")
     # A URL may carry a password.
     value = "as given" if name.endswith("_url") else repr(problem.get("input"))

@@ -73,6 +73,20 @@ def test_environment_wins_over_file(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert (settings.ae_title, settings.port) == ("FROMFILE", 4243)
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("port = = 1", "is not valid TOML"), ("portt = 4242", "portt: no such setting")],
+)
+def test_wrong_file_is_explained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, complaint: str
+) -> None:
+    file = tmp_path / "epvs.toml"
+    file.write_text(text)
+    monkeypatch.setenv("EPVS_CONFIG", str(file))
+    with pytest.raises(ConfigurationError, match=complaint):
+        load_settings()
+
+
 def test_unknown_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPVS_QUIET_PERIOD", "5")
     with pytest.raises(ConfigurationError, match="EPVS_QUIET_PERIOD: no such setting"):
