@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 
 # What the tests talk to: PACS, DICOM tools, validators, database.
 APT_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java default-jdk-headless postgresql
+# Triton's Python backend loads it; only Debian's own interpreter has it in a package apart.
+LIBPYTHON = $(shell $(PYTHON) -c 'import sys; print(f"libpython{sys.version_info[0]}.{sys.version_info[1]}" \
+  if sys.base_prefix == "/usr" else "")')
 
 .PHONY: help demo up test check format lock test-tools clean
 
@@ -61,7 +64,7 @@ $(TRITON_ENV)/.ready: requirements/triton.lock
 	@touch $@
 
 test-tools:
-	@missing=""; for p in $(APT_PACKAGES); do \
+	@missing=""; for p in $(APT_PACKAGES) $(LIBPYTHON); do \
 	  dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q "install ok installed" || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then \
 	  echo "Installing$$missing"; \
