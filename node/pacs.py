@@ -75,13 +75,9 @@ class OrthancPacs:
         path.write_text(json.dumps(settings, indent=2))
         process = ManagedProcess("Orthanc", [program, str(path)], work_dir / "orthanc.log")
         pacs = cls(process, dicom_port, http_port)
-        try:
-            process.wait_until(
-                lambda: accepts_connections(http_port) and accepts_connections(dicom_port), 30
-            )
-        except BaseException:
-            process.stop()
-            raise
+        process.wait_until(
+            lambda: accepts_connections(http_port) and accepts_connections(dicom_port), 30
+        )
         return pacs
 
     def rest(self, path: str, body: Any = None, method: str | None = None) -> Any:
@@ -130,11 +126,7 @@ class FolderPacs:
             [sys.executable, "-m", "node.storage_scp", AE_TITLE, str(port), str(folder)],
             work_dir / "storage-scp.log",
         )
-        try:
-            process.wait_until(lambda: accepts_connections(port), 30)
-        except BaseException:
-            process.stop()
-            raise
+        process.wait_until(lambda: accepts_connections(port), 30)
         return cls(process, port, folder)
 
     def instances(self, study_uid: str) -> list[bytes]:

@@ -90,13 +90,20 @@ class ManagedProcess:
         return self._popen.poll() is None
 
     def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
-        """Wait until `ready` returns true.
+        """Wait until `ready` returns true; a process that does not get there is stopped.
 
         Raises
         ------
         Unavailable
             The process ended, or was not ready in time; the message shows the end of its log.
         """
+        try:
+            self._wait_until(ready, timeout_s)
+        except BaseException:  # Ctrl-C too: nobody else knows the process yet
+            self.stop()
+            raise
+
+    def _wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while not ready():
             if not self.running():

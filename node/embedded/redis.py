@@ -44,9 +44,5 @@ def start_redis(work_dir: Path, log_path: Path) -> tuple[ManagedProcess, str]:
         ],
         log_path,
     )
-    try:
-        process.wait_until(lambda: accepts_connections(port), timeout_s=20)
-    except BaseException:
-        process.stop()
-        raise
+    process.wait_until(lambda: accepts_connections(port), timeout_s=20)
     return process, f"redis://127.0.0.1:{port}/0"

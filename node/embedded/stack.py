@@ -76,7 +76,7 @@ class EmbeddedStack:
     def __enter__(self) -> EmbeddedStack:
         try:
             self._start()
-        except BaseException:
+        except BaseException:  # Ctrl-C too: `__exit__` is not called when this fails
             self.stop()
             raise
         return self

@@ -242,7 +242,7 @@ class EmbeddedTriton:
         try:
             self._process.wait_until(lambda: _is_ready(http_port), timeout_s)
             self._members = _living_members(self._process.pid)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: the shared memory is to be removed as well
             self.stop()
             raise
 

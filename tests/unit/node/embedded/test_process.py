@@ -86,4 +86,4 @@ def test_a_process_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
     )
     with pytest.raises(Unavailable, match=r"not ready within 0 s"):
         process.wait_until(lambda: False, timeout_s=0.2)
-    process.stop()
+    assert not process.running()
