@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from training.synthetic.fields import Float32Array, smooth_noise
 
 if TYPE_CHECKING:
+    from training.synthetic.conditions import Conditions
     from training.synthetic.grids import Grid
 
 _BASE_PIXEL_MM: Final = 0.87
@@ -44,13 +45,13 @@ class Imperfections:
     motion_mm: float = 0.0
 
 
-def random_imperfections(rng: np.random.Generator) -> Imperfections:
-    """Typical clinical quality; a third of the scans moved a little."""
+def random_imperfections(rng: np.random.Generator, conditions: Conditions) -> Imperfections:
+    """Draw one scan's imperfections."""
     return Imperfections(
-        noise=float(np.exp(rng.uniform(np.log(0.003), np.log(0.04)))),
-        bias=rng.uniform(0.1, 0.4),
-        sampled=rng.uniform(0.65, 1.0),
-        motion_mm=rng.uniform(0.1, 0.5) if rng.random() < 0.33 else 0.0,
+        noise=float(np.exp(rng.uniform(*np.log(conditions.noise)))),
+        bias=rng.uniform(*conditions.bias),
+        sampled=rng.uniform(*conditions.sampled),
+        motion_mm=rng.uniform(*conditions.motion_mm) if rng.random() < conditions.moved else 0.0,
     )
 
 

@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from core.records import Side
-from training.synthetic.acquisition import degrade, random_imperfections, sample
+from training.synthetic.acquisition import (
+    Imperfections,
+    degrade,
+    random_imperfections,
+    sample,
+)
 from training.synthetic.anatomy import random_t2_contrast, signal_map
+from training.synthetic.conditions import STANDARD, Conditions
 from training.synthetic.grids import PROTOCOLS, Grid, place
 from training.synthetic.lesions import draw_lesions, random_lesions
 from training.synthetic.pose import Pose
@@ -42,6 +48,7 @@ class Subject:
     epvs : tuple of Tube
     visible : ndarray of bool, shape (len(epvs), slices)
         Which EPVS can be seen in which slice.
+    imperfections : Imperfections
     """
 
     seed: int
@@ -52,6 +59,7 @@ class Subject:
     pose: Pose
     epvs: tuple[Tube, ...]
     visible: NDArray[np.bool_]
+    imperfections: Imperfections
 
     def counts(self, side: Side) -> NDArray[np.int64]:
         """Visible EPVS of one hemisphere in each slice."""
@@ -64,12 +72,16 @@ class Subject:
         return int(max(self.counts(side).max() for side in Side))
 
 
-def make_subject(seed: int, number: int, protocol: str | None = None) -> Subject:
+def make_subject(
+    seed: int, number: int, protocol: str | None = None, conditions: Conditions = STANDARD
+) -> Subject:
     """Make one subject of a cohort; parameters as for `scan_head`."""
-    return next(scan_head(seed, number, protocol))
+    return next(scan_head(seed, number, protocol, conditions))
 
 
-def scan_head(seed: int, number: int, protocol: str | None = None) -> Iterator[Subject]:
+def scan_head(
+    seed: int, number: int, protocol: str | None = None, conditions: Conditions = STANDARD
+) -> Iterator[Subject]:
     """Scan one head again and again, with other EPVS, lesions and noise every time.
 
     Parameters
@@ -81,6 +93,7 @@ def scan_head(seed: int, number: int, protocol: str | None = None) -> Iterator[S
         the five ratings; every further scan has the next load.
     protocol : str, optional
         Key of `PROTOCOLS`; drawn when not given.
+    conditions : Conditions
 
     Yields
     ------
@@ -91,17 +104,25 @@ def scan_head(seed: int, number: int, protocol: str | None = None) -> Iterator[S
     name = protocol or str(rng.choice(list(PROTOCOLS), p=(0.4, 0.4, 0.2)))
     contrast = random_t2_contrast(rng)
     signal = signal_map(rng, contrast)
-    pose = Pose(rng)
-    grid = place(rng, PROTOCOLS[name])
+    pose = Pose(rng, conditions.pose)
+    grid = place(
+        rng,
+        PROTOCOLS[name],
+        shift_mm=conditions.shift_mm,
+        oblique_deg=conditions.oblique_deg,
+    )
     healthy = sample(signal, pose.transform, grid)
     for scan in itertools.count():
         epvs = _draw_epvs(rng, _LOADS[(number + scan) % len(_LOADS)], pose)
         voxels = healthy.copy()
-        draw_lesions(random_lesions(rng, pose), grid, voxels)
-        draw_tubes(grow_flow_voids(rng, rng.poisson(5), pose), grid, voxels, contrast.bone)
-        visible = draw_tubes(epvs, grid, voxels, contrast.csf)
-        stored = to_stored_values(degrade(rng, voxels, grid, random_imperfections(rng)))
-        yield Subject(seed, number, name, stored, grid, pose, tuple(epvs), visible)
+        draw_lesions(random_lesions(rng, pose, conditions), grid, voxels)
+        voids = grow_flow_voids(rng, rng.poisson(conditions.flow_voids), pose)
+        draw_tubes(voids, grid, voxels, contrast.bone)
+        signal_inside = contrast.csf * rng.uniform(*conditions.epvs_signal)
+        visible = draw_tubes(epvs, grid, voxels, signal_inside)
+        imperfections = random_imperfections(rng, conditions)
+        stored = to_stored_values(degrade(rng, voxels, grid, imperfections))
+        yield Subject(seed, number, name, stored, grid, pose, tuple(epvs), visible, imperfections)
 
 
 def to_stored_values(voxels: Float32Array) -> NDArray[np.uint16]:

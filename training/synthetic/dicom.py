@@ -63,18 +63,20 @@ def write_sample_study(folder: Path, seed: int) -> Subject:
         With the true EPVS counts of the T2 series.
     """
     subject = make_subject(seed, number=seed, protocol="thin-slices")
-    write_series(folder / "t2-tse-axial", subject.voxels, subject.grid, T2_TSE, seed)
+    write_series(folder / "t2-tse-axial", subject.voxels, subject.grid, T2_TSE, str(seed))
 
     rng = np.random.default_rng([seed, subject.number, T1_MPRAGE.number])
     grid = sagittal(slices=26, size=256, pixel_mm=1.0, spacing_mm=5.0)
     signal = sample(signal_map(rng, T1_CONTRAST), subject.pose.transform, grid)
     signal = degrade(rng, signal, grid, Imperfections(noise=0.02, bias=0.2))
-    write_series(folder / "t1-mprage-sagittal", to_stored_values(signal), grid, T1_MPRAGE, seed)
+    write_series(
+        folder / "t1-mprage-sagittal", to_stored_values(signal), grid, T1_MPRAGE, str(seed)
+    )
     return subject
 
 
 def write_series(
-    folder: Path, voxels: NDArray[np.uint16], grid: Grid, sequence: Sequence, seed: int
+    folder: Path, voxels: NDArray[np.uint16], grid: Grid, sequence: Sequence, study: str
 ) -> list[Path]:
     """Write a stack of slices as MR Image Storage instances.
 
@@ -85,8 +87,8 @@ def write_series(
     voxels : ndarray of uint16, shape (slices, rows, columns)
     grid : Grid
     sequence : Sequence
-    seed : int
-        Series of the same seed belong to the same study.
+    study : str
+        Names the study, of at most 13 characters: series of the same name belong together.
 
     Returns
     -------
@@ -96,7 +98,7 @@ def write_series(
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for index, pixels in enumerate(voxels):
-        dataset = _instance(pixels, index, grid, sequence, seed)
+        dataset = _instance(pixels, index, grid, sequence, study)
         path = folder / f"{index + 1:04d}.dcm"
         dataset.save_as(path, enforce_file_format=True)
         paths.append(path)
@@ -104,9 +106,9 @@ def write_series(
 
 
 def _instance(
-    pixels: NDArray[np.uint16], index: int, grid: Grid, sequence: Sequence, seed: int
+    pixels: NDArray[np.uint16], index: int, grid: Grid, sequence: Sequence, study: str
 ) -> FileDataset:
-    key = {"seed": seed, "series": sequence.number}
+    key = {"study": study, "series": sequence.number}
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = MRImageStorage
     meta.MediaStorageSOPInstanceUID = UID(derived_uid("phantom-instance", {**key, "slice": index}))
@@ -114,23 +116,23 @@ def _instance(
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID = MRImageStorage
     dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    dataset.StudyInstanceUID = derived_uid("phantom-study", {"seed": seed})
+    dataset.StudyInstanceUID = derived_uid("phantom-study", {"study": study})
     dataset.SeriesInstanceUID = derived_uid("phantom-series", key)
-    dataset.FrameOfReferenceUID = derived_uid("phantom-frame", {"seed": seed})
-    _describe_study(dataset, seed)
+    dataset.FrameOfReferenceUID = derived_uid("phantom-frame", {"study": study})
+    _describe_study(dataset, study)
     _describe_sequence(dataset, sequence)
     _describe_pixels(dataset, pixels, index, grid)
     return dataset
 
 
-def _describe_study(dataset: Dataset, seed: int) -> None:
+def _describe_study(dataset: Dataset, study: str) -> None:
     dataset.SpecificCharacterSet = "ISO_IR 100"
     dataset.PatientName = "SYNTHETIC^PHANTOM"
-    dataset.PatientID = f"PHANTOM-{seed}"
+    dataset.PatientID = f"PHANTOM-{study}"
     dataset.PatientBirthDate = ""
     dataset.PatientSex = "O"
     dataset.StudyID = "1"
-    dataset.AccessionNumber = f"SYN{seed}"
+    dataset.AccessionNumber = f"SYN{study}"
     dataset.ReferringPhysicianName = ""
     dataset.StudyDescription = "Synthetic brain"
     for part in ("Study", "Series", "Acquisition", "Content"):

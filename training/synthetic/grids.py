@@ -52,11 +52,14 @@ class Grid:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Matrix and spacing of one kind of axial T2 series."""
+    """Matrix and spacing of one kind of axial T2 series.
+
+    `slices` is the fewest and the most that are acquired.
+    """
 
     columns: int
     rows: int
-    slices: int
+    slices: tuple[int, int]
     pixel_mm: float
     spacing_mm: float
     thickness_mm: float
@@ -64,11 +67,11 @@ class Protocol:
 
 PROTOCOLS: Final[dict[str, Protocol]] = {
     # Rating paper, section 2.2: 384 × 384, 0.573 mm, 28 slices of 5 mm.
-    "rating-paper": Protocol(384, 384, 28, 0.573, 5.0, 4.4),
-    # Severity paper, Methods: 24 to 36 slices (median 32) of 4 mm.
-    "severity-paper": Protocol(512, 512, 32, 0.45, 4.0, 3.6),
+    "rating-paper": Protocol(384, 384, (28, 28), 0.573, 5.0, 4.4),
+    # Severity paper, Methods: 512 × 512, 24 to 36 slices of 4 mm.
+    "severity-paper": Protocol(512, 512, (24, 36), 0.45, 4.0, 3.6),
     # A research protocol seen on a 3 T scanner: gapless 2.5 mm slices.
-    "thin-slices": Protocol(384, 512, 56, 0.43, 2.5, 2.5),
+    "thin-slices": Protocol(384, 512, (56, 56), 0.43, 2.5, 2.5),
 }
 
 
@@ -78,28 +81,31 @@ def place(
     """Axial grid around the patient origin, a little shifted and tilted as technologists do."""
     direction = rotation(rng.uniform(-oblique_deg, oblique_deg, 3))
     centre = rng.uniform(-shift_mm, shift_mm, 3) * np.array([0.6, 0.6, 1.0])
-    return _centred(protocol, direction, centre)
+    slices = int(rng.integers(protocol.slices[0], protocol.slices[1], endpoint=True))
+    return _centred(protocol, slices, direction, centre)
 
 
 def sagittal(slices: int, size: int, pixel_mm: float, spacing_mm: float) -> Grid:
     """Sagittal grid through the patient origin: rows run to posterior, columns to inferior."""
     direction = np.array([[0.0, 0.0, -1.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
-    protocol = Protocol(size, size, slices, pixel_mm, spacing_mm, spacing_mm)
-    return _centred(protocol, direction, np.zeros(3))
+    protocol = Protocol(size, size, (slices, slices), pixel_mm, spacing_mm, spacing_mm)
+    return _centred(protocol, slices, direction, np.zeros(3))
 
 
-def _centred(protocol: Protocol, direction: Float64Array, centre: Float64Array) -> Grid:
+def _centred(
+    protocol: Protocol, slices: int, direction: Float64Array, centre: Float64Array
+) -> Grid:
     extent = np.array(
         [
             (protocol.columns - 1) * protocol.pixel_mm,
             (protocol.rows - 1) * protocol.pixel_mm,
-            (protocol.slices - 1) * protocol.spacing_mm,
+            (slices - 1) * protocol.spacing_mm,
         ]
     )
     return Grid(
         protocol.columns,
         protocol.rows,
-        protocol.slices,
+        slices,
         protocol.pixel_mm,
         protocol.spacing_mm,
         protocol.thickness_mm,

@@ -13,6 +13,7 @@ from training.synthetic.fields import Float32Array, Float64Array, rotation
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from training.synthetic.conditions import Conditions
     from training.synthetic.grids import Grid
     from training.synthetic.pose import Pose
 
@@ -41,10 +42,10 @@ class Lesion:
     rim: float = 0.0
 
 
-def random_lesions(rng: np.random.Generator, pose: Pose) -> list[Lesion]:
+def random_lesions(rng: np.random.Generator, pose: Pose, conditions: Conditions) -> list[Lesion]:
     """Lacunes (larger than 3 mm, CSF-like) and white-matter hyperintensities of one subject."""
     lesions = []
-    for _ in range(rng.poisson(0.5)):
+    for _ in range(rng.poisson(conditions.lacunes)):
         if rng.random() < 0.6:
             points = head().basal_ganglia
             centre = points[rng.integers(len(points))]
@@ -53,7 +54,7 @@ def random_lesions(rng: np.random.Generator, pose: Pose) -> list[Lesion]:
         radii = rng.uniform(1.5, 5.0) * rng.uniform(0.7, 1.2, 3)
         rim = 0.5 if rng.random() < 0.6 else 0.0
         lesions.append(_place(rng, pose, centre, radii, 1.0, rim))
-    for _ in range(rng.poisson(6)):
+    for _ in range(rng.poisson(conditions.hyperintensities)):
         depth = (-38.0, -15.0) if rng.random() < 0.5 else (15.0, 45.0)
         centre = _white_matter(rng, depth, (12, 34))
         radii = rng.uniform(2, 7) * rng.uniform(0.6, 1.3, 3)
