@@ -336,7 +336,7 @@ class Grade:
     majority_rating: int
     """Most frequent of the six; the higher one where two are equally frequent."""
     confidence: float
-    """Probability of `rating` in the image that decided it."""
+    """Probability that the highest of the six images is `rating`."""
     severity: Severity
     severity_probability: float
     models_agree: bool

@@ -37,15 +37,22 @@ def load(run: Path) -> dict[str, Any] | None:
     return state
 
 
-def check_cohort(state: dict[str, Any], cohort: dict[str, Any]) -> None:
-    """Refuse to go on with other subjects of a site than the run began with.
+def check_same(state: dict[str, Any], cohort: dict[str, Any], plan: dict[str, Any]) -> None:
+    """Refuse to go on with other subjects of a site, or another plan, than the run began with.
 
-    The split would change, and subjects that choose the epoch would have been trained on.
+    Other subjects would change the split, and subjects that choose the epoch would have been
+    trained on. More epochs are no other plan.
 
     Raises
     ------
     ConfigurationError
     """
+    changed = [name for name in plan if name != "epochs" and plan[name] != state["plan"].get(name)]
+    if changed:
+        raise ConfigurationError(
+            f"The run began with another {', '.join(changed)} than it is given now.",
+            "Name a new --run.",
+        )
     before = state["cohort"]
     if "site" in (before["kind"], cohort["kind"]) and before != cohort:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Command line: ``python -m training cohort|cohort-from-csv|train|evaluate|export|sample-study``.
+"""Command line of ``python -m training``: from cohorts to exported weights and reports.
 
 Each command imports what it needs only when it runs: ``sample-study`` must work in the node's
 environment, without torch and SciPy.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from core.errors import EpvsError
+from training.progress import ConsoleHandler, track
+from worker.stages.rating.haar import ENHANCEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +24,12 @@ _LOG: Final = logging.getLogger(__name__)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=[ConsoleHandler()],
+    )
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.command
     try:
@@ -42,29 +50,34 @@ def _parser() -> argparse.ArgumentParser:
     cohort.add_argument("--start", type=int, default=0)
     cohort.add_argument("--count", type=int, required=True)
     cohort.add_argument("--scans", type=int, default=1, help="scans of each head")
-    cohort.add_argument("--enhancement", default="stationary")
+    cohort.add_argument("--conditions", choices=("standard", "harsh"), default="standard")
+    cohort.add_argument("--processes", type=int, default=1)
+    cohort.add_argument("--rating-only", action="store_true", help="leave severity's input out")
     cohort.set_defaults(command=_cohort)
 
     site = commands.add_parser("cohort-from-csv", help="preprocess a site's own subjects; resumes")
     site.add_argument("file", type=Path, help="columns: see docs/training.md")
     site.add_argument("--out", type=Path, required=True)
-    _add_reading_options(site)
+    _add_skip_option(site)
     site.set_defaults(command=_cohort_from_csv)
 
     train = commands.add_parser("train", help="train one of the models; resumes its checkpoint")
-    train.add_argument("model", choices=("rating", "severity"))
-    train.add_argument("--cohort", type=Path, required=True, help="folder, or a site's CSV file")
-    _add_reading_options(train)
-    train.add_argument("--run", type=Path, required=True, help="folder of checkpoint and log")
-    train.add_argument("--epochs", type=int, required=True)
-    train.add_argument("--threads", type=int, default=1)
-    train.add_argument("--layers", type=int, default=152, help="severity: 18, 50, 101 or 152")
-    train.add_argument("--width", type=int, default=8, help="severity: filters of the stem")
-    train.add_argument("--window", type=int, default=512, help="severity: central pixels used")
-    train.add_argument("--batch", type=int, default=None)
-    train.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
-    train.add_argument("--start-from", type=Path, help="severity: checkpoint to go on from")
-    train.set_defaults(command=_train)
+    models = train.add_subparsers(required=True)
+    rating = models.add_parser("rating", help="rating 0-4 of single images")
+    _add_training_options(rating, epochs=60, batch=32)
+    rating.add_argument("--enhancement", choices=ENHANCEMENTS, default="stationary", help="Haar")
+    rating.add_argument("--loss", choices=("cross-entropy", "mse"), default="cross-entropy")
+    rating.add_argument(
+        "--as-published", action="store_true", help="without count target and averaged weights"
+    )
+    rating.set_defaults(command=_train_rating)
+    severity = models.add_parser("severity", help="at least ten EPVS or fewer")
+    _add_training_options(severity, epochs=30, batch=20)
+    severity.add_argument("--layers", type=int, choices=(18, 50, 101, 152), default=152)
+    severity.add_argument("--width", type=int, default=8, help="filters of the stem")
+    severity.add_argument("--window", type=int, default=512, help="central pixels used")
+    severity.add_argument("--start-from", type=Path, help="run to go on from")
+    severity.set_defaults(command=_train_severity)
 
     evaluate = commands.add_parser("evaluate", help="score exported models on a held-out cohort")
     evaluate.add_argument("--cohort", type=Path, required=True)
@@ -81,6 +94,26 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--version", type=int, help="by default one above the highest")
     export.set_defaults(command=_export)
 
+    reproduce = commands.add_parser("reproduce", help="a paper's evaluation; resumes")
+    reproduce.add_argument("model", choices=("rating",))
+    reproduce.add_argument("--work", type=Path, default=Path("runs/rating-paper"))
+    reproduce.add_argument("--report", type=Path, default=Path("docs/results/rating.md"))
+    reproduce.add_argument("--epochs", type=int, default=300, help="of a training (paper: 300)")
+    reproduce.add_argument("--seeds", type=int, default=3, help="repetitions")
+    reproduce.add_argument("--processes", type=int, default=1)
+    reproduce.set_defaults(command=_reproduce)
+
+    agreement = commands.add_parser("agreement", help="how far readers agree")
+    agreement.add_argument("readings", type=Path, nargs="+", help="one CSV file a reader")
+    agreement.set_defaults(command=_agreement)
+
+    dicom = commands.add_parser("dicom-cohort", help="synthetic subjects as DICOM, with a CSV file")
+    dicom.add_argument("--out", type=Path, required=True)
+    dicom.add_argument("--seed", type=int, required=True)
+    dicom.add_argument("--count", type=int, required=True)
+    dicom.add_argument("--conditions", choices=("standard", "harsh"), default="standard")
+    dicom.set_defaults(command=_dicom_cohort)
+
     sample = commands.add_parser("sample-study", help="write a synthetic DICOM study")
     sample.add_argument("--out", type=Path, required=True)
     sample.add_argument("--seed", type=int, default=1)
@@ -88,20 +121,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_reading_options(parser: argparse.ArgumentParser) -> None:
-    """How a site's CSV file is read."""
-    parser.add_argument("--enhancement", default="stationary", help="Haar enhancement of the crops")
+def _add_skip_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad-rows", action="store_true", help="leave them out and list them")
 
 
-def _cohort(options: argparse.Namespace) -> None:
-    from training.datasets import build_cohort
+def _add_training_options(parser: argparse.ArgumentParser, *, epochs: int, batch: int) -> None:
+    parser.add_argument("--cohort", type=Path, required=True, help="folder, or a site's CSV file")
+    _add_skip_option(parser)
+    parser.add_argument("--run", type=Path, required=True, help="folder of checkpoint and log")
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
+    parser.add_argument("--threads", type=int, default=1)
 
-    numbers = range(options.start, options.start + options.count)
-    lines = build_cohort(
-        options.out, options.seed, numbers, scans=options.scans, enhancement=options.enhancement
+
+def _cohort(options: argparse.Namespace) -> None:
+    from training.phantom_cohort import CohortPlan, build_cohort
+
+    heads = range(options.start, options.start + options.count)
+    plan = CohortPlan(
+        options.seed, options.conditions, scans=options.scans, volumes=not options.rating_only
     )
-    for line in lines:
+    lines = build_cohort(options.out, plan, heads, processes=options.processes)
+    for line in track(lines, "heads", total=options.count):
         _LOG.info(line)
 
 
@@ -112,46 +154,56 @@ def _cohort_from_csv(options: argparse.Namespace) -> None:
 def _read_csv(file: Path, folder: Path, options: argparse.Namespace) -> None:
     from training.site_cohort import build_site_cohort
 
-    for line in build_site_cohort(
-        file, folder, enhancement=options.enhancement, skip_bad_rows=options.skip_bad_rows
-    ):
+    lines = build_site_cohort(file, folder, skip_bad_rows=options.skip_bad_rows)
+    for line in track(lines, "scans"):
         _LOG.info(line)
 
 
-def _train(options: argparse.Namespace) -> None:
-    if options.cohort.suffix.lower() == ".csv":
-        examples = options.run / "cohort"
-        _read_csv(options.cohort, examples, options)
-        options.cohort = examples
-    if options.model == "rating":
-        from training.train_rating import train_rating
+def _cohort_folder(options: argparse.Namespace) -> Path:
+    """Folder of the cohort; a site's CSV file is read into the run's own first."""
+    given: Path = options.cohort
+    if given.suffix.lower() != ".csv":
+        return given
+    folder: Path = options.run / "cohort"
+    _read_csv(given, folder, options)
+    return folder
 
-        train_rating(
-            options.cohort,
-            options.run,
-            epochs=options.epochs,
-            batch=options.batch or 32,
-            rate=options.rate,
-            threads=options.threads,
-        )
-    else:
-        from training.train_severity import SeverityPlan, train_severity
 
-        plan = SeverityPlan(
-            layers=options.layers,
-            width=options.width,
-            window=options.window,
-            epochs=options.epochs,
-            batch=options.batch or 20,
-            rate=options.rate,
-        )
-        train_severity(
-            options.cohort,
-            options.run,
-            plan,
-            start_from=options.start_from,
-            threads=options.threads,
-        )
+def _train_rating(options: argparse.Namespace) -> None:
+    from training.rating_recipe import RatingPlan
+    from training.train_rating import train_rating
+
+    ours = {} if options.as_published else {"count_weight": 1.0, "averaging": 0.99}
+    plan = RatingPlan(
+        epochs=options.epochs,
+        batch=options.batch,
+        rate=options.rate,
+        loss=options.loss,
+        enhancement=options.enhancement,
+        balanced=not options.as_published,
+        **ours,
+    )
+    train_rating(_cohort_folder(options), options.run, plan, threads=options.threads)
+
+
+def _train_severity(options: argparse.Namespace) -> None:
+    from training.train_severity import SeverityPlan, train_severity
+
+    plan = SeverityPlan(
+        layers=options.layers,
+        width=options.width,
+        window=options.window,
+        epochs=options.epochs,
+        batch=options.batch,
+        rate=options.rate,
+    )
+    train_severity(
+        _cohort_folder(options),
+        options.run,
+        plan,
+        start_from=options.start_from,
+        threads=options.threads,
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -166,6 +218,34 @@ def _export(options: argparse.Namespace) -> None:
     export = export_rating if options.model == "rating" else export_severity
     folder = export(options.run, options.cohort, options.models, options.version)
     _LOG.info("wrote version %s of %s", folder.name, options.model)
+
+
+def _reproduce(options: argparse.Namespace) -> None:
+    from training.reproduction.rating import reproduce_rating
+
+    lines = reproduce_rating(
+        options.work,
+        options.report,
+        epochs=options.epochs,
+        seeds=options.seeds,
+        processes=options.processes,
+    )
+    for line in track(lines, "reproducing"):
+        _LOG.info(line)
+
+
+def _agreement(options: argparse.Namespace) -> None:
+    from training.agreement import agreement_report
+
+    sys.stdout.write(agreement_report(options.readings))
+
+
+def _dicom_cohort(options: argparse.Namespace) -> None:
+    from training.dicom_cohort import write_dicom_cohort
+
+    lines = write_dicom_cohort(options.out, options.seed, options.count, options.conditions)
+    for line in track(lines, "subjects", total=options.count):
+        _LOG.info(line)
 
 
 def _sample_study(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Training data: scans through the node's own preprocessing, with the labels of each model.
 
-Two doors lead here: synthetic subjects (`build_cohort`) and a site's own (`training.site_cohort`).
+Two doors lead here: synthetic subjects (`training.phantom_cohort`) and a site's own
+(`training.site_cohort`).
 A cohort is a folder of one ``.npz`` file a subject. Files are written under a temporary name and
 renamed, and existing ones are kept, so that an interrupted build goes on where it stopped.
 """
@@ -8,25 +9,19 @@ renamed, and existing ones are kept, so that an interrupted build goes on where 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from core.errors import ConfigurationError, Rejected
-from training.scans import volume_on_grid
-from training.synthetic.cohort import Subject, scan_head
-from training.synthetic.dicom import as_image
-from worker.stages.rating import prepare_rating
+from core.errors import ConfigurationError
+from worker.stages.rating.haar import enhance
 from worker.stages.registration import check_quality, register
-from worker.stages.severity import prepare_severity
-from worker.stages.template import load_template
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from core.records import RatingInput, Registration, SeverityInput, Template, Volume
 
@@ -47,16 +42,19 @@ class Example:
     Attributes
     ----------
     crops : ndarray of uint16, shape (6, 112, 86)
-        Input of the rating model in steps of 1/65535.
+        The images that are rated, before the Haar enhancement, in steps of 1/65535.
     counts : ndarray of int, shape (6,)
         EPVS visible in the slice and hemisphere of each crop; where readers gave grades, the least
         count of each grade.
     volume : ndarray of uint8, shape (16, 512, 512)
-        Input of the severity model in steps of 1/255.
+        Input of the severity model in steps of 1/255; empty where it was left out.
     severity_count : int
         EPVS in the slice and hemisphere with most of them.
     head : str
         Scans of one head belong to the same part of a split.
+    facts : dict
+        How a synthetic scan was made and how far its registration is off, for the analysis of
+        errors; empty for a site's own.
     """
 
     crops: NDArray[np.uint16]
@@ -64,6 +62,7 @@ class Example:
     volume: NDArray[np.uint8]
     severity_count: int
     head: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def rating_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -84,86 +83,21 @@ def align(volume: Volume, template: Template) -> Registration:
     return registration
 
 
-def as_volume(subject: Subject) -> Volume:
-    """Wrap a synthetic subject in the record that the pipeline's stages take."""
-    name = f"synthetic-{subject.seed}-{subject.number}"
-    return volume_on_grid(sitk.Cast(as_image(subject), sitk.sitkFloat32), Path(name))
-
-
-def make_example(
-    subject: Subject, registration: Registration, template: Template, enhancement: str
-) -> Example:
-    """Preprocess one synthetic scan as the node does, and label both inputs."""
-    volume = as_volume(subject)
-    rating = prepare_rating(volume, registration, enhancement=enhancement)
-    severity = prepare_severity(volume, registration, template)
-    counts = [subject.counts(crop.side)[crop.slice_index] for crop in rating.placements]
-    return label_inputs(
-        rating,
-        severity,
-        counts=np.array(counts, dtype=np.int64),
-        severity_count=subject.severity_count,
-    )
-
-
 def label_inputs(
     rating: RatingInput,
-    severity: SeverityInput,
+    severity: SeverityInput | None,
     *,
     counts: NDArray[np.int64],
     severity_count: int,
 ) -> Example:
     """Join both models' inputs with their labels, as `Example` describes them."""
+    volume = np.empty((0, 0, 0)) if severity is None else severity.volume[0, 0]
     return Example(
         crops=np.rint(rating.crops[:, 0] * _CROP_SCALE).astype(np.uint16),
         counts=counts,
-        volume=np.rint(severity.volume[0, 0] * _VOLUME_SCALE).astype(np.uint8),
+        volume=np.rint(volume * _VOLUME_SCALE).astype(np.uint8),
         severity_count=severity_count,
     )
-
-
-def build_cohort(
-    folder: Path, seed: int, numbers: range, *, scans: int = 1, enhancement: str = "stationary"
-) -> Iterator[str]:
-    """Make, preprocess and store the subjects of a synthetic cohort.
-
-    Parameters
-    ----------
-    folder : Path
-    seed : int
-    numbers : range
-        Heads; several processes may share a cohort.
-    scans : int
-        Scans of each head, with other EPVS every time. They lie in the same place, so the first
-        scan's registration serves them all: that is what makes further scans cheap.
-    enhancement : str
-        Haar enhancement of the crops.
-
-    Yields
-    ------
-    str
-        One line a scan, for the progress display.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    made_from = {"kind": "synthetic", "seed": seed, "enhancement": enhancement}
-    (folder / DESCRIPTION).write_text(json.dumps(made_from) + "\n", encoding="utf-8")
-    template = load_template()
-    for number in numbers:
-        refused = folder / f"{number:05d}.rejected"
-        targets = [folder / f"{number:05d}-{scan}.npz" for scan in range(scans)]
-        if refused.exists() or all(target.exists() for target in targets):
-            continue
-        registration = None
-        for subject, target in zip(scan_head(seed, number), targets, strict=False):
-            try:
-                registration = registration or align(as_volume(subject), template)
-                example = make_example(subject, registration, template, enhancement)
-            except Rejected as rejection:
-                refused.write_text(f"{rejection}\n", encoding="utf-8")
-                yield f"{number}: {rejection}"
-                break
-            store_example(target, example)
-            yield f"{target.stem}: {example.counts.tolist()}, most {example.severity_count}"
 
 
 def load_cohort(folder: Path, *, volumes: bool = True, window: int = 512) -> list[Example]:
@@ -198,13 +132,14 @@ def load_cohort(folder: Path, *, volumes: bool = True, window: int = 512) -> lis
                     volume=volume,
                     severity_count=int(stored["severity_count"]),
                     head=path.stem.split("-")[0],
+                    facts=json.loads(str(stored["facts"])),
                 )
             )
     return examples
 
 
 def describe_cohort(folder: Path) -> dict[str, Any]:
-    """Describe a stored cohort: kind, seed, enhancement, subjects, scans that were refused.
+    """Describe a stored cohort: what it was made from, subjects, scans that were refused.
 
     Raises
     ------
@@ -257,9 +192,11 @@ def is_validation(examples: Sequence[Example]) -> NDArray[np.bool_]:
     return np.array([example.head in chosen for example in examples])
 
 
-def crops_as_input(crops: NDArray[np.uint16]) -> Float32Array:
-    """Convert stored crops (..., 112, 86) to the rating model's input, (..., 1, 112, 86)."""
-    return (crops.astype(np.float32) / np.float32(_CROP_SCALE))[..., None, :, :]
+def crops_as_input(crops: NDArray[np.uint16], enhancement: str) -> Float32Array:
+    """Enhance stored crops (..., 112, 86) to the rating model's input, (..., 1, 112, 86)."""
+    plain = crops.astype(np.float32) / np.float32(_CROP_SCALE)
+    enhanced = [enhance(crop, enhancement) for crop in plain.reshape(-1, *plain.shape[-2:])]
+    return np.reshape(enhanced, plain.shape)[..., None, :, :]
 
 
 def volume_as_input(volume: NDArray[np.uint8]) -> Float32Array:
@@ -275,13 +212,14 @@ def _centre(volume: NDArray[np.uint8], window: int) -> NDArray[np.uint8]:
 
 def store_example(target: Path, example: Example) -> None:
     """Write one subject of a cohort, whole or not at all."""
-    partial = target.with_suffix(".part")
-    with partial.open("wb") as file:
+    unfinished = target.with_suffix(".part")
+    with unfinished.open("wb") as file:
         np.savez_compressed(
             file,
             crops=example.crops,
             counts=example.counts,
             volume=example.volume,
             severity_count=example.severity_count,
+            facts=json.dumps(example.facts),
         )
-    partial.rename(target)
+    unfinished.rename(target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnxruntime
@@ -16,21 +16,22 @@ from training.datasets import (
     Example,
     crops_as_input,
     load_cohort,
-    rating_of,
     require_severity_labels,
     volume_as_input,
 )
+from training.rating_scores import Metrics, by_circumstance, rounded, score_ratings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from core.records import Float32Array
+
 _LOG: Final = logging.getLogger(__name__)
 BORDERLINE: Final = range(5, 16)
 """Counts near the threshold of ten, where readers disagree too."""
-
-Metrics = dict[str, Any]
 
 
 def session(model: Path, threads: int = 1) -> onnxruntime.InferenceSession:
@@ -65,7 +66,9 @@ def evaluate_models(
     examples = load_cohort(cohort)
     figures: dict[str, Metrics] = {}
     if only in (None, "rating"):
-        figures["rating"] = rating_metrics(current_network(models / "rating"), examples)
+        figures["rating"] = rating_metrics(
+            current_network(models / "rating"), examples, enhancement_of(models / "rating")
+        )
     if only in (None, "severity"):
         figures["severity"] = severity_metrics(current_network(models / "severity"), examples)
     for name, metrics in figures.items():
@@ -82,34 +85,28 @@ def current_network(model: Path) -> Path:
     return model / str(info["version"]) / "model.onnx"
 
 
-def rating_metrics(model: Path, examples: list[Example]) -> Metrics:
-    """Image and subject figures of the rating model (rating paper, section 2.5).
+def enhancement_of(model: Path) -> str:
+    """Haar enhancement that the current version was trained on."""
+    info = json.loads((model / "model.json").read_text(encoding="utf-8"))
+    return str(info["preprocessing"]["enhancement"])
 
-    The subject's rating is the highest of its six images; the majority vote is given beside it.
-    """
+
+def rating_answers(model: Path, examples: Sequence[Example], enhancement: str) -> Float32Array:
+    """Probabilities, shape (subjects, 6, 5), that an exported rating model gives."""
     runtime = session(model)
-    answers = [runtime.run(None, {"crops": crops_as_input(e.crops)})[0] for e in examples]
-    predicted = np.stack(answers).argmax(axis=2)
-    truth = rating_of(np.stack([e.counts for e in examples]))
-    highest, true_highest = predicted.max(axis=1), truth.max(axis=1)
-    majority = np.array([_majority(row) for row in predicted])
-    true_majority = np.array([_majority(row) for row in truth])
-    return {
-        "subjects": len(examples),
-        "images": int(truth.size),
-        "image_accuracy": _round(np.mean(predicted == truth)),
-        "image_within_one": _round(np.mean(np.abs(predicted - truth) <= 1)),
-        "image_spearman": _round(spearmanr(predicted.ravel(), truth.ravel()).statistic),
-        "image_most_frequent_rating": _round(np.bincount(truth.ravel()).max() / truth.size),
-        "subject_accuracy": _round(np.mean(highest == true_highest)),
-        "subject_within_one": _round(np.mean(np.abs(highest - true_highest) <= 1)),
-        "subject_spearman": _round(spearmanr(highest, true_highest).statistic),
-        "subject_majority_accuracy": _round(np.mean(majority == true_majority)),
-        "image_confusion": confusion_matrix(
-            truth.ravel(), predicted.ravel(), labels=range(5)
-        ).tolist(),
-        "subject_confusion": confusion_matrix(true_highest, highest, labels=range(5)).tolist(),
-    }
+    return np.stack(
+        [
+            runtime.run(None, {"crops": crops_as_input(example.crops, enhancement)})[0]
+            for example in examples
+        ]
+    )
+
+
+def rating_metrics(model: Path, examples: Sequence[Example], enhancement: str) -> Metrics:
+    """Figures of an exported rating model; see `training.rating_scores`."""
+    counts = np.stack([example.counts for example in examples])
+    answers = rating_answers(model, examples, enhancement)
+    return score_ratings(answers, counts) | by_circumstance(answers, counts, examples)
 
 
 def severity_metrics(model: Path, examples: list[Example]) -> Metrics:
@@ -131,31 +128,21 @@ def severity_metrics(model: Path, examples: list[Example]) -> Metrics:
         "subjects": len(examples),
         "severe": int(severe.sum()),
         "auc": _auc(severe, probability),
-        "accuracy": _round(correct / len(examples)),
-        "accuracy_95ci": [_round(interval.low), _round(interval.high)],
-        "no_information_rate": _round(max(severe.mean(), 1 - severe.mean())),
-        "sensitivity": _round(tp / max(tp + fn, 1)),
-        "specificity": _round(tn / max(tn + fp, 1)),
-        "f1": _round(2 * tp / max(2 * tp + fp + fn, 1)),
+        "accuracy": rounded(correct / len(examples)),
+        "accuracy_95ci": [rounded(interval.low), rounded(interval.high)],
+        "no_information_rate": rounded(max(severe.mean(), 1 - severe.mean())),
+        "sensitivity": rounded(tp / max(tp + fn, 1)),
+        "specificity": rounded(tn / max(tn + fp, 1)),
+        "f1": rounded(2 * tp / max(2 * tp + fp + fn, 1)),
         "borderline_subjects": int(near.sum()),
         "borderline_auc": _auc(severe[near], probability[near]),
-        "borderline_accuracy": _round(np.mean(severe[near] == answer[near])),
+        "borderline_accuracy": rounded(np.mean(severe[near] == answer[near])),
         "confusion": [[int(tn), int(fp)], [int(fn), int(tp)]],
-        "count_spearman": _round(spearmanr(counts, probability).statistic),
+        "count_spearman": rounded(spearmanr(counts, probability).statistic),
     }
-
-
-def _majority(ratings: NDArray[np.int64]) -> int:
-    """Most frequent rating; the higher one of two that are equally frequent."""
-    frequency = np.bincount(ratings, minlength=5)
-    return int(np.flatnonzero(frequency == frequency.max())[-1])
 
 
 def _auc(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> float | None:
     if truth.all() or not truth.any():
         return None
-    return _round(roc_auc_score(truth, score))
-
-
-def _round(value: Any) -> float:
-    return round(float(value), 4)
+    return rounded(roc_auc_score(truth, score))

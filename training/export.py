@@ -49,6 +49,7 @@ _PURPOSE: Final = (
     "Demonstration and research on the grading of enlarged perivascular spaces in the basal "
     "ganglia. "
 )
+_PREPROCESSING: Final[dict[str, Any]] = {"version": 1}
 _TRAINED_ON: Final = {
     "synthetic": ("synthetic", "Trained on synthetic data; not for clinical use."),
     "site": ("site cohort", "Trained on one site's cohort; not validated, not for clinical use."),
@@ -79,18 +80,18 @@ def export_rating(run: Path, cohort: Path, models: Path, version: int | None = N
     ------
     ConfigurationError
         The version exists or is not above all others; the run has no checkpoint; the cohort is
-        the one that was trained on, or enhanced otherwise.
+        the one that was trained on.
     """
     state = _checkpoint(run)
     _check_held_out(state["cohort"], describe_cohort(cohort))
     number = new_version(models / "rating", version)
-    net = rating.RatingNet()
+    net, enhancement = rating.RatingNet(), state["plan"]["enhancement"]
     net.load_state_dict(state["best_weights"])
     examples = load_cohort(cohort, volumes=False)
     with _new_folder(models / "rating", number) as folder:
         network = folder / "model.onnx"
         to_onnx(net, (1, *rating.INPUT_SHAPE), network, "crops", ["probabilities"])
-        _write_golden(folder, "crops", _golden_crops(network, examples))
+        _write_golden(folder, "crops", _golden_crops(network, examples, enhancement))
         info = _describe(
             "rating",
             "EPVS rating CNN",
@@ -100,11 +101,16 @@ def export_rating(run: Path, cohort: Path, models: Path, version: int | None = N
             architecture={
                 "family": "2-D CNN (rating paper, section 2.4.2)",
                 "filters": list(rating.FILTERS),
-                "parameters": _count(net),
+                "parameters": _count(net) - _count(net.log_count),
             },
-            training={"cohort": state["cohort"], "epochs": state["epoch"]},
+            training={
+                "cohort": state["cohort"],
+                "epochs": state["epoch"],
+                "plan": state["plan"],
+                "temperature": round(net.temperature.item(), 4),
+            },
             held_out=describe_cohort(cohort),
-            metrics=rating_metrics(network, examples),
+            metrics=rating_metrics(network, examples, enhancement),
             inputs={"crops": [-1, *rating.INPUT_SHAPE]},
             outputs={"probabilities": [-1, rating.RATINGS]},
         )
@@ -217,9 +223,9 @@ def to_onnx(
     partial.rename(target)
 
 
-def _golden_crops(model: Path, examples: list[Example]) -> NDArray[np.uint8]:
+def _golden_crops(model: Path, examples: list[Example], enhancement: str) -> NDArray[np.uint8]:
     """Choose two crops of every rating, those whose answer is least open to rounding."""
-    crops = quantise(crops_as_input(np.concatenate([e.crops for e in examples])))
+    crops = quantise(crops_as_input(np.concatenate([e.crops for e in examples]), enhancement))
     ratings = rating_of(np.concatenate([e.counts for e in examples]))
     (answers,) = session(model).run(None, {"crops": dequantise(crops)})
     ordered = np.sort(answers, axis=1)
@@ -280,7 +286,7 @@ def _describe(
         "training_data": trained_on,
         "trained_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "intended_use": _PURPOSE + caveat,
-        "preprocessing": {"version": 1, "enhancement": state["cohort"]["enhancement"]},
+        "preprocessing": _PREPROCESSING | _enhancement(state),
         "tolerance": _TOLERANCE[name],
         **facts,
     }
@@ -311,11 +317,12 @@ def _check_held_out(trained_on: dict[str, Any], held_out: dict[str, Any]) -> Non
             "The held-out cohort is the one that was trained on.",
             "Export with subjects that the network has not seen.",
         )
-    if trained_on["enhancement"] != held_out["enhancement"]:
-        raise ConfigurationError(
-            "The held-out crops are enhanced otherwise than those that were trained on.",
-            f"Build the held-out cohort with --enhancement {trained_on['enhancement']}.",
-        )
+
+
+def _enhancement(state: dict[str, Any]) -> dict[str, str]:
+    """Haar enhancement of a rating run; the severity model knows none."""
+    plan = state["plan"]
+    return {"enhancement": plan.get("enhancement", "none")}
 
 
 def _count(module: nn.Module) -> int:

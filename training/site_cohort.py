@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from training.datasets import Example
 
 
-def build_site_cohort(
-    file: Path, folder: Path, *, enhancement: str = "stationary", skip_bad_rows: bool = False
-) -> Iterator[str]:
+def build_site_cohort(file: Path, folder: Path, *, skip_bad_rows: bool = False) -> Iterator[str]:
     """Preprocess and store the subjects of a CSV file.
 
     Parameters
@@ -41,8 +39,6 @@ def build_site_cohort(
     folder : Path
         New, or of an earlier run, whose examples are used again. It counts as a cohort only once
         every row has been dealt with.
-    enhancement : str
-        Haar enhancement of the crops.
     skip_bad_rows : bool
         Leave bad rows out instead of refusing the cohort.
 
@@ -60,7 +56,6 @@ def build_site_cohort(
     problems = list(table.problems)
     description: dict[str, Any] = {
         "kind": "site",
-        "enhancement": enhancement,
         "labels": table.labels,
         "csv_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
     }
@@ -69,10 +64,10 @@ def build_site_cohort(
     kept: dict[str, Row] = {}
     for number, row in enumerate(table.rows, 1):
         progress = f"{number}/{len(table.rows)} line {row.line}"
-        target = folder / f"{_key(row, enhancement)}.npz"
+        target = folder / f"{_key(row)}.npz"
         if not target.exists():
             try:
-                example = make_site_example(row, template, enhancement)
+                example = make_site_example(row, template)
             except EpvsError as error:
                 problems.append(Problem(row.line, str(error)))
                 yield f"{progress}: {error}"
@@ -95,7 +90,7 @@ def build_site_cohort(
         yield f"skipped {problem}"
 
 
-def make_site_example(row: Row, template: Template, enhancement: str) -> Example:
+def make_site_example(row: Row, template: Template) -> Example:
     """Preprocess one subject as the node does.
 
     Raises
@@ -106,21 +101,21 @@ def make_site_example(row: Row, template: Template, enhancement: str) -> Example
     volume = load_scan(row.path)
     registration = align(volume, template)
     return label_inputs(
-        prepare_rating(volume, registration, enhancement=enhancement),
+        prepare_rating(volume, registration, enhancement="none"),
         prepare_severity(volume, registration, template),
         counts=np.array(row.counts, dtype=np.int64),
         severity_count=max(row.counts) if row.severity_count is None else row.severity_count,
     )
 
 
-def _key(row: Row, enhancement: str) -> str:
+def _key(row: Row) -> str:
     """Name of a row's example: subject (decides the split), then everything that shapes it."""
     files = sorted(row.path.rglob("*")) if row.path.is_dir() else [row.path]
     content = [
         (path.relative_to(row.path).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
         for path in files
     ]
-    shaped_by = [VERSION, enhancement, str(row.path), content, row.counts, row.severity_count]
+    shaped_by = [VERSION, str(row.path), content, row.counts, row.severity_count]
     return f"{_digest(row.subject)}-{_digest(json.dumps(shaped_by))}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from core.errors import EpvsError
@@ -15,7 +16,6 @@ from core.records import Level, Side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 IMAGES: Final = tuple(f"{level.value}_{side.value}" for level in Level for side in Side)
 """Columns of counts, in the order of `RatingInput.placements`."""
@@ -75,14 +75,20 @@ class BadRows(EpvsError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         listed = "".join(f"\n  {problem}" for problem in sorted(problems))
         super().__init__(
-            f"The cohort cannot be used as it is; nothing was trained:{listed}\n",
-            "Correct them, or leave these rows out with --skip-bad-rows.",
+            f"The readings cannot be used as they are; nothing was trained or written:{listed}\n",
+            "Correct these lines; where a command has --skip-bad-rows, it leaves them out.",
         )
         self.problems = tuple(sorted(problems))
 
 
-def read_table(file: Path) -> Table:
+def read_table(file: Path, *, scans: bool = True) -> Table:
     """Read a cohort's CSV file: UTF-8, commas, a header line; other columns are ignored.
+
+    Parameters
+    ----------
+    file : Path
+    scans : bool
+        Whether the scans are wanted; otherwise only readings are, and ``path`` is not looked at.
 
     Raises
     ------
@@ -92,7 +98,7 @@ def read_table(file: Path) -> Table:
     try:
         with file.open(encoding="utf-8-sig", newline="") as text:
             reader = csv.DictReader(text, strict=True)
-            labels = _labels(reader.fieldnames or ())
+            labels = _labels(reader.fieldnames or (), scans=scans)
             lines = [(reader.line_num, fields) for fields in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadRows(
@@ -101,13 +107,17 @@ def read_table(file: Path) -> Table:
     rows: list[Row] = []
     problems: list[Problem] = []
     subjects: dict[str, int] = {}
-    scans: dict[Path, int] = {}
+    paths: dict[Path, int] = {}
     for line, fields in lines:
         found: list[str] = []
-        row = _row(line, fields, labels, file.parent, found)
+        row = _row(line, fields, labels, file.parent if scans else None, found)
         if row.subject and (first := subjects.setdefault(row.subject, line)) != line:
             found.append(f"duplicate subject, already in line {first}")
-        if row.path.exists() and (first := scans.setdefault(row.path.resolve(), line)) != line:
+        if (
+            scans
+            and row.path.exists()
+            and (first := paths.setdefault(row.path.resolve(), line)) != line
+        ):
             found.append(f"the same scan as line {first}")
         problems.extend(Problem(line, reason) for reason in found)
         if not found:
@@ -115,9 +125,10 @@ def read_table(file: Path) -> Table:
     return Table(tuple(rows), tuple(problems), labels)
 
 
-def _labels(header: Sequence[str]) -> str:
+def _labels(header: Sequence[str], *, scans: bool) -> str:
     """Whether the header promises counts or grades."""
-    problems = [f"missing column {name}" for name in ("subject", "path") if name not in header]
+    needed = ("subject", "path") if scans else ("subject",)
+    problems = [f"missing column {name}" for name in needed if name not in header]
     repeated = sorted({name for name in header if header.count(name) > 1})
     problems += [f"column {name} appears twice" for name in repeated]
     kinds = [kind for kind in (IMAGES, GRADES) if set(kind) & set(header)]
@@ -133,16 +144,20 @@ def _labels(header: Sequence[str]) -> str:
 
 
 def _row(
-    line: int, fields: Mapping[str | None, str | None], labels: str, beside: Path, found: list[str]
+    line: int,
+    fields: Mapping[str | None, str | None],
+    labels: str,
+    beside: Path | None,
+    found: list[str],
 ) -> Row:
-    """Read one line; what is wrong with it goes to `found`."""
+    """Read one line; what is wrong with it goes to `found`. Paths are relative to `beside`."""
     if None in fields:
         found.append("more fields than columns")
     text = {str(name): str(value or "").strip() for name, value in fields.items()}
     if not text["subject"]:
         found.append("subject is empty")
-    path = beside.absolute() / (text["path"] or "(empty)")
-    if not path.exists():
+    path = (beside or Path()).absolute() / (text.get("path") or "(empty)")
+    if beside is not None and not path.exists():
         found.append("path does not exist" if text["path"] else "path is empty")
     names, most = (GRADES, 4) if labels == "grades" else (IMAGES, MAX_COUNT)
     values = [_number(text[name], name, most, found) for name in names]

@@ -115,7 +115,7 @@ def train_severity(
     earlier: list[dict[str, Any]] = []
     state = checkpoints.load(run)
     if state is not None:
-        checkpoints.check_cohort(state, description)
+        checkpoints.check_same(state, description, asdict(plan))
         net.load_state_dict(state["net"])
         optimiser.load_state_dict(state["optimiser"])
         first, best, earlier = state["epoch"], state["best"], state["phases"][:-1]

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 INPUT_SHAPE: Final = (1, 112, 86)
 RATINGS: Final = 5
-FILTERS: Final = (24, 32, 48, 64, 96)
+FILTERS: Final = (8, 24, 48, 64, 96)
+"""Few at full resolution, where most of the time would go: EPVS are simple shapes there."""
 
 
 class RatingNet(nn.Module):
@@ -34,7 +35,15 @@ class RatingNet(nn.Module):
     hidden : int
         Units of the first fully connected layer.
     dropout : float
+
+    Attributes
+    ----------
+    temperature : Tensor
+        The logits are divided by it before softmax, so that probabilities are frequencies
+        (`training.calibration`); it moves no grade.
     """
+
+    temperature: Tensor
 
     def __init__(
         self, filters: Sequence[int] = FILTERS, hidden: int = 64, dropout: float = 0.2
@@ -53,16 +62,22 @@ class RatingNet(nn.Module):
             ]
             channels = count
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Sequential(
-            nn.Linear(channels, hidden),
-            nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, RATINGS),
+        self.hidden = nn.Sequential(
+            nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout)
         )
+        self.score = nn.Linear(hidden, RATINGS)
+        self.log_count = nn.Linear(hidden, 1)
+        """Auxiliary target of training; not part of the exported graph."""
+        self.register_buffer("temperature", torch.ones(()))
+
+    def heads(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, shape (n, 5), and predicted logarithm of 1 + count, shape (n,), for training."""
+        hidden = self.hidden(self.features(crops).mean(dim=(2, 3)))
+        return self.score(hidden), self.log_count(hidden)[:, 0]
 
     def logits(self, crops: Tensor) -> Tensor:
         """Unnormalised log-probabilities, shape (n, 5), of crops (n, 1, 112, 86)."""
-        return self.classifier(self.features(crops).mean(dim=(2, 3)))
+        return self.score(self.hidden(self.features(crops).mean(dim=(2, 3)))) / self.temperature
 
     def forward(self, crops: Tensor) -> Tensor:
         """Probabilities, shape (n, 5)."""

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from core.records import Grade, ImageRating, RatingInput, RatingOutput, Severity, SeverityOutput
+from core.records import (
+    Float32Array,
+    Grade,
+    ImageRating,
+    RatingInput,
+    RatingOutput,
+    Severity,
+    SeverityOutput,
+)
 
 MODERATE_RATING: Final = 2
 """First rating (11–20 EPVS) that the severity paper's class "at least ten" stands for."""
@@ -44,10 +52,26 @@ def grade(
         images=images,
         rating=rating,
         majority_rating=max(frequency, key=lambda value: (frequency[value], value)),
-        confidence=max(image.probability for image in images if image.rating == rating),
+        confidence=probability_of_highest(rating_output.probabilities, rating),
         severity=severity,
         severity_probability=severity_output.probability,
         models_agree=(rating >= MODERATE_RATING) == (severity is Severity.MODERATE_TO_SEVERE),
         rating_model=rating_output.model,
         severity_model=severity_output.model,
     )
+
+
+def probability_of_highest(probabilities: Float32Array, rating: int) -> float:
+    """Probability that the highest rating of all images is `rating`.
+
+    One sure image among doubtful ones does not make the subject's rating sure: the others must not
+    be higher. The images' errors are taken as independent of each other;
+    ``docs/results/weights.md`` says how well that holds.
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (images, 5)
+    rating : int
+    """
+    at_most = probabilities.cumsum(axis=1, dtype=float).prod(axis=0)
+    return float(min(at_most[rating], 1.0) - (at_most[rating - 1] if rating else 0.0))

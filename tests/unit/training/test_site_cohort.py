@@ -45,9 +45,9 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One subject as DICOM and as NIfTI in the storage order of most converters; a T1 beside it."""
     folder = tmp_path_factory.mktemp("scans")
     subject = make_subject(31, 2, "rating-paper")
-    write_series(folder / "dicom", subject.voxels, subject.grid, T2_TSE, seed=31)
+    write_series(folder / "dicom", subject.voxels, subject.grid, T2_TSE, "31")
     (folder / "dicom" / "notes.txt").write_text("not DICOM")
-    write_series(folder / "t1", subject.voxels, subject.grid, T1_MPRAGE, seed=32)
+    write_series(folder / "t1", subject.voxels, subject.grid, T1_MPRAGE, "32")
     turned = sitk.DICOMOrient(as_image(subject), "RAS")
     sitk.WriteImage(turned, str(folder / "scan.nii.gz"))
     noise = sitk.GetImageFromArray(np.random.default_rng(0).random((28, 96, 96), np.float32))

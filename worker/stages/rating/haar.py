@@ -107,6 +107,7 @@ _METHODS: Final[dict[str, Transform]] = {
     "block-group": block_group,
     "none": _unchanged,
 }
+ENHANCEMENTS: Final = tuple(_METHODS)
 
 
 def _noise(image: Image) -> float:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from worker.stages.report.source import Source
 
-SCHEMA: Final = "epvs-report/2"
+SCHEMA: Final = "epvs-report/3"
 """Raise it when the layout of the objects changes: it enters every UID."""
 
 SERIES_NUMBER: Final = {

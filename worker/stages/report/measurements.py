@@ -49,6 +49,7 @@ def image_group_name(crop: Crop) -> str:
 def subject_group(case: Case) -> MeasurementsAndQualitativeEvaluations:
     """State the subject's rating: the highest of the six images, and the majority beside it."""
     grade = case.grade
+    decided = _source_of(case, next(i.crop for i in grade.images if i.rating == grade.rating))
     graded = {rating.crop.sop_instance_uid for rating in grade.images}
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(case, SUBJECT_RATING),
@@ -59,6 +60,13 @@ def subject_group(case: Case) -> MeasurementsAndQualitativeEvaluations:
             _presence(grade.rating),
             QualitativeEvaluation(codes.HIGHEST_RATING, codes.RATINGS[grade.rating]),
             QualitativeEvaluation(codes.MAJORITY_RATING, codes.RATINGS[grade.majority_rating]),
+        ],
+        measurements=[
+            _number(
+                codes.RATING_PROBABILITY,
+                grade.confidence,
+                images=[SourceImageForMeasurement(decided.sop_class_uid, decided.sop_instance_uid)],
+            )
         ],
         source_images=_sources(i for i in case.source.images if i.sop_instance_uid in graded),
     )

@@ -16,7 +16,7 @@ from core.records import (
     SeverityOutput,
     Side,
 )
-from worker.stages.grading import grade
+from worker.stages.grading import grade, probability_of_highest
 
 RATING_MODEL = ModelIdentity("rating", "1", "a" * 64, "Rating", "synthetic")
 SEVERITY_MODEL = ModelIdentity("severity", "1", "b" * 64, "Severity", "synthetic")
@@ -57,10 +57,22 @@ def test_highest_and_most_frequent(ratings: list[int], highest: int, majority: i
     assert result.images[3].crop.level is Level.MIDDLE
 
 
-def test_confidence_is_that_of_the_image_that_decided() -> None:
-    result = graded([3, 1, 1, 1, 1, 3], sure=[0.55, 0.9, 0.9, 0.9, 0.9, 0.7])
-    assert result.confidence == pytest.approx(0.7)
-    assert result.images[1].probability == pytest.approx(0.9)
+def test_confidence_is_the_probability_that_the_highest_of_six_is_the_rating() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet([0.4, 0.5, 1, 0.5, 0.2], 6).astype(np.float32)
+    draws = np.stack(
+        [rng.choice(5, 200_000, p=row / row.sum()) for row in probabilities.astype(float)]
+    )
+    frequency = np.bincount(draws.max(axis=0), minlength=5) / draws.shape[1]
+    for rating in range(5):
+        expected = pytest.approx(frequency[rating], abs=0.005)
+        assert probability_of_highest(probabilities, rating) == expected
+
+
+def test_one_sure_image_does_not_make_the_subject_sure() -> None:
+    result = graded([1, 1, 1, 1, 1, 1], sure=[1.0, 0.6, 0.6, 0.6, 0.6, 0.6])
+    assert result.images[0].probability == pytest.approx(1.0)
+    assert result.confidence < 0.6
 
 
 @pytest.mark.parametrize(

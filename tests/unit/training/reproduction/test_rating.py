@@ -1,0 +1,85 @@
+"""The reproduction from the pool to the report, on a small pool of made-up crops."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.errors import ConfigurationError
+from tests.unit.training.dots import dots
+from training.datasets import Example, store_example
+from training.reproduction import cohort, enhancement, figures, folds
+from training.reproduction.rating import reproduce_rating
+from training.reproduction.results import gather
+from worker.stages.rating.haar import ENHANCEMENTS
+
+LOADS = (0, 15, 50)
+FACTS = {
+    "protocol": "rating-paper",
+    "noise": 0.02,
+    "motion_mm": 0.0,
+    "sampled": 0.8,
+    "bias": 0.2,
+    "registration_error_mm": 1.0,
+}
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A pool that needs no phantom: 20 heads, two scans each; 15 of them are to be chosen."""
+    rng = np.random.default_rng(0)
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    (pool / "cohort.json").write_text(json.dumps({"kind": "synthetic", **asdict(cohort.POOL)}))
+    for head in range(20):
+        for scan in range(2):
+            counts = np.full(6, LOADS[(head + scan) % 3])
+            crops = np.stack([dots(int(c), rng) for c in counts])
+            example = Example(crops, counts, np.empty((0, 0, 0), np.uint8), 0, facts=FACTS)
+            store_example(pool / f"{head:05d}-{scan}.npz", example)
+    monkeypatch.setattr(cohort, "_HEADS", 0)
+    monkeypatch.setattr(cohort, "SUBJECTS", 15)
+    monkeypatch.setattr(cohort, "IMAGES_OF_RATING", (30, 0, 30, 0, 30))
+    measured = enhancement.EnhancementFigures(5.0, 4.0, 0.9, 0.1, 2.0)
+    (tmp_path / "enhancement.json").write_text(
+        json.dumps(
+            {
+                "figures": {n: asdict(measured) for n in ENHANCEMENTS},
+                "epvs": 100,
+                "faint": 40,
+            }
+        )
+    )
+    return tmp_path
+
+
+def test_from_pool_to_report(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    for name in ("draw_examples", "draw_arms"):
+        monkeypatch.setattr(figures, name, lambda target, *_: drawn.append(target.name))
+    report = work / "report" / "rating.md"
+    lines = list(reproduce_rating(work, report, epochs=1, seeds=1))
+    assert len(lines) == 5 * 7 + 1
+    text = report.read_text(encoding="utf-8")
+    assert "Not for clinical use" in text
+    assert "| images, paper (Table 2) | 30 | 0 | 30 | 0 | 30 |" in text
+    assert "nan" not in text
+    assert drawn == ["rating-cohort.png", "rating-accuracy.png"]
+    assert (report.parent / "rating-confusion.png").stat().st_size > 1000
+    assert (report.parent / "rating-errors.png").stat().st_size > 1000
+
+    # The next run has nothing left to train, and says the same.
+    assert list(reproduce_rating(work, report, epochs=1, seeds=1)) == [f"wrote {report}"]
+    assert report.read_text(encoding="utf-8") == text
+
+    served = gather(work, folds.arms(1, 1)[0])
+    assert served.held_out.shape == (1, 15, 6, 5)
+    assert np.allclose(served.held_out.sum(axis=-1), 1, atol=1e-5)  # everyone answered, once
+    assert served.test["image"].shape == (5,)
+
+
+def test_a_report_is_not_written_over_missing_folds(work: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"stationary-0-0\.npz is missing"):
+        gather(work, folds.arms(1, 1)[0])

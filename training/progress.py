@@ -1,0 +1,51 @@
+"""Progress of long work: log lines, and below them a bar where there is a terminal."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+T = TypeVar("T")
+
+_CONSOLE: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class ConsoleHandler(logging.Handler):
+    """Writes log lines above the bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        _CONSOLE.print(self.format(record), markup=False)
+
+
+def track(work: Iterable[T], what: str, *, total: int | None = None, done: int = 0) -> Iterator[T]:
+    """Go through `work` beside a progress bar.
+
+    Parameters
+    ----------
+    work : iterable
+    what : str
+        Stands before the bar.
+    total : int, optional
+        Steps in all, where that is known beforehand.
+    done : int
+        Those that an earlier run has taken.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    hidden = not _CONSOLE.is_terminal
+    with Progress(*columns, console=_CONSOLE, transient=True, disable=hidden) as progress:
+        task = progress.add_task(what, total=total, completed=done)
+        for step in work:
+            yield step
+            progress.advance(task)

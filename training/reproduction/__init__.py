@@ -1,0 +1,1 @@
+"""The papers' evaluations, on synthetic cohorts shaped like theirs: one command a model."""

@@ -1,0 +1,211 @@
+"""Five-fold cross-validation by subject, repeated over seeds, for every way of training compared.
+
+Each fold of each repetition of each arm is a job that leaves one file, so that an interrupted run
+goes on where it stopped and several processes share the work.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.model_selection import StratifiedKFold
+
+from training.datasets import rating_of
+from training.rating_recipe import RatingData, RatingPlan, RatingTrainer, predict
+from training.reproduction.cohort import paper_shaped
+from training.reproduction.forest import (
+    features_at_places,
+    features_over_all_places,
+    forest_probabilities,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+FOLDS: Final = 5
+IMAGES: Final = 6
+"""Of a subject."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training.
+
+    Attributes
+    ----------
+    name : str
+        Names the jobs' files.
+    title : str
+        For the report.
+    plan : RatingPlan
+        A forest takes its enhancement alone.
+    seeds : int
+        Repetitions, with other folds and other initial weights.
+    forest : {"", "places", "all-places"}
+        Features of the random forest, where it is one.
+    """
+
+    name: str
+    title: str
+    plan: RatingPlan
+    seeds: int = 1
+    forest: str = ""
+
+
+class Job(NamedTuple):
+    """One fold of one repetition of one arm."""
+
+    arm: Arm
+    seed: int
+    fold: int
+
+    def file(self, work: Path) -> Path:
+        """Where its answers lie."""
+        return work / "jobs" / f"{self.arm.name}-{self.seed}-{self.fold}.npz"
+
+
+def arms(epochs: int, seeds: int) -> tuple[Arm, ...]:
+    """List what is compared: the paper's losses, both Haar transforms and none, forests."""
+    paper = RatingPlan(epochs=epochs)
+    return (
+        Arm("stationary", "stationary Haar, cross-entropy", paper, seeds),
+        Arm("none", "no Haar, cross-entropy", replace(paper, enhancement="none"), seeds),
+        Arm(
+            "block-group",
+            "block-group Haar, cross-entropy",
+            replace(paper, enhancement="block-group"),
+            seeds,
+        ),
+        Arm("mse", "stationary Haar, mean squared error", replace(paper, loss="mse")),
+        Arm(
+            "extended",
+            "stationary Haar, cross-entropy and count, averaged weights",
+            replace(paper, count_weight=1.0, averaging=0.98),
+        ),
+        Arm("forest", "random forest, Haar-like features at places", paper, seeds, "places"),
+        Arm(
+            "forest-all",
+            "random forest, Haar-like features over all places",
+            paper,
+            seeds,
+            "all-places",
+        ),
+    )
+
+
+def folds(ratings: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Fold of every subject; the folds have the subjects' ratings in like shares.
+
+    Parameters
+    ----------
+    ratings : ndarray, shape (subjects, 6)
+    seed : int
+    """
+    highest = ratings.max(axis=1)
+    of_subject = np.empty(len(ratings), dtype=np.int64)
+    split = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(highest, highest)
+    for number, (_, test) in enumerate(split):
+        of_subject[test] = number
+    return of_subject
+
+
+def run_jobs(
+    work: Path, chosen: Sequence[Arm], *, processes: int, pool: Path | None = None
+) -> Iterator[str]:
+    """Run every job that has not been run yet.
+
+    Parameters
+    ----------
+    work : Path
+        Receives ``jobs/``.
+    chosen : sequence of Arm
+    processes : int
+    pool : Path, optional
+        Scans to choose the cohort from; ``pool`` of `work` by default.
+
+    Yields
+    ------
+    str
+        One line a job.
+    """
+    (work / "jobs").mkdir(parents=True, exist_ok=True)
+    missing = [
+        job
+        for seed in range(max(arm.seeds for arm in chosen))
+        for fold in range(FOLDS)
+        for arm in chosen
+        if seed < arm.seeds and not (job := Job(arm, seed, fold)).file(work).exists()
+    ]
+    pool = pool or work / "pool"
+    if processes == 1:
+        for number, job in enumerate(missing, 1):
+            yield f"{number}/{len(missing)} {_run(job, work, pool)}"
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as executor:
+        running = [executor.submit(_run, job, work, pool) for job in missing]
+        for number, done in enumerate(as_completed(running), 1):
+            yield f"{number}/{len(missing)} {done.result()}"
+
+
+def _run(job: Job, work: Path, pool: Path) -> str:
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    subjects = _subjects(pool)
+    ratings = rating_of(np.stack([e.counts for e in subjects]))
+    test = folds(ratings, job.seed) == job.fold
+    if job.arm.forest:
+        features = _forest_features(pool, job.arm.plan.enhancement, job.arm.forest)
+        probabilities = forest_probabilities(
+            features, ratings.ravel(), np.repeat(~test, IMAGES), job.seed
+        )
+    else:
+        data = _data(pool, job.arm.plan.enhancement)
+        probabilities = _train(job, data.of_subjects(~test), data)
+    unfinished = job.file(work).with_suffix(".part")
+    with unfinished.open("wb") as file:
+        np.savez_compressed(
+            file,
+            probabilities=probabilities.reshape(-1, IMAGES, 5),
+            test=test,
+            counts=np.stack([e.counts for e in subjects]),
+            plan=json.dumps(asdict(job.arm.plan)),
+            seconds=time.perf_counter() - started,
+        )
+    unfinished.rename(job.file(work))
+    correct = probabilities.argmax(axis=1).reshape(-1, IMAGES)[test] == ratings[test]
+    return f"{job.arm.name}, seed {job.seed}, fold {job.fold}: {correct.mean():.3f}"
+
+
+def _train(job: Job, training: RatingData, everything: RatingData) -> NDArray[np.float32]:
+    """Answers of the last epoch's weights: no subject of the fold has a say in when to stop."""
+    trainer = RatingTrainer(job.arm.plan, seed=1000 * job.seed + job.fold)
+    for epoch in range(job.arm.plan.epochs):
+        trainer.epoch(epoch, training)
+    return predict(trainer.trained, everything.crops)
+
+
+@lru_cache(maxsize=1)
+def _subjects(pool: Path) -> tuple:  # type: ignore[type-arg]
+    return tuple(paper_shaped(pool))
+
+
+@lru_cache(maxsize=3)
+def _data(pool: Path, enhancement: str) -> RatingData:
+    return RatingData.of(_subjects(pool), enhancement)
+
+
+@lru_cache(maxsize=2)
+def _forest_features(pool: Path, enhancement: str, kind: str) -> NDArray[np.float32]:
+    images = _data(pool, enhancement).crops[:, 0].numpy()
+    return features_at_places(images) if kind == "places" else features_over_all_places(images)
