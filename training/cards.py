@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 _SYNTHETIC_LIMITS = """\
@@ -9,7 +10,7 @@ _SYNTHETIC_LIMITS = """\
   the model answers on real scans has not been validated by anybody.
 - The synthetic heads come from the template that they are registered to, with simple skulls and
   one kind of lacune and white-matter lesion; scores on them are optimistic.
-- Scans of one head differ in EPVS, lesions and noise and share the registration of the first.
+- Where there are several scans of one head, they share the registration of the first.
 - Labels are the true number of tubes drawn, which no reader would reach; readers' agreement, and
   with it the ceiling on real scans, is lower.
 - Axial T2 scans with 0.43–0.57 mm pixels and 2.5–5 mm slices were simulated, nothing else.
@@ -52,7 +53,7 @@ fully connected layers, softmax. Filter counts
 {", ".join(str(f) for f in info["architecture"]["filters"])} and batch normalisation are ours;
 {info["architecture"]["parameters"]:,} parameters.
 
-{_data(info)}
+{_data(info)} {_rating_recipe(info["training"])}
 
 ## Held-out figures
 
@@ -65,9 +66,11 @@ preprocessing and this ONNX file (`python -m training evaluate`).
 | accuracy if the most frequent rating were always given | {chance:.3f} |
 | within one rating, image | {m["image_within_one"]:.3f} |
 | Spearman, image | {m["image_spearman"]:.3f} |
+| ICC(2,1) with the truth, image (95 % CI) | {_interval(m["image_icc"])} |
 | accuracy, subject (highest of six) | {m["subject_accuracy"]:.3f} |
 | within one rating, subject | {m["subject_within_one"]:.3f} |
 | Spearman, subject | {m["subject_spearman"]:.3f} |
+| ICC(2,1) with the truth, subject (95 % CI) | {_interval(m["subject_icc"])} |
 | accuracy, subject (majority of six) | {m["subject_majority_accuracy"]:.3f} |
 
 Images by true rating (rows) and answer (columns):
@@ -76,7 +79,84 @@ Images by true rating (rows) and answer (columns):
 |---|---|---|---|---|---|
 {rows}
 
+## How sure it is
+
+Logits are divided by a temperature of {info["training"]["temperature"]}, found on the validation
+subjects. The probability of an image's rating is off by {_ece(m, "image"):.3f} on average (expected
+calibration error over ten bins), that of the subject's rating (that the highest of six is this
+one, their errors taken as independent) by {_ece(m, "subject"):.3f}.
+
+| answers | confidence, image | right, image | answers | confidence, subject | right, subject |
+|---|---|---|---|---|---|
+{_reliability(m)}
+
+## Where it fails
+
+{_failures(m)}
 {_limits(info)}"""
+
+
+def _rating_recipe(training: dict[str, Any]) -> str:
+    plan = training["plan"]
+    parts = []
+    if plan["count_weight"]:
+        parts.append("the logarithm of the count is an auxiliary target in training")
+    if plan["averaging"]:
+        parts.append(f"the weights are a running average (decay {plan['averaging']:g} a step)")
+    if plan["balanced"]:
+        parts.append("every rating is drawn equally often")
+    if plan["moved_copies"]:
+        parts.append("every image has a copy with simulated motion")
+    beyond = f" Beyond the paper's recipe: {', '.join(parts)}." if parts else ""
+    return (
+        f"Loss: {plan['loss']}; Adam, {plan['rate']:g}, decaying along a cosine; batches of "
+        f"{plan['batch']}; rotation by up to 30° and flips.{beyond}"
+    )
+
+
+def _interval(values: list[float]) -> str:
+    return f"{values[0]:.3f} ({values[1]:.3f}–{values[2]:.3f})"
+
+
+def _ece(metrics: dict[str, Any], level: str) -> float:
+    return float(metrics[f"{level}_calibration"]["expected_calibration_error"])
+
+
+def _reliability(metrics: dict[str, Any]) -> str:
+    """Rows of both reliability curves, the surest answers first."""
+    curves = [
+        reversed(metrics[f"{level}_calibration"]["confidence_accuracy_answers"])
+        for level in ("image", "subject")
+    ]
+    rows = []
+    for pair in zip_longest(*curves):
+        cells = [f"{row[2]} | {row[0]:.2f} | {row[1]:.2f}" if row else "| | " for row in pair]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _failures(metrics: dict[str, Any]) -> str:
+    """Say near which counts and under which circumstances images are rated wrongly."""
+    near = metrics["near_boundary"]
+    low = near["wrong_too_low"] / max(near["wrong"], 1)
+    text = (
+        f"- Near the boundaries: {near['wrong_near']} of {near['wrong']} wrong images have counts "
+        f"within two of another rating; accuracy is {near['near_accuracy']:.3f} there and "
+        f"{near['far_accuracy']:.3f} elsewhere. {low:.0%} of the wrong images are rated too low.\n"
+    )
+    groups = metrics.get("accuracy_by_circumstance")
+    if not groups:
+        return text
+    rows = "\n".join(
+        f"| {name} | {group['scans']} | {group['image_accuracy']:.3f} |"
+        for name, group in groups.items()
+    )
+    error = metrics["registration_error_mm"]
+    return (
+        f"{text}- By circumstance (the registration is off by {error['median']:.1f} mm in the "
+        f"median, {error['95th percentile']:.1f} mm in the worst twentieth):\n\n"
+        f"| | scans | image accuracy |\n|---|---|---|\n{rows}\n"
+    )
 
 
 def severity_card(info: dict[str, Any]) -> str:
@@ -129,7 +209,8 @@ def _held_out(info: dict[str, Any]) -> str:
     heads, scans = info["held_out"]["heads"], info["metrics"]["subjects"]
     if info["held_out"]["kind"] == "site":
         return f"{scans} subjects of a site's own, of another file than trained on"
-    return f"{scans} scans of {heads} synthetic heads of another seed"
+    conditions = info["held_out"].get("conditions", "standard")
+    return f"{scans} scans of {heads} synthetic heads of another seed, {conditions} conditions"
 
 
 def _data(info: dict[str, Any]) -> str:
@@ -142,7 +223,7 @@ Weights sha256 `{info["weights_sha256"]}`, exported {info["trained_at"]}.
 every eleventh head for choosing the epoch; {info["training"]["epochs"]} epochs.
 Held out: {_scans(held_out)}.
 Preprocessing version {info["preprocessing"]["version"]}, Haar enhancement
-`{info["preprocessing"]["enhancement"]}`."""
+`{info["preprocessing"]["enhancement"]}`. Conditions: `training/synthetic/conditions.py`."""
 
 
 def _scans(cohort: dict[str, Any]) -> str:
@@ -153,7 +234,8 @@ def _scans(cohort: dict[str, Any]) -> str:
             f"(CSV sha256 `{cohort['csv_sha256']}`; {cohort['skipped_rows']} rows left out)"
         )
     return (
-        f"{cohort['scans']} scans of {cohort['heads']} synthetic heads (seed {cohort['seed']};\n"
+        f"{cohort['scans']} scans of {cohort['heads']} synthetic heads (seed {cohort['seed']}, "
+        f"{cohort.get('conditions', 'standard')} conditions;\n"
         f"{cohort['rejected_heads']} more refused by the registration's quality check)"
     )
 

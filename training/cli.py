@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     rating.add_argument("--enhancement", choices=ENHANCEMENTS, default="stationary", help="Haar")
     rating.add_argument("--loss", choices=("cross-entropy", "mse"), default="cross-entropy")
     rating.add_argument(
-        "--as-published", action="store_true", help="without count target and averaged weights"
+        "--as-published", action="store_true", help="without anything that the paper has not"
     )
     rating.set_defaults(command=_train_rating)
     severity = models.add_parser("severity", help="at least ten EPVS or fewer")
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--models", type=Path, default=Path("triton_models"))
     evaluate.add_argument("--only", choices=("rating", "severity"))
     evaluate.add_argument("--out", type=Path, help="write the figures as JSON")
+    evaluate.add_argument("--chart", type=Path, help="draw the rating's reliability curves (PNG)")
     evaluate.set_defaults(command=_evaluate)
 
     export = commands.add_parser("export", help="write a checkpoint into the model repository")
@@ -96,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
 
     reproduce = commands.add_parser("reproduce", help="a paper's evaluation; resumes")
     reproduce.add_argument("model", choices=("rating",))
+    reproduce.add_argument("--cohort", type=Path, help="a site's own: folder, or its CSV file")
+    _add_skip_option(reproduce)
     reproduce.add_argument("--work", type=Path, default=Path("runs/rating-paper"))
     reproduce.add_argument("--report", type=Path, default=Path("docs/results/rating.md"))
     reproduce.add_argument("--epochs", type=int, default=300, help="of a training (paper: 300)")
@@ -159,12 +162,12 @@ def _read_csv(file: Path, folder: Path, options: argparse.Namespace) -> None:
         _LOG.info(line)
 
 
-def _cohort_folder(options: argparse.Namespace) -> Path:
+def _cohort_folder(options: argparse.Namespace, run: Path) -> Path:
     """Folder of the cohort; a site's CSV file is read into the run's own first."""
     given: Path = options.cohort
     if given.suffix.lower() != ".csv":
         return given
-    folder: Path = options.run / "cohort"
+    folder = run / "cohort"
     _read_csv(given, folder, options)
     return folder
 
@@ -173,17 +176,19 @@ def _train_rating(options: argparse.Namespace) -> None:
     from training.rating_recipe import RatingPlan
     from training.train_rating import train_rating
 
-    ours = {} if options.as_published else {"count_weight": 1.0, "averaging": 0.99}
+    published = options.as_published
     plan = RatingPlan(
         epochs=options.epochs,
         batch=options.batch,
         rate=options.rate,
         loss=options.loss,
         enhancement=options.enhancement,
-        balanced=not options.as_published,
-        **ours,
+        count_weight=0.0 if published else 1.0,
+        averaging=0.0 if published else 0.99,
+        balanced=not published,
+        moved_copies=0 if published else 1,
     )
-    train_rating(_cohort_folder(options), options.run, plan, threads=options.threads)
+    train_rating(_cohort_folder(options, options.run), options.run, plan, threads=options.threads)
 
 
 def _train_severity(options: argparse.Namespace) -> None:
@@ -198,7 +203,7 @@ def _train_severity(options: argparse.Namespace) -> None:
         rate=options.rate,
     )
     train_severity(
-        _cohort_folder(options),
+        _cohort_folder(options, options.run),
         options.run,
         plan,
         start_from=options.start_from,
@@ -209,7 +214,13 @@ def _train_severity(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from training.evaluate import evaluate_models
 
-    evaluate_models(options.cohort, options.models, only=options.only, out=options.out)
+    evaluate_models(
+        options.cohort,
+        options.models,
+        only=options.only,
+        out=options.out,
+        chart=options.chart,
+    )
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -226,6 +237,7 @@ def _reproduce(options: argparse.Namespace) -> None:
     lines = reproduce_rating(
         options.work,
         options.report,
+        site=_cohort_folder(options, options.work) if options.cohort else None,
         epochs=options.epochs,
         seeds=options.seeds,
         processes=options.processes,

@@ -11,6 +11,7 @@ import onnxruntime
 from scipy.stats import binomtest, spearmanr
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
+from training.charts import draw_reliability
 from training.datasets import (
     SEVERE_COUNT,
     Example,
@@ -42,7 +43,12 @@ def session(model: Path, threads: int = 1) -> onnxruntime.InferenceSession:
 
 
 def evaluate_models(
-    cohort: Path, models: Path, *, only: str | None = None, out: Path | None = None
+    cohort: Path,
+    models: Path,
+    *,
+    only: str | None = None,
+    out: Path | None = None,
+    chart: Path | None = None,
 ) -> dict[str, Metrics]:
     """Score the model repository on a stored cohort.
 
@@ -54,29 +60,44 @@ def evaluate_models(
         ``triton_models``.
     only : {"rating", "severity"}, optional
     out : Path, optional
-        Where the figures go as JSON.
+        Where the scores go as JSON.
+    chart : Path, optional
+        PNG file of the rating's reliability curves.
 
     Returns
     -------
     dict
-        Metrics of each model.
+        Scores of each model.
     """
     if only != "rating":
         require_severity_labels(cohort)
-    examples = load_cohort(cohort)
-    figures: dict[str, Metrics] = {}
+    examples = load_cohort(cohort, volumes=only != "rating")
+    scores: dict[str, Metrics] = {}
     if only in (None, "rating"):
-        figures["rating"] = rating_metrics(
+        scores["rating"] = rating_metrics(
             current_network(models / "rating"), examples, enhancement_of(models / "rating")
         )
+        if chart is not None:
+            draw_reliability(chart, _reliability_curves(scores["rating"]))
     if only in (None, "severity"):
-        figures["severity"] = severity_metrics(current_network(models / "severity"), examples)
-    for name, metrics in figures.items():
+        scores["severity"] = severity_metrics(current_network(models / "severity"), examples)
+    for name, metrics in scores.items():
         for metric, value in metrics.items():
             _LOG.info("%s %s: %s", name, metric, value)
     if out is not None:
-        out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return figures
+        out.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    return scores
+
+
+def _reliability_curves(metrics: Metrics) -> dict[str, list[list[float]]]:
+    """Name the curves by level and calibration error."""
+    found = {level: metrics[f"{level}_calibration"] for level in ("image", "subject")}
+    return {
+        f"{level} (calibration error {curve['expected_calibration_error']:.3f})": curve[
+            "confidence_accuracy_answers"
+        ]
+        for level, curve in found.items()
+    }
 
 
 def current_network(model: Path) -> Path:

@@ -7,7 +7,7 @@ rotation by up to 30° and flips, image by image. `RatingPlan` says what differs
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.datasets import crops_as_input, rating_of
 from training.networks.rating import RATINGS, RatingNet
+from training.synthetic.acquisition import Imperfections, through_k_space
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from training.datasets import Example
 
 _ROTATION_DEG: Final = 30.0
+_PIXEL_MM: Final = 0.465
+_MOTION_MM: Final = (0.1, 0.5)
+_SAMPLED: Final = (0.65, 1.0)
+_NOISE: Final = 0.01
+"""Of copies that moved: motion and ringing as far as the training scans have them."""
 
 Loss = Literal["cross-entropy", "mse"]
 
@@ -50,6 +56,9 @@ class RatingPlan:
         Decay of the running average of the weights, per step (ours); 0 keeps the last ones.
     balanced : bool
         Draw every rating equally often (ours).
+    moved_copies : int
+        Copies of every training image as if the head had moved (ours): motion is what costs most
+        accuracy on scans that are harsher than those trained on.
     """
 
     epochs: int = 300
@@ -60,6 +69,7 @@ class RatingPlan:
     count_weight: float = 0.0
     averaging: float = 0.0
     balanced: bool = False
+    moved_copies: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,15 @@ class RatingData:
             torch.from_numpy(counts).float(),
             torch.from_numpy(rating_of(counts)),
         )
+
+    @classmethod
+    def for_training(cls, examples: Sequence[Example], plan: RatingPlan) -> RatingData:
+        """Take the examples and the plan's copies of them."""
+        copies = [examples]
+        for number in range(plan.moved_copies):
+            rng = np.random.default_rng(number)
+            copies.append([replace(e, crops=as_if_moved(rng, e.crops)) for e in examples])
+        return cls.of([example for copy in copies for example in copy], plan.enhancement)
 
     def of_subjects(self, chosen: NDArray[np.bool_]) -> RatingData:
         """Keep the images of the chosen subjects, six each."""
@@ -164,6 +183,31 @@ class RatingTrainer:
             error = functional.smooth_l1_loss(log_count, torch.log1p(data.counts[chosen]))
             loss = loss + self._plan.count_weight * error
         return loss
+
+
+def as_if_moved(rng: np.random.Generator, crops: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Put the motion, ringing and noise of a worse scan into stored crops.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    crops : ndarray of uint16, shape (6, 112, 86)
+
+    Returns
+    -------
+    ndarray of uint16
+        Same shape.
+    """
+    scale = float(np.iinfo(crops.dtype).max)
+    quality = Imperfections(
+        motion_mm=rng.uniform(*_MOTION_MM), sampled=rng.uniform(*_SAMPLED), noise=_NOISE
+    )
+    # Mirrored above and below: the transform would join the crop's top to its bottom.
+    margin = crops.shape[1] // 2
+    padded = np.pad(crops / scale, ((0, 0), (margin, margin), (0, 0)), mode="symmetric")
+    moved = through_k_space(rng, padded.astype(np.float32), _PIXEL_MM, quality)
+    noisy = moved[:, margin:-margin] + _NOISE * rng.standard_normal(crops.shape)
+    return np.rint(np.clip(noisy, 0, 1) * scale).astype(np.uint16)
 
 
 def augment(crops: Tensor, generator: torch.Generator) -> Tensor:

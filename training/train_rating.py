@@ -47,9 +47,11 @@ def train_rating(cohort: Path, run: Path, plan: RatingPlan, *, threads: int = 1)
     torch.set_num_threads(threads)
     description = describe_cohort(cohort)
     examples = load_cohort(cohort, volumes=False)
-    data = RatingData.of(examples, plan.enhancement)
     held_back = is_validation(examples)
-    training, validation = data.of_subjects(~held_back), data.of_subjects(held_back)
+    kept = [e for e, held in zip(examples, held_back, strict=True) if not held]
+    chosen = [e for e, held in zip(examples, held_back, strict=True) if held]
+    training = RatingData.for_training(kept, plan)
+    validation = RatingData.of(chosen, plan.enhancement)
     trainer, state = RatingTrainer(plan), checkpoints.load(run)
     first, best = 0, -1.0
     best_weights: dict[str, Any] = trainer.trained.state_dict()

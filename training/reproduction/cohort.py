@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from core.errors import ConfigurationError
-from training.datasets import Example, load_cohort, rating_of
+from training.datasets import Example, describe_cohort, load_cohort, rating_of
 from training.phantom_cohort import CohortPlan, build_cohort
 
 if TYPE_CHECKING:
@@ -33,10 +33,12 @@ def build_pool(folder: Path, *, processes: int) -> Iterator[str]:
     yield from build_cohort(folder, POOL, range(_HEADS), processes=processes)
 
 
-def paper_shaped(folder: Path) -> list[Example]:
-    """Choose the 96 subjects out of the pool."""
-    pool = load_cohort(folder, volumes=False)
-    return [pool[i] for i in choose(pool, SUBJECTS, IMAGES_OF_RATING)]
+def subjects_of(folder: Path) -> list[Example]:
+    """Take the 96 subjects out of the pool, or a site's cohort as it is."""
+    examples = load_cohort(folder, volumes=False)
+    if describe_cohort(folder)["kind"] == "site":
+        return examples
+    return [examples[i] for i in choose(examples, SUBJECTS, IMAGES_OF_RATING)]
 
 
 def choose(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import matplotlib as mpl
-
-mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from training.charts import save_figure
 from training.datasets import crops_as_input, rating_of
 from training.synthetic.cohort import make_subject
 from training.synthetic.conditions import HARSH, STANDARD
@@ -20,24 +18,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from training.datasets import Example
     from training.reproduction.results import ArmResults
 
-_DPI: Final = 80
-_EDGES: Final = (0, 1, 3, 6, 9, 11, 13, 16, 19, 21, 23, 30, 38, 41, 43, 200)
+COUNT_EDGES: Final = (0, 1, 3, 6, 9, 11, 13, 16, 19, 21, 23, 30, 38, 41, 43, 200)
+"""Edges of the count ranges in which errors are counted: narrow near the boundaries."""
 
 
 def draw_examples(target: Path, examples: Sequence[Example]) -> None:
     """Draw scans of every protocol, and crops of every rating before and after enhancement."""
-    figure = plt.figure(figsize=(13, 12.5))
+    figure = plt.figure(figsize=(13, 9.6))
     grid = figure.add_gridspec(4, 10, hspace=0.12, wspace=0.05)
-    protocols = list(PROTOCOLS)
-    for place, (name, conditions) in enumerate(
-        [(p, STANDARD) for p in protocols] + [(protocols[0], HARSH), (protocols[1], HARSH)]
-    ):
-        subject = make_subject(4004, 2 + place, name, conditions)
+    standard, harsh = list(PROTOCOLS), list(PROTOCOLS)[:2]
+    shown = [(name, STANDARD) for name in standard] + [(name, HARSH) for name in harsh]
+    for place, (name, conditions) in enumerate(shown):
+        subject = make_subject(4004, 5 * place + 3, name, conditions)  # heads with many EPVS
         most = int(subject.visible.sum(axis=0).argmax())
         axes = figure.add_subplot(grid[0, 2 * place : 2 * place + 2])
         _show(axes, subject.voxels[most], f"{name}\n{conditions.name}", most=1300)
@@ -54,7 +50,7 @@ def draw_examples(target: Path, examples: Sequence[Example]) -> None:
                 _show(axes, crop, heading, most=float(np.quantile(crop, 0.998)))
                 if rating == 0 and column == 0:
                     axes.set_ylabel(title)
-    _save(figure, target)
+    save_figure(figure, target)
 
 
 def draw_confusion(target: Path, results: ArmResults) -> None:
@@ -81,7 +77,7 @@ def draw_confusion(target: Path, results: ArmResults) -> None:
                     color="white" if dark else "black",
                 )
         axes.set(xlabel="model", ylabel="truth", title=title, xticks=range(5), yticks=range(5))
-    _save(figure, target)
+    save_figure(figure, target)
 
 
 def draw_arms(target: Path, arms: Sequence[ArmResults]) -> None:
@@ -104,7 +100,7 @@ def draw_arms(target: Path, arms: Sequence[ArmResults]) -> None:
         axes.invert_yaxis() if axes is panels[0] else None
         axes.grid(axis="x", alpha=0.3)
     panels[0].legend(loc="lower left", fontsize="small")
-    _save(figure, target)
+    save_figure(figure, target)
 
 
 def draw_errors(target: Path, rows: Sequence[tuple[str, int, float, float]]) -> None:
@@ -118,20 +114,7 @@ def draw_errors(target: Path, rows: Sequence[tuple[str, int, float, float]]) -> 
     axes.set_xticks(at, [f"{name}\n({images})" for name, images, _, _ in rows], fontsize="small")
     axes.set(xlabel="true EPVS in the image (images)", ylabel="share of the images")
     axes.legend(fontsize="small")
-    _save(figure, target)
-
-
-def draw_reliability(target: Path, curves: dict[str, list[list[float]]]) -> None:
-    """Reliability curves: accuracy against confidence, the area of a dot its answers."""
-    figure, panels = plt.subplots(1, len(curves), figsize=(4.4 * len(curves), 4.2))
-    for axes, (title, rows) in zip(np.atleast_1d(panels), curves.items(), strict=True):
-        confidence, accuracy, answers = np.array(rows).T
-        axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-        axes.plot(confidence, accuracy, color="#3b6ea5")
-        axes.scatter(confidence, accuracy, s=8 + 400 * answers / answers.sum(), color="#3b6ea5")
-        axes.set(xlabel="confidence", ylabel="accuracy", title=title, xlim=(0, 1), ylim=(0, 1.02))
-        axes.set_aspect("equal")
-    _save(figure, target)
+    save_figure(figure, target)
 
 
 def _show(axes: Axes, image: np.ndarray, title: str, *, most: float) -> None:
@@ -139,13 +122,3 @@ def _show(axes: Axes, image: np.ndarray, title: str, *, most: float) -> None:
     axes.set_title(title, fontsize="small")
     axes.set_xticks([])
     axes.set_yticks([])
-
-
-def _save(figure: Figure, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=_DPI, bbox_inches="tight", pil_kwargs={"optimize": True})
-    plt.close(figure)
-
-
-COUNT_EDGES: Final = _EDGES
-"""Edges of the count ranges in which errors are counted: narrow near the boundaries."""

@@ -20,7 +20,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from training.datasets import rating_of
 from training.rating_recipe import RatingData, RatingPlan, RatingTrainer, predict
-from training.reproduction.cohort import paper_shaped
+from training.reproduction.cohort import subjects_of
 from training.reproduction.forest import (
     features_at_places,
     features_over_all_places,
@@ -74,6 +74,13 @@ class Job(NamedTuple):
         """Where its answers lie."""
         return work / "jobs" / f"{self.arm.name}-{self.seed}-{self.fold}.npz"
 
+    def is_done(self, work: Path) -> bool:
+        """Whether the answers are there, and of this plan."""
+        if not self.file(work).exists():
+            return False
+        with np.load(self.file(work)) as stored:
+            return bool(json.loads(str(stored["plan"])) == asdict(self.arm.plan))
+
 
 def arms(epochs: int, seeds: int) -> tuple[Arm, ...]:
     """List what is compared: the paper's losses, both Haar transforms and none, forests."""
@@ -120,19 +127,17 @@ def folds(ratings: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return of_subject
 
 
-def run_jobs(
-    work: Path, chosen: Sequence[Arm], *, processes: int, pool: Path | None = None
-) -> Iterator[str]:
+def run_jobs(work: Path, cohort: Path, chosen: Sequence[Arm], *, processes: int) -> Iterator[str]:
     """Run every job that has not been run yet.
 
     Parameters
     ----------
     work : Path
         Receives ``jobs/``.
+    cohort : Path
+        As `subjects_of` takes it.
     chosen : sequence of Arm
     processes : int
-    pool : Path, optional
-        Scans to choose the cohort from; ``pool`` of `work` by default.
 
     Yields
     ------
@@ -145,32 +150,31 @@ def run_jobs(
         for seed in range(max(arm.seeds for arm in chosen))
         for fold in range(FOLDS)
         for arm in chosen
-        if seed < arm.seeds and not (job := Job(arm, seed, fold)).file(work).exists()
+        if seed < arm.seeds and not (job := Job(arm, seed, fold)).is_done(work)
     ]
-    pool = pool or work / "pool"
     if processes == 1:
         for number, job in enumerate(missing, 1):
-            yield f"{number}/{len(missing)} {_run(job, work, pool)}"
+            yield f"{number}/{len(missing)} {_run(job, work, cohort)}"
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as executor:
-        running = [executor.submit(_run, job, work, pool) for job in missing]
+        running = [executor.submit(_run, job, work, cohort) for job in missing]
         for number, done in enumerate(as_completed(running), 1):
             yield f"{number}/{len(missing)} {done.result()}"
 
 
-def _run(job: Job, work: Path, pool: Path) -> str:
+def _run(job: Job, work: Path, cohort: Path) -> str:
     torch.set_num_threads(1)
     started = time.perf_counter()
-    subjects = _subjects(pool)
+    subjects = _subjects(cohort)
     ratings = rating_of(np.stack([e.counts for e in subjects]))
     test = folds(ratings, job.seed) == job.fold
     if job.arm.forest:
-        features = _forest_features(pool, job.arm.plan.enhancement, job.arm.forest)
+        features = _forest_features(cohort, job.arm.plan.enhancement, job.arm.forest)
         probabilities = forest_probabilities(
             features, ratings.ravel(), np.repeat(~test, IMAGES), job.seed
         )
     else:
-        data = _data(pool, job.arm.plan.enhancement)
+        data = _data(cohort, job.arm.plan.enhancement)
         probabilities = _train(job, data.of_subjects(~test), data)
     unfinished = job.file(work).with_suffix(".part")
     with unfinished.open("wb") as file:
@@ -196,16 +200,16 @@ def _train(job: Job, training: RatingData, everything: RatingData) -> NDArray[np
 
 
 @lru_cache(maxsize=1)
-def _subjects(pool: Path) -> tuple:  # type: ignore[type-arg]
-    return tuple(paper_shaped(pool))
+def _subjects(cohort: Path) -> tuple:  # type: ignore[type-arg]
+    return tuple(subjects_of(cohort))
 
 
 @lru_cache(maxsize=3)
-def _data(pool: Path, enhancement: str) -> RatingData:
-    return RatingData.of(_subjects(pool), enhancement)
+def _data(cohort: Path, enhancement: str) -> RatingData:
+    return RatingData.of(_subjects(cohort), enhancement)
 
 
 @lru_cache(maxsize=2)
-def _forest_features(pool: Path, enhancement: str, kind: str) -> NDArray[np.float32]:
-    images = _data(pool, enhancement).crops[:, 0].numpy()
+def _forest_features(cohort: Path, enhancement: str, kind: str) -> NDArray[np.float32]:
+    images = _data(cohort, enhancement).crops[:, 0].numpy()
     return features_at_places(images) if kind == "places" else features_over_all_places(images)

@@ -82,12 +82,13 @@ def gather(work: Path, arm: Arm) -> ArmResults:
     for seed in range(arm.seeds):
         answers: Float32Array | None = None
         for fold in range(FOLDS):
-            path = Job(arm, seed, fold).file(work)
-            if not path.exists():
+            job = Job(arm, seed, fold)
+            if not job.is_done(work):
                 raise ConfigurationError(
-                    f"{path.name} is missing.", "Run the reproduction to its end; it resumes."
+                    f"{job.file(work).name} is missing or of another plan.",
+                    "Run the reproduction to its end; it resumes.",
                 )
-            with np.load(path) as stored:
+            with np.load(job.file(work)) as stored:
                 probabilities, chosen = stored["probabilities"], stored["test"]
                 counts = stored["counts"]
                 seconds.append(float(stored["seconds"]))

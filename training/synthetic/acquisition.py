@@ -112,7 +112,7 @@ def degrade(
         coarse *= quality.bias / np.abs(coarse).max()
         voxels = voxels * np.exp(_stretch(coarse, voxels.shape))
     if quality.sampled < 1 or quality.motion_mm > 0:
-        voxels = _through_k_space(rng, voxels, grid.pixel_mm, quality)
+        voxels = through_k_space(rng, voxels, grid.pixel_mm, quality)
     if quality.noise > 0:
         noise = np.float32(quality.noise)
         real = voxels + noise * rng.standard_normal(voxels.shape, dtype=np.float32)
@@ -121,10 +121,25 @@ def degrade(
     return voxels
 
 
-def _through_k_space(
+def through_k_space(
     rng: np.random.Generator, voxels: Float32Array, pixel_mm: float, quality: Imperfections
 ) -> Float32Array:
-    """Acquire each slice line by line along the columns' direction and reconstruct it."""
+    """Acquire each slice line by line along the columns' direction and reconstruct it.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    voxels : ndarray, shape (slices, rows, columns)
+    pixel_mm : float
+        Between rows.
+    quality : Imperfections
+        Of which truncation and motion are looked at.
+
+    Returns
+    -------
+    ndarray of float32
+        Magnitude, same shape.
+    """
     _, rows, _ = voxels.shape
     frequency = np.fft.fftfreq(rows).astype(np.float32)  # cycles per pixel of each line
     acquired = (np.abs(frequency) <= quality.sampled / 2).astype(np.float32)

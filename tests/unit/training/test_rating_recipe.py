@@ -8,22 +8,30 @@ import torch
 
 from tests.unit.training.dots import dots
 from training.datasets import Example
-from training.rating_recipe import RatingData, RatingPlan, RatingTrainer, augment, predict
+from training.rating_recipe import (
+    RatingData,
+    RatingPlan,
+    RatingTrainer,
+    as_if_moved,
+    augment,
+    predict,
+)
 
 PLAN = RatingPlan(epochs=120, batch=12, rate=3e-3, enhancement="none")
 COUNTS = np.array([0, 5, 15, 30, 60, 0])
 
 
-def _data(subjects: int = 2) -> RatingData:
+def _examples(subjects: int) -> list[Example]:
     rng = np.random.default_rng(1)
     empty = np.empty(0, dtype=np.uint8)
-    return RatingData.of(
-        [
-            Example(np.stack([dots(int(c), rng) for c in COUNTS]), COUNTS, empty, 60)
-            for _ in range(subjects)
-        ],
-        "none",
-    )
+    return [
+        Example(np.stack([dots(int(c), rng) for c in COUNTS]), COUNTS, empty, 60)
+        for _ in range(subjects)
+    ]
+
+
+def _data(subjects: int = 2) -> RatingData:
+    return RatingData.of(_examples(subjects), "none")
 
 
 @pytest.mark.parametrize(
@@ -62,6 +70,26 @@ def test_subjects_keep_their_six_images_together() -> None:
     assert torch.equal(second.crops, data.crops[6:12])
     assert second.counts.tolist() == COUNTS.tolist()
     assert second.ratings.tolist() == [0, 1, 2, 3, 4, 0]
+
+
+def test_copies_that_moved_have_ghosts_along_the_rows_and_nothing_else_new() -> None:
+    crops = np.full((6, 112, 86), 20_000, dtype=np.uint16)
+    crops[:, 50:56, 40:46] = 60_000
+    moved = as_if_moved(np.random.default_rng(0), crops).astype(int) - crops.astype(int)
+    assert moved.shape == crops.shape
+    # Acquired line by line along the columns: what moves, moves within its own columns.
+    beside, along = np.abs(moved[:, :, :30]).mean(), np.abs(moved[:, :40, 40:46]).mean()
+    assert along > 1.2 * beside
+    assert np.abs(moved.mean()) < 1_000
+    assert 0.5 < crops.max() / (crops + moved)[:, 50:56, 40:46].mean() < 1.5
+
+
+def test_a_plan_may_add_copies_of_every_image() -> None:
+    examples = _examples(1)
+    data = RatingData.for_training(examples, replace(PLAN, moved_copies=2))
+    assert data.ratings.tolist() == [0, 1, 2, 3, 4, 0] * 3
+    assert torch.equal(data.crops[:6], RatingData.of(examples, "none").crops)
+    assert not torch.equal(data.crops[6:12], data.crops[12:])
 
 
 def test_augmentation_rotates_about_the_centre_without_scaling() -> None:
