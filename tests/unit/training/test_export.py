@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from tests.unit.training.tensorrt import TENSORRT_OPERATORS, operators
 from training.evaluate import session
 from training.export import OPSET, to_onnx
 from training.networks.rating import RatingNet
@@ -50,3 +52,20 @@ def test_severity_graph(tmp_path: Path) -> None:
     graph = onnx.load(tmp_path / "m.onnx")
     assert graph.opset_import[0].version == OPSET
     assert not any("log_count" in weight.name for weight in graph.graph.initializer)
+
+
+@pytest.mark.parametrize("layers", [50, 101, 152])
+def test_tensorrt_documents_every_operator_of_the_severity_graph(
+    layers: int, tmp_path: Path
+) -> None:
+    """At a width of one: the graph has the operators of the full-size network."""
+    names = ["probability", "saliency"]
+    to_onnx(SeverityNet(layers, 1), (1, 1, 16, 64, 64), tmp_path / "m.onnx", "volume", names)
+    assert operators(tmp_path / "m.onnx") <= TENSORRT_OPERATORS
+
+
+def test_tensorrt_documents_every_operator_of_the_rating_graph(tmp_path: Path) -> None:
+    to_onnx(RatingNet(), (1, 1, 112, 86), tmp_path / "m.onnx", "crops", ["probabilities"])
+    found = operators(tmp_path / "m.onnx")
+    assert {"Conv", "AveragePool", "Softmax"} <= found  # it does read the graph
+    assert found <= TENSORRT_OPERATORS

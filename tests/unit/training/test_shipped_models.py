@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from tests.paths import ROOT
+from tests.unit.training.tensorrt import TENSORRT_OPERATORS, operators
 from training.evaluate import session
 from training.export import OPSET, dequantise
 
@@ -47,6 +48,7 @@ def test_the_graph_is_one_that_every_server_reads(model: Path) -> None:
     graph = onnx.load(_version(model) / "model.onnx", load_external_data=False)
     assert graph.opset_import[0].version == OPSET
     assert graph.ir_version <= 10
+    assert operators(_version(model) / "model.onnx") <= TENSORRT_OPERATORS
     for values, declared in ((graph.graph.input, "inputs"), (graph.graph.output, "outputs")):
         dims = {v.name: [d.dim_value or -1 for d in v.type.tensor_type.shape.dim] for v in values}
         assert dims == _info(model)[declared]
