@@ -1,7 +1,7 @@
 """What TensorRT's ONNX parser documents as supported, of the operators that our graphs may need.
 
-Source: ``docs/operators.md`` of onnx/onnx-tensorrt (release 8.4), with its restrictions: convolution
-and pooling in two or three dimensions, weights as initialisers, no indices from MaxPool.
+Source: ``docs/operators.md`` of onnx/onnx-tensorrt (release 8.4), with its restrictions: Conv and
+pooling in two or three dimensions, weights as initialisers, no indices from MaxPool.
 """
 
 from __future__ import annotations
