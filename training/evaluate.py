@@ -17,10 +17,12 @@ from training.datasets import (
     Example,
     crops_as_input,
     load_cohort,
+    rating_of,
     require_severity_labels,
     volume_as_input,
 )
 from training.rating_scores import Metrics, by_circumstance, rounded, score_ratings
+from worker.stages.grading import MODERATE_RATING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,20 +69,23 @@ def evaluate_models(
     Returns
     -------
     dict
-        Scores of each model.
+        Scores of each model, and of both together.
     """
     if only != "rating":
         require_severity_labels(cohort)
     examples = load_cohort(cohort, volumes=only != "rating")
     scores: dict[str, Metrics] = {}
-    if only in (None, "rating"):
-        scores["rating"] = rating_metrics(
-            current_network(models / "rating"), examples, enhancement_of(models / "rating")
-        )
+    if only != "severity":
+        folder = models / "rating"
+        ratings = rating_answers(current_network(folder), examples, enhancement_of(folder))
+        scores["rating"] = rating_metrics(ratings, examples)
         if chart is not None:
             draw_reliability(chart, _reliability_curves(scores["rating"]))
-    if only in (None, "severity"):
-        scores["severity"] = severity_metrics(current_network(models / "severity"), examples)
+    if only != "rating":
+        severity = severity_answers(current_network(models / "severity"), examples)
+        scores["severity"] = severity_metrics(severity, examples)
+    if only is None:
+        scores["joint"] = joint_metrics(ratings, severity, examples)
     for name, metrics in scores.items():
         for metric, value in metrics.items():
             _LOG.info("%s %s: %s", name, metric, value)
@@ -123,22 +128,45 @@ def rating_answers(model: Path, examples: Sequence[Example], enhancement: str) -
     )
 
 
-def rating_metrics(model: Path, examples: Sequence[Example], enhancement: str) -> Metrics:
-    """Figures of an exported rating model; see `training.rating_scores`."""
+def rating_metrics(answers: Float32Array, examples: Sequence[Example]) -> Metrics:
+    """Figures of the rating model; see `training.rating_scores`."""
     counts = np.stack([example.counts for example in examples])
-    answers = rating_answers(model, examples, enhancement)
     return score_ratings(answers, counts) | by_circumstance(answers, counts, examples)
 
 
-def severity_metrics(model: Path, examples: list[Example]) -> Metrics:
-    """Figures of the severity model on full-size volumes (severity paper, Evaluation)."""
+def severity_answers(model: Path, examples: Sequence[Example]) -> NDArray[np.float64]:
+    """Probability, shape (subjects,), that an exported severity model gives."""
     runtime = session(model)
-    probability = np.array(
+    return np.array(
         [
             runtime.run(["probability"], {"volume": volume_as_input(e.volume[None])})[0].item()
             for e in examples
         ]
     )
+
+
+def joint_metrics(
+    ratings: Float32Array, severity: NDArray[np.float64], examples: Sequence[Example]
+) -> Metrics:
+    """How often the two models contradict each other, as the node would flag it.
+
+    The truths may differ too: the rating knows six images, severity all slices.
+    """
+    rated = ratings.argmax(axis=2).max(axis=1) >= MODERATE_RATING
+    counts = np.stack([example.counts for example in examples])
+    truly_rated = rating_of(counts).max(axis=1) >= MODERATE_RATING
+    truly_severe = np.array([e.severity_count for e in examples]) >= SEVERE_COUNT
+    flagged, truths_differ = rated != (severity >= 0.5), truly_rated != truly_severe
+    return {
+        "subjects": len(examples),
+        "flagged": rounded(flagged.mean()),
+        "truths_differ": rounded(truths_differ.mean()),
+        "flagged_where_truths_agree": rounded(flagged[~truths_differ].mean()),
+    }
+
+
+def severity_metrics(probability: NDArray[np.float64], examples: Sequence[Example]) -> Metrics:
+    """Figures of the severity model on full-size volumes (severity paper, Evaluation)."""
     counts = np.array([e.severity_count for e in examples])
     severe, answer = counts >= SEVERE_COUNT, probability >= 0.5
     (tn, fp), (fn, tp) = confusion_matrix(severe, answer, labels=[False, True])

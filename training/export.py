@@ -30,7 +30,14 @@ from training.datasets import (
     require_severity_labels,
     volume_as_input,
 )
-from training.evaluate import current_network, rating_metrics, session, severity_metrics
+from training.evaluate import (
+    current_network,
+    rating_answers,
+    rating_metrics,
+    session,
+    severity_answers,
+    severity_metrics,
+)
 from training.networks import rating, severity
 
 if TYPE_CHECKING:
@@ -110,7 +117,7 @@ def export_rating(run: Path, cohort: Path, models: Path, version: int | None = N
                 "temperature": round(net.temperature.item(), 4),
             },
             held_out=describe_cohort(cohort),
-            metrics=rating_metrics(network, examples, enhancement),
+            metrics=rating_metrics(rating_answers(network, examples, enhancement), examples),
             inputs={"crops": [-1, *rating.INPUT_SHAPE]},
             outputs={"probabilities": [-1, rating.RATINGS]},
         )
@@ -153,7 +160,7 @@ def export_severity(run: Path, cohort: Path, models: Path, version: int | None =
                 "phases": state["phases"],
             },
             held_out=describe_cohort(cohort),
-            metrics=severity_metrics(network, examples),
+            metrics=severity_metrics(severity_answers(network, examples), examples),
             inputs={"volume": [-1, *severity.INPUT_SHAPE]},
             outputs={"probability": [-1, 1], "saliency": [-1, 1, 16, 16]},
         )
