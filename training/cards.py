@@ -105,8 +105,10 @@ def _rating_recipe(training: dict[str, Any]) -> str:
         parts.append(f"the weights are a running average (decay {plan['averaging']:g} a step)")
     if plan["balanced"]:
         parts.append("every rating is drawn equally often")
-    if plan["moved_copies"]:
-        parts.append("every image has a copy with simulated motion")
+    if plan["worse_copies"]:
+        parts.append(
+            f"every image has {plan['worse_copies']} copies with simulated motion and noise"
+        )
     beyond = f" Beyond the paper's recipe: {', '.join(parts)}." if parts else ""
     return (
         f"Loss: {plan['loss']}; Adam, {plan['rate']:g}, decaying along a cosine; batches of "

@@ -47,7 +47,8 @@ def check_same(state: dict[str, Any], cohort: dict[str, Any], plan: dict[str, An
     ------
     ConfigurationError
     """
-    changed = [name for name in plan if name != "epochs" and plan[name] != state["plan"].get(name)]
+    stored = state["plan"]
+    changed = [name for name in plan if name != "epochs" and plan[name] != stored.get(name)]
     if changed:
         raise ConfigurationError(
             f"The run began with another {', '.join(changed)} than it is given now.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -173,20 +174,17 @@ def _cohort_folder(options: argparse.Namespace, run: Path) -> Path:
 
 
 def _train_rating(options: argparse.Namespace) -> None:
-    from training.rating_recipe import RatingPlan
+    from training.rating_recipe import RatingPlan, shipped_plan
     from training.train_rating import train_rating
 
-    published = options.as_published
-    plan = RatingPlan(
+    recipe = RatingPlan() if options.as_published else shipped_plan(options.epochs)
+    plan = replace(
+        recipe,
         epochs=options.epochs,
         batch=options.batch,
         rate=options.rate,
         loss=options.loss,
         enhancement=options.enhancement,
-        count_weight=0.0 if published else 1.0,
-        averaging=0.0 if published else 0.99,
-        balanced=not published,
-        moved_copies=0 if published else 1,
     )
     train_rating(_cohort_folder(options, options.run), options.run, plan, threads=options.threads)
 

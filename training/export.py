@@ -92,7 +92,8 @@ def export_rating(run: Path, cohort: Path, models: Path, version: int | None = N
     state = _checkpoint(run)
     _check_held_out(state["cohort"], describe_cohort(cohort))
     number = new_version(models / "rating", version)
-    net, enhancement = rating.RatingNet(), state["plan"]["enhancement"]
+    net = rating.RatingNet(state["plan"]["filters"])
+    enhancement = state["plan"]["enhancement"]
     net.load_state_dict(state["best_weights"])
     examples = load_cohort(cohort, volumes=False)
     with _new_folder(models / "rating", number) as folder:
@@ -107,7 +108,7 @@ def export_rating(run: Path, cohort: Path, models: Path, version: int | None = N
             state,
             architecture={
                 "family": "2-D CNN (rating paper, section 2.4.2)",
-                "filters": list(rating.FILTERS),
+                "filters": list(state["plan"]["filters"]),
                 "parameters": _count(net) - _count(net.log_count),
             },
             training={

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from core.records import Registration, Template, Volume
 
-_CROP_CENTRES: Final = np.array([(side * 22.0, 0.0, 0.5) for side in (-1, 1)])
+CROP_CENTRES: Final = np.array([(side * 22.0, 0.0, 0.5) for side in (-1, 1)])
 """MNI (LPS mm) of the middle of the crops."""
 
 
@@ -156,6 +156,6 @@ def make_example(
 
 def registration_error_mm(subject: Subject, registration: Registration) -> float:
     """Mean distance between where the crops' centres were found and where they truly lie."""
-    truth = subject.pose.to_patient(_CROP_CENTRES)
-    found = [registration.affine.TransformPoint(centre.tolist()) for centre in _CROP_CENTRES]
+    truth = subject.pose.to_patient(CROP_CENTRES)
+    found = [registration.affine.TransformPoint(centre.tolist()) for centre in CROP_CENTRES]
     return float(np.linalg.norm(truth - np.array(found), axis=1).mean())

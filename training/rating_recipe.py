@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.datasets import crops_as_input, rating_of
-from training.networks.rating import RATINGS, RatingNet
+from training.networks.rating import FILTERS, RATINGS, RatingNet
 from training.synthetic.acquisition import Imperfections, through_k_space
 
 if TYPE_CHECKING:
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
 _ROTATION_DEG: Final = 30.0
 _PIXEL_MM: Final = 0.465
+_MOVED: Final = 0.6
 _MOTION_MM: Final = (0.1, 0.5)
 _SAMPLED: Final = (0.65, 1.0)
-_NOISE: Final = 0.01
-"""Of copies that moved: motion and ringing as far as the training scans have them."""
+_NOISE: Final = (0.003, 0.03)
+"""Of worse copies, in addition to what they have: as far as the training scans go, but more often.
+The scan's maximum is about one and a half times CSF."""
 
 Loss = Literal["cross-entropy", "mse"]
 
@@ -56,9 +58,11 @@ class RatingPlan:
         Decay of the running average of the weights, per step (ours); 0 keeps the last ones.
     balanced : bool
         Draw every rating equally often (ours).
-    moved_copies : int
-        Copies of every training image as if the head had moved (ours): motion is what costs most
-        accuracy on scans that are harsher than those trained on.
+    worse_copies : int
+        Copies of every training image as a worse scan would have it (ours): noise and motion are
+        what costs most accuracy on scans that are harsher than those trained on.
+    filters : tuple of int
+        Of the network's convolutions.
     """
 
     epochs: int = 300
@@ -69,7 +73,15 @@ class RatingPlan:
     count_weight: float = 0.0
     averaging: float = 0.0
     balanced: bool = False
-    moved_copies: int = 0
+    worse_copies: int = 0
+    filters: tuple[int, ...] = FILTERS
+
+
+def shipped_plan(epochs: int) -> RatingPlan:
+    """Plan of the shipped weights: the paper's, and everything that is ours."""
+    return RatingPlan(
+        epochs=epochs, count_weight=1.0, averaging=0.99, balanced=True, worse_copies=2
+    )
 
 
 @dataclass(frozen=True)
@@ -95,9 +107,9 @@ class RatingData:
     def for_training(cls, examples: Sequence[Example], plan: RatingPlan) -> RatingData:
         """Take the examples and the plan's copies of them."""
         copies = [examples]
-        for number in range(plan.moved_copies):
+        for number in range(plan.worse_copies):
             rng = np.random.default_rng(number)
-            copies.append([replace(e, crops=as_if_moved(rng, e.crops)) for e in examples])
+            copies.append([replace(e, crops=worsen(rng, e.crops)) for e in examples])
         return cls.of([example for copy in copies for example in copy], plan.enhancement)
 
     def of_subjects(self, chosen: NDArray[np.bool_]) -> RatingData:
@@ -119,7 +131,7 @@ class RatingTrainer:
     def __init__(self, plan: RatingPlan, seed: int = 0) -> None:
         self._plan, self._seed = plan, seed
         torch.manual_seed(seed)
-        self.net = RatingNet()
+        self.net = RatingNet(plan.filters)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimiser = torch.optim.Adam(self.net.parameters(), plan.rate)
         self._average = AveragedModel(
@@ -185,7 +197,7 @@ class RatingTrainer:
         return loss
 
 
-def as_if_moved(rng: np.random.Generator, crops: NDArray[np.uint16]) -> NDArray[np.uint16]:
+def worsen(rng: np.random.Generator, crops: NDArray[np.uint16]) -> NDArray[np.uint16]:
     """Put the motion, ringing and noise of a worse scan into stored crops.
 
     Parameters
@@ -199,14 +211,16 @@ def as_if_moved(rng: np.random.Generator, crops: NDArray[np.uint16]) -> NDArray[
         Same shape.
     """
     scale = float(np.iinfo(crops.dtype).max)
+    moved = rng.random() < _MOVED
     quality = Imperfections(
-        motion_mm=rng.uniform(*_MOTION_MM), sampled=rng.uniform(*_SAMPLED), noise=_NOISE
+        motion_mm=rng.uniform(*_MOTION_MM) if moved else 0.0, sampled=rng.uniform(*_SAMPLED)
     )
+    noise = np.exp(rng.uniform(*np.log(_NOISE)))
     # Mirrored above and below: the transform would join the crop's top to its bottom.
     margin = crops.shape[1] // 2
     padded = np.pad(crops / scale, ((0, 0), (margin, margin), (0, 0)), mode="symmetric")
-    moved = through_k_space(rng, padded.astype(np.float32), _PIXEL_MM, quality)
-    noisy = moved[:, margin:-margin] + _NOISE * rng.standard_normal(crops.shape)
+    worse = through_k_space(rng, padded.astype(np.float32), _PIXEL_MM, quality)
+    noisy = worse[:, margin:-margin] + noise * rng.standard_normal(crops.shape)
     return np.rint(np.clip(noisy, 0, 1) * scale).astype(np.uint16)
 
 

@@ -19,7 +19,13 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 
 from training.datasets import rating_of
-from training.rating_recipe import RatingData, RatingPlan, RatingTrainer, predict
+from training.rating_recipe import (
+    RatingData,
+    RatingPlan,
+    RatingTrainer,
+    predict,
+    shipped_plan,
+)
 from training.reproduction.cohort import subjects_of
 from training.reproduction.forest import (
     features_at_places,
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FOLDS: Final = 5
+PUBLISHED_EPOCHS: Final = 300
 IMAGES: Final = 6
 """Of a subject."""
 
@@ -79,12 +86,13 @@ class Job(NamedTuple):
         if not self.file(work).exists():
             return False
         with np.load(self.file(work)) as stored:
-            return bool(json.loads(str(stored["plan"])) == asdict(self.arm.plan))
+            return str(stored["plan"]) == json.dumps(asdict(self.arm.plan))
 
 
 def arms(epochs: int, seeds: int) -> tuple[Arm, ...]:
-    """List what is compared: the paper's losses, both Haar transforms and none, forests."""
+    """List what is compared: the paper's losses, both Haar transforms and none, ours, forests."""
     paper = RatingPlan(epochs=epochs)
+    longer = Arm("published", "the same, 300 epochs", replace(paper, epochs=PUBLISHED_EPOCHS))
     return (
         Arm("stationary", "stationary Haar, cross-entropy", paper, seeds),
         Arm("none", "no Haar, cross-entropy", replace(paper, enhancement="none"), seeds),
@@ -95,11 +103,8 @@ def arms(epochs: int, seeds: int) -> tuple[Arm, ...]:
             seeds,
         ),
         Arm("mse", "stationary Haar, mean squared error", replace(paper, loss="mse")),
-        Arm(
-            "extended",
-            "stationary Haar, cross-entropy and count, averaged weights",
-            replace(paper, count_weight=1.0, averaging=0.98),
-        ),
+        Arm("extended", "recipe of the shipped weights", shipped_plan(epochs)),
+        *([longer] if epochs < PUBLISHED_EPOCHS else []),
         Arm("forest", "random forest, Haar-like features at places", paper, seeds, "places"),
         Arm(
             "forest-all",
@@ -174,8 +179,13 @@ def _run(job: Job, work: Path, cohort: Path) -> str:
             features, ratings.ravel(), np.repeat(~test, IMAGES), job.seed
         )
     else:
-        data = _data(cohort, job.arm.plan.enhancement)
-        probabilities = _train(job, data.of_subjects(~test), data)
+        chosen = [e for e, held_out in zip(subjects, test, strict=True) if not held_out]
+        plan = job.arm.plan
+        data = _data(cohort, plan.enhancement)
+        training = (
+            RatingData.for_training(chosen, plan) if plan.worse_copies else data.of_subjects(~test)
+        )
+        probabilities = _train(job, training, data)
     unfinished = job.file(work).with_suffix(".part")
     with unfinished.open("wb") as file:
         np.savez_compressed(

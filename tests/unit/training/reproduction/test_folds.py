@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from training.rating_recipe import shipped_plan
 from training.reproduction.folds import FOLDS, arms, folds
 
 
@@ -25,4 +26,8 @@ def test_the_arms_differ_in_what_they_are_named_after_only() -> None:
     assert not paper.averaging
     assert by_name["none"].plan.enhancement == "none"
     assert by_name["mse"].plan.loss == "mse"
+    assert by_name["extended"].plan == shipped_plan(300)
+    assert "published" not in by_name
+    (shorter,) = (arm for arm in arms(100, 3) if arm.name == "published")
+    assert shorter.plan == paper
     assert {by_name[name].seeds for name in ("stationary", "none", "block-group", "forest")} == {3}

@@ -41,6 +41,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             store_example(pool / f"{head:05d}-{scan}.npz", example)
     monkeypatch.setattr(cohort, "_HEADS", 0)
     monkeypatch.setattr(cohort, "SUBJECTS", 15)
+    monkeypatch.setattr(folds, "PUBLISHED_EPOCHS", 1)
     monkeypatch.setattr(cohort, "IMAGES_OF_RATING", (30, 0, 30, 0, 30))
     measured = enhancement.EnhancementFigures(5.0, 4.0, 0.9, 0.1, 2.0)
     (tmp_path / "enhancement.json").write_text(

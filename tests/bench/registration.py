@@ -1,0 +1,141 @@
+"""Preprocessing of the severity model beside the published one: time and agreement in one run.
+
+``python -m tests.bench.registration [--subjects 6] --ants PYTHON`` registers the same synthetic
+scans with our registration and with ANTsPy's rigid one (severity paper, Methods), which lives in an
+environment of its own::
+
+    python3 -m venv .ants-env && .ants-env/bin/pip install antspyx
+    python -m tests.bench.registration --ants .ants-env/bin/python
+
+It prints a Markdown report; ``docs/results/registration.md`` is its last committed output. Errors
+are distances between where the basal ganglia's middle was found and where it truly lies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import SimpleITK as sitk
+
+from training.phantom_cohort import CROP_CENTRES, as_volume
+from training.synthetic.cohort import make_subject
+from training.synthetic.conditions import CONDITIONS
+from worker.stages.registration import register
+from worker.stages.severity import prepare_severity
+from worker.stages.template import load_template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from core.records import Volume
+    from training.synthetic.cohort import Subject
+
+SEED = 8008
+
+
+def ours(volume: Volume) -> tuple[float, float, np.ndarray, np.ndarray]:
+    """Seconds of the registration and of the whole input; points by the rigid and the affine."""
+    template = load_template()
+    started = time.perf_counter()
+    registration = register(volume, template)
+    registered = time.perf_counter()
+    prepare_severity(volume, registration, template)
+    done = time.perf_counter()
+    rigid, affine = (
+        np.array([transform.TransformPoint(centre.tolist()) for centre in CROP_CENTRES])
+        for transform in (registration.rigid, registration.affine)
+    )
+    return registered - started, done - started, rigid, affine
+
+
+def theirs(python: Path, subjects: list[Subject], folder: Path) -> list[tuple[float, np.ndarray]]:
+    """Seconds of ANTsPy's rigid registration of each subject, and the points that it finds."""
+    sitk.WriteImage(load_template().t2, str(folder / "fixed.nii.gz"))
+    points = "\n".join(",".join(str(v) for v in centre) for centre in CROP_CENTRES)
+    (folder / "points.csv").write_text(f"x,y,z\n{points}\n")
+    files = []
+    for number, subject in enumerate(subjects):
+        files.append(str(folder / f"{number}.nii.gz"))
+        sitk.WriteImage(as_volume(subject).image, files[-1])
+    done = subprocess.run(
+        [
+            python,
+            Path(__file__).with_name("ants_rigid.py"),
+            folder / "fixed.nii.gz",
+            folder / "points.csv",
+            *files,
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return [(answer["seconds"], np.array(answer["points"])) for answer in answers]
+
+
+def error_mm(subject: Subject, found: np.ndarray) -> float:
+    """Mean distance from the truth."""
+    return float(np.linalg.norm(found - subject.pose.to_patient(CROP_CENTRES), axis=1).mean())
+
+
+def report(count: int, python: Path, conditions: str) -> Iterator[str]:
+    """Yield the lines of the report."""
+    subjects = [make_subject(SEED, n, conditions=CONDITIONS[conditions]) for n in range(count)]
+    ours(as_volume(subjects[0]))  # to warm up
+    rows = [ours(as_volume(subject)) for subject in subjects]
+    with tempfile.TemporaryDirectory() as folder:
+        peer = theirs(python, subjects, Path(folder))
+    columns = {
+        "ours: registration": [row[0] for row in rows],
+        "ours: registration and the whole severity input": [row[1] for row in rows],
+        "ANTsPy: rigid registration alone": [seconds for seconds, _ in peer],
+    }
+    yield f"{count} synthetic scans, {conditions} conditions, {os.cpu_count()} cores.\n"
+    yield "| | seconds, median | fastest – slowest |\n|---|---|---|"
+    for name, seconds in columns.items():
+        yield (
+            f"| {name} | {statistics.median(seconds):.2f} "
+            f"| {min(seconds):.2f} – {max(seconds):.2f} |"
+        )
+    whole = statistics.median(columns["ours: registration and the whole severity input"])
+    alone = statistics.median(columns["ANTsPy: rigid registration alone"])
+    yield f"\nANTsPy's rigid registration alone takes {alone / whole:.1f} × our whole time.\n"
+    errors = {
+        "ours, rigid": [error_mm(s, row[2]) for s, row in zip(subjects, rows, strict=True)],
+        "ours, affine": [error_mm(s, row[3]) for s, row in zip(subjects, rows, strict=True)],
+        "ANTsPy, rigid": [error_mm(s, at) for s, (_, at) in zip(subjects, peer, strict=True)],
+    }
+    apart = [
+        float(np.linalg.norm(row[2] - at, axis=1).mean())
+        for row, (_, at) in zip(rows, peer, strict=True)
+    ]
+    yield "| error at the basal ganglia, mm | median | largest |\n|---|---|---|"
+    for name, values in errors.items():
+        yield f"| {name} | {statistics.median(values):.2f} | {max(values):.2f} |"
+    median = statistics.median(apart)
+    yield f"| ours and ANTsPy's, both rigid, apart | {median:.2f} | {max(apart):.2f} |"
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--subjects", type=int, default=6)
+    parser.add_argument("--conditions", choices=tuple(CONDITIONS), default="standard")
+    parser.add_argument("--ants", type=Path, required=True, help="interpreter that has antspyx")
+    options = parser.parse_args()
+    print("# Registration beside the published preprocessing\n")
+    for line in report(options.subjects, options.ants, options.conditions):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
