@@ -14,7 +14,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from core.errors import ConfigurationError
 from training.datasets import rating_of
-from training.statistics import icc, proportion
+from training.statistics import ac2, icc, proportion
 from training.tables import BadRows, read_table
 
 if TYPE_CHECKING:
@@ -57,16 +57,16 @@ def agreement_report(files: Sequence[Path]) -> str:
     ]
     if not only_grades:
         rows += [
-            f"| count, image | {_icc(counts.reshape(len(files), -1))} | – | – |",
-            f"| count, subject (fullest image) | {_icc(counts.max(axis=2))} | – | – |",
+            f"| count, image | {_icc(counts.reshape(len(files), -1))} | – | – | – |",
+            f"| count, subject (fullest image) | {_icc(counts.max(axis=2))} | – | – | – |",
         ]
     newline = "\n"
     return f"""\
 Agreement of {len(files)} readers on {common} subjects, {images.shape[1]} images.
 ICC(2,1): absolute agreement of one reader; intervals are 95 %.
 
-| | ICC(2,1) | the same rating | weighted kappa |
-|---|---|---|---|
+| | ICC(2,1) | the same rating | weighted kappa | Gwet's AC2 |
+|---|---|---|---|---|
 {newline.join(rows)}
 """
 
@@ -93,7 +93,10 @@ def _row(name: str, ratings: NDArray[np.int64]) -> str:
     kappa = "–"
     if len(ratings) == 2 and len(np.unique(ratings)) > 1:
         kappa = f"{cohen_kappa_score(*ratings, weights='quadratic'):.3f}"
-    return f"| {name} | {_icc(ratings)} | {proportion(same, ratings.shape[1])} | {kappa} |"
+    return (
+        f"| {name} | {_icc(ratings)} | {proportion(same, ratings.shape[1])} | {kappa} "
+        f"| {ac2(ratings.T, 5)} |"
+    )
 
 
 def _icc(readings: NDArray[np.int64]) -> Interval:

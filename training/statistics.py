@@ -83,6 +83,50 @@ def icc(readings: ArrayLike) -> Interval:
     )
 
 
+def ac2(ratings: ArrayLike, categories: int, *, weighted: bool = True) -> Interval:
+    """Gwet's AC2: agreement beyond chance that stays meaningful where one category prevails.
+
+    Gwet, Handbook of Inter-Rater Reliability, 4th edition (2014), chapter 5: coefficient, and
+    standard error for subjects drawn at random and fixed raters.
+
+    Parameters
+    ----------
+    ratings : array_like of int, shape (subjects, raters)
+        Categories from 0 on; −1 where a rater did not rate.
+    categories : int
+    weighted : bool
+        Quadratic weights, so that a rating one off agrees partly. Without: AC1.
+
+    Returns
+    -------
+    Interval
+        Not a number where fewer than two subjects have two ratings.
+    """
+    x = np.asarray(ratings)
+    votes = np.stack([(x == category).sum(axis=1) for category in range(categories)], axis=1)
+    raters = votes.sum(axis=1)
+    votes, raters = votes[raters > 0], raters[raters > 0]
+    shared = raters >= 2
+    if shared.sum() < 2:
+        return Interval(np.nan, np.nan, np.nan)
+    apart = np.subtract.outer(np.arange(categories), np.arange(categories)) / (categories - 1)
+    weights = 1 - apart**2 if weighted else np.eye(categories)
+    agreeing = (votes * (votes @ weights - 1)).sum(axis=1)
+    observed = np.where(shared, agreeing / np.maximum(raters * (raters - 1), 1), 0.0)
+    share = votes / raters[:, None]
+    prevalence = share.mean(axis=0)
+    chance_scale = weights.sum() / (categories * (categories - 1))
+    chance = chance_scale * np.sum(prevalence * (1 - prevalence))
+    value = (observed[shared].mean() - chance) / (1 - chance)
+    n = len(votes)
+    by_subject = np.where(shared, (observed - chance) / (1 - chance) * n / shared.sum(), 0.0)
+    chance_by_subject = chance_scale * (share * (1 - prevalence)).sum(axis=1)
+    linear = by_subject - 2 * (1 - value) * (chance_by_subject - chance) / (1 - chance)
+    error = np.sqrt(np.sum((linear - value) ** 2) / (n * (n - 1)))
+    reach = stats.t.ppf(0.975, n - 1) * error
+    return Interval(float(value), float(value - reach), float(min(value + reach, 1.0)))
+
+
 def proportion(successes: int, trials: int) -> Interval:
     """Share with its exact (Clopper–Pearson) interval."""
     interval = stats.binomtest(successes, trials).proportion_ci()
