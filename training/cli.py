@@ -157,9 +157,10 @@ def _cohort_from_csv(options: argparse.Namespace) -> None:
 
 def _read_csv(file: Path, folder: Path, options: argparse.Namespace) -> None:
     from training.site_cohort import build_site_cohort
+    from training.tables import read_table
 
     lines = build_site_cohort(file, folder, skip_bad_rows=options.skip_bad_rows)
-    for line in track(lines, "scans"):
+    for line in track(lines, "scans", total=len(read_table(file).rows)):
         _LOG.info(line)
 
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnxruntime
-from scipy.stats import binomtest, spearmanr
-from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from training.charts import draw_reliability
 from training.datasets import (
@@ -22,6 +20,7 @@ from training.datasets import (
     volume_as_input,
 )
 from training.rating_scores import Metrics, by_circumstance, rounded, score_ratings
+from training.severity_scores import score_severities
 from worker.stages.grading import MODERATE_RATING
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from core.records import Float32Array
 
 _LOG: Final = logging.getLogger(__name__)
-BORDERLINE: Final = range(5, 16)
-"""Counts near the threshold of ten, where readers disagree too."""
 
 
 def session(model: Path, threads: int = 1) -> onnxruntime.InferenceSession:
@@ -166,32 +163,5 @@ def joint_metrics(
 
 
 def severity_metrics(probability: NDArray[np.float64], examples: Sequence[Example]) -> Metrics:
-    """Figures of the severity model on full-size volumes (severity paper, Evaluation)."""
-    counts = np.array([e.severity_count for e in examples])
-    severe, answer = counts >= SEVERE_COUNT, probability >= 0.5
-    (tn, fp), (fn, tp) = confusion_matrix(severe, answer, labels=[False, True])
-    correct = int(tp + tn)
-    interval = binomtest(correct, len(examples)).proportion_ci()
-    near = np.isin(counts, BORDERLINE)
-    return {
-        "subjects": len(examples),
-        "severe": int(severe.sum()),
-        "auc": _auc(severe, probability),
-        "accuracy": rounded(correct / len(examples)),
-        "accuracy_95ci": [rounded(interval.low), rounded(interval.high)],
-        "no_information_rate": rounded(max(severe.mean(), 1 - severe.mean())),
-        "sensitivity": rounded(tp / max(tp + fn, 1)),
-        "specificity": rounded(tn / max(tn + fp, 1)),
-        "f1": rounded(2 * tp / max(2 * tp + fp + fn, 1)),
-        "borderline_subjects": int(near.sum()),
-        "borderline_auc": _auc(severe[near], probability[near]),
-        "borderline_accuracy": rounded(np.mean(severe[near] == answer[near])),
-        "confusion": [[int(tn), int(fp)], [int(fn), int(tp)]],
-        "count_spearman": rounded(spearmanr(counts, probability).statistic),
-    }
-
-
-def _auc(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> float | None:
-    if truth.all() or not truth.any():
-        return None
-    return rounded(roc_auc_score(truth, score))
+    """Figures of the severity model on full-size volumes; see `training.severity_scores`."""
+    return score_severities(probability, np.array([e.severity_count for e in examples]))
