@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.datasets import crops_as_input, rating_of
-from training.networks.rating import FILTERS, RATINGS, RatingNet
+from training.networks.rating import FILTERS, RATINGS, WIDE_FILTERS, RatingNet
 from training.synthetic.acquisition import Imperfections, through_k_space
 
 if TYPE_CHECKING:
@@ -80,7 +80,12 @@ class RatingPlan:
 def shipped_plan(epochs: int) -> RatingPlan:
     """Plan of the shipped weights: the paper's, and everything that is ours."""
     return RatingPlan(
-        epochs=epochs, count_weight=1.0, averaging=0.99, balanced=True, worse_copies=2
+        epochs=epochs,
+        count_weight=1.0,
+        averaging=0.99,
+        balanced=True,
+        worse_copies=2,
+        filters=WIDE_FILTERS,
     )
 
 

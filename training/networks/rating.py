@@ -19,6 +19,8 @@ INPUT_SHAPE: Final = (1, 112, 86)
 RATINGS: Final = 5
 FILTERS: Final = (8, 24, 48, 64, 96)
 """Few at full resolution, where most of the time would go: EPVS are simple shapes there."""
+WIDE_FILTERS: Final = (16, 32, 64, 64, 96)
+"""Of the shipped weights: they are trained once."""
 
 
 class RatingNet(nn.Module):

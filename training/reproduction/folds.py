@@ -19,6 +19,7 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 
 from training.datasets import rating_of
+from training.networks.rating import FILTERS
 from training.rating_recipe import (
     RatingData,
     RatingPlan,
@@ -103,7 +104,11 @@ def arms(epochs: int, seeds: int) -> tuple[Arm, ...]:
             seeds,
         ),
         Arm("mse", "stationary Haar, mean squared error", replace(paper, loss="mse")),
-        Arm("extended", "recipe of the shipped weights", shipped_plan(epochs)),
+        Arm(
+            "extended",
+            "recipe of the shipped weights, same network",
+            replace(shipped_plan(epochs), filters=FILTERS),
+        ),
         *([longer] if epochs < PUBLISHED_EPOCHS else []),
         Arm("forest", "random forest, Haar-like features at places", paper, seeds, "places"),
         Arm(
