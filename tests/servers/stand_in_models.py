@@ -60,7 +60,7 @@ def describe(folder: Path, name: str, **changes: Any) -> None:
     """Write a model's ``model.json`` for the weights that lie beside it; `changes` win."""
     path = folder / name / "model.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    weights = (folder / name / "1" / "model.onnx").read_bytes()
+    weights = (folder / name / known.get("version", "1") / "model.onnx").read_bytes()
     description = {
         "name": name,
         "version": "1",
