@@ -107,7 +107,9 @@ def test_damaged_weights_fail_the_golden_test(
     largest.CopyFrom(numpy_helper.from_array(np.flip(weights).copy(), largest.name))
     onnx.save(network, path)
     describe(models, "rating")
-    with pytest.raises(Failed, match=rf"rating version {version}.*probabilities differ by") as caught:
+    with pytest.raises(
+        Failed, match=rf"rating version {version}.*probabilities differ by"
+    ) as caught:
         InferenceClient(serve(models).url, models, timeout_s=60).check_golden()
     assert caught.value.code == "golden-mismatch"
 
