@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.datasets import crops_as_input, rating_of
-from training.networks.rating import FILTERS, RATINGS, WIDE_FILTERS, RatingNet
+from training.networks.rating import FILTERS, INPUT_SHAPE, RATINGS, WIDE_FILTERS, RatingNet
 from training.synthetic.acquisition import Imperfections, through_k_space
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ class RatingData:
     @classmethod
     def of(cls, examples: Sequence[Example], enhancement: str) -> RatingData:
         """Enhance the six images of each example and lay them one after the other."""
+        if not examples:  # a cohort too small to validate on
+            return cls(torch.empty(0, *INPUT_SHAPE), torch.empty(0), torch.empty(0).long())
         crops = crops_as_input(np.stack([e.crops for e in examples]), enhancement)
         counts = np.concatenate([e.counts for e in examples])
         return cls(

@@ -43,6 +43,7 @@ def info() -> dict[str, Any]:
                 "count_weight": 1.0,
                 "averaging": 0.99,
                 "balanced": True,
+                "worse_copies": 2,
             },
         },
         "held_out": cohort | {"seed": 2, "conditions": "harsh"},
@@ -59,6 +60,7 @@ def test_the_card_tells_data_figures_calibration_and_failures(info: dict[str, An
     assert f"off by {error:.3f} on average" in card
     assert "rated too low" in card
     assert "auxiliary target" in card
+    assert "2 copies" in card
     assert "not for clinical use" in card.lower()
 
 
@@ -72,7 +74,12 @@ def test_a_sites_card_needs_no_circumstances(info: dict[str, Any]) -> None:
         "skipped_rows": 0,
     }
     info["training"]["cohort"] = info["held_out"] = site
-    info["training"]["plan"] |= {"count_weight": 0.0, "averaging": 0.0, "balanced": False}
+    info["training"]["plan"] |= {
+        "count_weight": 0.0,
+        "averaging": 0.0,
+        "balanced": False,
+        "worse_copies": 0,
+    }
     card = rating_card(info)
     assert "labelled by grades" in card
     assert "By circumstance" not in card

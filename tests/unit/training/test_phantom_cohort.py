@@ -41,9 +41,6 @@ def test_examples_have_both_inputs_labels_and_facts(folder: Path) -> None:
     assert (volume.min(), volume.max()) == (0.0, 1.0)
     (central,) = load_cohort(folder, window=256)
     assert np.array_equal(central.volume, example.volume[:, 128:384, 128:384])
-    # The crops with most bright dots are those with the highest counts.
-    bright = (crops_as_input(example.crops, "stationary") > 0.9).sum(axis=(1, 2, 3))
-    assert np.corrcoef(bright, example.counts)[0, 1] > 0
     assert example.facts["protocol"] == "rating-paper"
     # No true transform is used: the registration is off by something, but not by much.
     assert 0.05 < example.facts["registration_error_mm"] < 5
