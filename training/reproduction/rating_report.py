@@ -139,15 +139,10 @@ simulated motion and noise; every rating drawn equally often; a running average 
 
 def ablation(results: dict[str, ArmResults]) -> str:
     """Accuracy with and without Haar, tested (Table 4)."""
-    rows = []
-    for name in ("stationary", "block-group", "none"):
-        arm = results[name]
-        image, subject = PAPER.get(name, ("–", "–"))
-        rows.append(
-            f"| {arm.arm.title} | {mean_sd(arm.test['image'])} "
-            f"| {mean_sd(arm.test['subject-majority'])} | {mean_sd(arm.test['subject-highest'])} "
-            f"| {image} | {subject} |"
-        )
+    rows = [
+        _held_out(results[name], "image", "subject-majority", "subject-highest")
+        for name in ("stationary", "block-group", "none")
+    ]
     tests = []
     for one, other in (
         ("stationary", "none"),
@@ -175,6 +170,13 @@ for overlapping training sets (Nadeau and Bengio 2003):
 {newline.join(tests)}
 
 {_verdict(results)}"""
+
+
+def _held_out(results: ArmResults, *measures: str) -> str:
+    """One row: held-out accuracies, then the paper's at image and subject level."""
+    paper = PAPER.get(results.arm.name, ("–", "–"))
+    cells = [results.arm.title, *(mean_sd(results.test[measure]) for measure in measures), *paper]
+    return f"| {' | '.join(cells)} |"
 
 
 def _verdict(results: dict[str, ArmResults]) -> str:
@@ -214,14 +216,10 @@ divided by that ring's standard deviation. Lost: less than half of the contrast 
 
 def baseline(results: dict[str, ArmResults]) -> str:
     """Compare with the random forests (section 3)."""
-    rows = []
-    for name in ("stationary", "forest", "forest-all"):
-        arm = results[name]
-        image, subject = PAPER.get(name, ("–", "–"))
-        rows.append(
-            f"| {arm.arm.title} | {mean_sd(arm.test['image'])} "
-            f"| {mean_sd(arm.test['subject-majority'])} | {image} | {subject} |"
-        )
+    rows = [
+        _held_out(results[name], "image", "subject-majority")
+        for name in ("stationary", "forest", "forest-all")
+    ]
     lead = {
         name: [
             compare(results["stationary"], results[name], m) for m in ("image", "subject-majority")
