@@ -18,6 +18,7 @@ TENSORRT_OPERATORS = {
     "AveragePool",
     "BatchNormalization",
     "Cast",
+    "Concat",
     "Constant",
     "Conv",
     "Div",
@@ -25,6 +26,7 @@ TENSORRT_OPERATORS = {
     "Gather",
     "Gemm",
     "GlobalAveragePool",
+    "Log",
     "MatMul",
     "MaxPool",
     "Mul",
@@ -35,8 +37,10 @@ TENSORRT_OPERATORS = {
     "Shape",
     "Sigmoid",
     "Softmax",
+    "Softplus",
     "Sub",
     "Transpose",
+    "Unsqueeze",
 }
 
 
