@@ -101,10 +101,6 @@ def _rating_recipe(training: dict[str, Any]) -> str:
     parts = []
     if plan["count_weight"]:
         parts.append("the logarithm of the count is an auxiliary target in training")
-    if plan["counting"]:
-        parts.append("the sum of a learned map of EPVS joins the pooled features")
-    if plan["places_weight"]:
-        parts.append("that map is held against where the phantom's EPVS lie")
     if plan["averaging"]:
         parts.append(f"the weights are a running average (decay {plan['averaging']:g} a step)")
     if plan["balanced"]:

@@ -50,9 +50,6 @@ class Example:
         Input of the severity model in steps of 1/255; empty where it was left out.
     severity_count : int
         EPVS in the slice and hemisphere with most of them.
-    places : ndarray of float16, shape (6, 112, 86)
-        Where the EPVS of `crops` lie: each is spread over the pixels that it fills, one in all.
-        Empty for a site's own scans, of which this is not known.
     head : str
         Scans of one head belong to the same part of a split.
     facts : dict
@@ -64,7 +61,6 @@ class Example:
     counts: NDArray[np.int64]
     volume: NDArray[np.uint8]
     severity_count: int
-    places: NDArray[np.float16] = field(default_factory=lambda: np.empty(0, np.float16))
     head: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -135,7 +131,6 @@ def load_cohort(folder: Path, *, volumes: bool = True, window: int = 512) -> lis
                     counts=stored["counts"],
                     volume=volume,
                     severity_count=int(stored["severity_count"]),
-                    places=stored["places"] if "places" in stored else np.empty(0, np.float16),
                     head=path.stem.split("-")[0],
                     facts=json.loads(str(stored["facts"])),
                 )
@@ -225,7 +220,6 @@ def store_example(target: Path, example: Example) -> None:
             counts=example.counts,
             volume=example.volume,
             severity_count=example.severity_count,
-            places=example.places,
             facts=json.dumps(example.facts),
         )
     unfinished.rename(target)

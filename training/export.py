@@ -92,7 +92,7 @@ def export_rating(run: Path, cohort: Path, models: Path, version: int | None = N
     state = _checkpoint(run)
     _check_held_out(state["cohort"], describe_cohort(cohort))
     number = new_version(models / "rating", version)
-    net = rating.RatingNet(state["plan"]["filters"], counting=state["plan"]["counting"])
+    net = rating.RatingNet(state["plan"]["filters"])
     enhancement = state["plan"]["enhancement"]
     net.load_state_dict(state["best_weights"])
     examples = load_cohort(cohort, volumes=False)

@@ -24,18 +24,14 @@ from training.scans import volume_on_grid
 from training.synthetic.cohort import Subject, scan_head
 from training.synthetic.conditions import CONDITIONS, STANDARD
 from training.synthetic.dicom import as_image
-from training.synthetic.vessels import render
 from worker.stages.rating import prepare_rating
-from worker.stages.rating.crops import COLUMNS, ROWS, IndexMap, cut
 from worker.stages.severity import prepare_severity
 from worker.stages.template import load_template
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from numpy.typing import NDArray
-
-    from core.records import Crop, Float32Array, Registration, Template, Volume
+    from core.records import Registration, Template, Volume
 
 CROP_CENTRES: Final = np.array([(side * 22.0, 0.0, 0.5) for side in (-1, 1)])
 """MNI (LPS mm) of the middle of the crops."""
@@ -155,33 +151,7 @@ def make_example(
         "protocol": subject.protocol,
         "registration_error_mm": registration_error_mm(subject, registration),
     }
-    places = [density(epvs_in_crop(subject, registration, crop)) for crop in rating.placements]
-    return replace(example, places=np.stack(places), facts=facts)
-
-
-def epvs_in_crop(subject: Subject, registration: Registration, crop: Crop) -> list[Float32Array]:
-    """How much of each pixel of a crop every visible EPVS fills, one image an EPVS."""
-    to_index = IndexMap.of(subject.grid.image(subject.voxels), registration.affine)
-    in_plane = IndexMap(to_index.matrix, to_index.offset - np.array([0, 0, crop.slice_index]))
-    shares = []
-    for tube, visible in zip(subject.epvs, subject.visible[:, crop.slice_index], strict=True):
-        if not visible or tube.side is not crop.side:
-            continue
-        plane = np.zeros((1, subject.grid.rows, subject.grid.columns), dtype=np.float32)
-        for patch in render(tube, subject.grid):
-            if patch.slice_index == crop.slice_index:
-                plane[0, patch.rows, patch.columns] = patch.share
-        shares.append(cut(sitk.GetImageFromArray(plane), in_plane, 0, crop.side))
-    return shares
-
-
-def density(shares: Sequence[Float32Array]) -> NDArray[np.float16]:
-    """Spread each EPVS over the pixels that it fills, so that it sums to one."""
-    total = np.zeros((ROWS, COLUMNS), dtype=np.float32)
-    for share in shares:
-        if share.sum() > 0:  # a wrong registration may have left it outside
-            total += share / share.sum()
-    return total.astype(np.float16)
+    return replace(example, facts=facts)
 
 
 def registration_error_mm(subject: Subject, registration: Registration) -> float:

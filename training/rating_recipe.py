@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from training.datasets import Example
 
 _ROTATION_DEG: Final = 30.0
-_CELL_PX: Final = 4
 _PIXEL_MM: Final = 0.465
 _MOVED: Final = 0.6
 _MOTION_MM: Final = (0.1, 0.5)
@@ -64,10 +63,6 @@ class RatingPlan:
         what costs most accuracy on scans that are harsher than those trained on.
     filters : tuple of int
         Of the network's convolutions.
-    counting : bool
-        Whether the network has a map of EPVS whose sum joins the pooled features (ours).
-    places_weight : float
-        Weight of that map as a target, where it is known where the EPVS lie (ours).
     """
 
     epochs: int = 300
@@ -80,8 +75,6 @@ class RatingPlan:
     balanced: bool = False
     worse_copies: int = 0
     filters: tuple[int, ...] = FILTERS
-    counting: bool = False
-    places_weight: float = 0.0
 
 
 def shipped_plan(epochs: int) -> RatingPlan:
@@ -93,42 +86,28 @@ def shipped_plan(epochs: int) -> RatingPlan:
         balanced=True,
         worse_copies=2,
         filters=WIDE_FILTERS,
-        counting=True,
-        places_weight=10.0,
     )
 
 
 @dataclass(frozen=True)
 class RatingData:
-    """Images with their labels.
-
-    Attributes
-    ----------
-    crops : Tensor, shape (n, 1, 112, 86)
-    counts, ratings : Tensor, shape (n,)
-    places : Tensor of float16, shape (n, 1, 112, 86) or (0,)
-        As `Example.places`; empty where they are not known of every image.
-    """
+    """Images with their labels: crops (n, 1, 112, 86), counts (n,), ratings (n,)."""
 
     crops: Tensor
     counts: Tensor
     ratings: Tensor
-    places: Tensor
 
     @classmethod
     def of(cls, examples: Sequence[Example], enhancement: str) -> RatingData:
         """Enhance the six images of each example and lay them one after the other."""
         if not examples:  # a cohort too small to validate on
-            return cls(torch.empty(0, *INPUT_SHAPE), *(torch.empty(0),) * 3)
+            return cls(torch.empty(0, *INPUT_SHAPE), torch.empty(0), torch.empty(0).long())
         crops = crops_as_input(np.stack([e.crops for e in examples]), enhancement)
         counts = np.concatenate([e.counts for e in examples])
         return cls(
             torch.from_numpy(crops).flatten(0, 1),
             torch.from_numpy(counts).float(),
             torch.from_numpy(rating_of(counts)),
-            torch.from_numpy(np.concatenate([e.places for e in examples])[:, None])
-            if all(e.places.size for e in examples)
-            else torch.empty(0),
         )
 
     @classmethod
@@ -143,8 +122,7 @@ class RatingData:
     def of_subjects(self, chosen: NDArray[np.bool_]) -> RatingData:
         """Keep the images of the chosen subjects, six each."""
         images = torch.from_numpy(np.repeat(chosen, 6))
-        places = self.places[images] if len(self.places) else self.places
-        return RatingData(self.crops[images], self.counts[images], self.ratings[images], places)
+        return RatingData(self.crops[images], self.counts[images], self.ratings[images])
 
 
 class RatingTrainer:
@@ -160,7 +138,7 @@ class RatingTrainer:
     def __init__(self, plan: RatingPlan, seed: int = 0) -> None:
         self._plan, self._seed = plan, seed
         torch.manual_seed(seed)
-        self.net = RatingNet(plan.filters, counting=plan.counting)
+        self.net = RatingNet(plan.filters)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimiser = torch.optim.Adam(self.net.parameters(), plan.rate)
         self._average = AveragedModel(
@@ -197,7 +175,7 @@ class RatingTrainer:
         self.net.train()
         losses = []
         for chosen in self._order(data, generator).split(plan.batch):
-            loss = self._loss(chosen, data, generator)
+            loss = self._loss(augment(data.crops[chosen], generator), chosen, data)
             self._optimiser.zero_grad()
             loss.backward()
             self._optimiser.step()
@@ -212,35 +190,18 @@ class RatingTrainer:
         weights = 1.0 / frequency[data.ratings].double()
         return torch.multinomial(weights, len(weights), replacement=True, generator=generator)
 
-    def _loss(self, chosen: Tensor, data: RatingData, generator: torch.Generator) -> Tensor:
-        plan = self._plan
-        images = data.crops[chosen]
-        with_places = bool(plan.places_weight and len(data.places))
-        if with_places:
-            images = torch.cat([images, data.places[chosen].float()], dim=1)
-        images = augment(images, generator)
-        crops = images[:, :1].contiguous(memory_format=torch.channels_last)
-        logits, log_count, places = self.net.heads(crops)
+    def _loss(self, crops: Tensor, chosen: Tensor, data: RatingData) -> Tensor:
+        logits, log_count = self.net.heads(crops.contiguous(memory_format=torch.channels_last))
         truth = data.ratings[chosen]
-        if plan.loss == "mse":
+        if self._plan.loss == "mse":
             wanted = functional.one_hot(truth, RATINGS).float()
             loss = functional.mse_loss(torch.softmax(logits, dim=1), wanted)
         else:
             loss = functional.cross_entropy(logits, truth)
-        if plan.count_weight:
+        if self._plan.count_weight:
             error = functional.smooth_l1_loss(log_count, torch.log1p(data.counts[chosen]))
-            loss = loss + plan.count_weight * error
-        if with_places and places is not None:
-            wanted = in_cells(images[:, 1])
-            loss = loss + plan.places_weight * functional.mse_loss(places, wanted)
+            loss = loss + self._plan.count_weight * error
         return loss
-
-
-def in_cells(places: Tensor) -> Tensor:
-    """Sum EPVS over cells of 4 × 4 pixels: (n, 112, 86) to (n, 28, 22), the network's map."""
-    rows, columns = places.shape[1:]
-    padded = functional.pad(places, (0, -columns % _CELL_PX, 0, -rows % _CELL_PX))
-    return functional.avg_pool2d(padded[:, None], _CELL_PX)[:, 0] * _CELL_PX**2
 
 
 def worsen(rng: np.random.Generator, crops: NDArray[np.uint16]) -> NDArray[np.uint16]:
@@ -275,7 +236,7 @@ def augment(crops: Tensor, generator: torch.Generator) -> Tensor:
 
     Parameters
     ----------
-    crops : Tensor, shape (n, channels, rows, columns)
+    crops : Tensor, shape (n, 1, rows, columns)
     generator : torch.Generator
 
     Returns

@@ -78,7 +78,7 @@ def train_rating(cohort: Path, run: Path, plan: RatingPlan, *, threads: int = 1)
                 "cohort": description,
             },
         )
-    net = RatingNet(plan.filters, counting=plan.counting)
+    net = RatingNet(plan.filters)
     net.load_state_dict(best_weights)
     return net.eval()
 

@@ -22,9 +22,6 @@ FILTERS: Final = (8, 24, 48, 64, 96)
 WIDE_FILTERS: Final = (16, 32, 64, 64, 96)
 """Of the shipped weights: they are trained once."""
 
-_FEW: Final = -4.0
-"""Bias of the map of EPVS before training: hardly any in a cell."""
-
 
 class RatingNet(nn.Module):
     """Five convolutions, average pooling, two fully connected layers.
@@ -40,9 +37,6 @@ class RatingNet(nn.Module):
     hidden : int
         Units of the first fully connected layer.
     dropout : float
-    counting : bool
-        Whether the sum of a map joins the pooled features: a 1 × 1 convolution of the third
-        feature map, which learns how much of an EPVS lies in each cell (ours).
 
     Attributes
     ----------
@@ -54,69 +48,38 @@ class RatingNet(nn.Module):
     temperature: Tensor
 
     def __init__(
-        self,
-        filters: Sequence[int] = FILTERS,
-        hidden: int = 64,
-        dropout: float = 0.2,
-        *,
-        counting: bool = False,
+        self, filters: Sequence[int] = FILTERS, hidden: int = 64, dropout: float = 0.2
     ) -> None:
         super().__init__()
-        blocks: list[nn.Module] = []
+        layers: list[nn.Module] = []
         channels = 1
         for number, count in enumerate(filters):
-            pooling = [nn.AvgPool2d(2, ceil_mode=True)] if number else []
-            kernel = 3 if number else 5
-            blocks.append(
-                nn.Sequential(
-                    *pooling,
-                    nn.Conv2d(channels, count, kernel, padding=kernel // 2, bias=False),
-                    nn.BatchNorm2d(count),
-                    nn.ReLU(inplace=True),
-                )
-            )
+            if number:
+                layers.append(nn.AvgPool2d(2, ceil_mode=True))
+            kernel = 5 if number == 0 else 3
+            layers += [
+                nn.Conv2d(channels, count, kernel, padding=kernel // 2, bias=False),
+                nn.BatchNorm2d(count),
+                nn.ReLU(inplace=True),
+            ]
             channels = count
-        self.fine, self.coarse = nn.Sequential(*blocks[:3]), nn.Sequential(*blocks[3:])
-        self.places: nn.Module | None = None
-        if counting:
-            cell = nn.Conv2d(filters[2], 1, 1)
-            nn.init.constant_(cell.bias, _FEW)  # type: ignore[arg-type]
-            self.places = nn.Sequential(cell, nn.Softplus())
+        self.features = nn.Sequential(*layers)
         self.hidden = nn.Sequential(
-            nn.Linear(channels + counting, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout)
+            nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout)
         )
         self.score = nn.Linear(hidden, RATINGS)
         self.log_count = nn.Linear(hidden, 1)
         """Auxiliary target of training; not part of the exported graph."""
         self.register_buffer("temperature", torch.ones(()))
 
-    def _hidden(self, crops: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Output of the first fully connected layer, and the map of EPVS (n, 28, 22)."""
-        maps = self.fine(crops)
-        pooled = self.coarse(maps).mean(dim=(2, 3))
-        if self.places is None:
-            return self.hidden(pooled), None
-        places = self.places(maps)[:, 0]
-        count = places.sum(dim=(1, 2))[:, None]
-        return self.hidden(torch.cat([pooled, torch.log(count + 1)], dim=1)), places
-
-    def heads(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Compute what training compares with the truth.
-
-        Returns
-        -------
-        logits : Tensor, shape (n, 5)
-        log_count : Tensor, shape (n,)
-            Predicted logarithm of 1 + count.
-        places : Tensor, shape (n, 28, 22), optional
-            EPVS in each cell of 4 × 4 pixels, of a network that counts.
-        """
-        hidden, places = self._hidden(crops)
-        return self.score(hidden), self.log_count(hidden)[:, 0], places
+    def heads(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, shape (n, 5), and predicted logarithm of 1 + count, shape (n,), for training."""
+        hidden = self.hidden(self.features(crops).mean(dim=(2, 3)))
+        return self.score(hidden), self.log_count(hidden)[:, 0]
 
     def logits(self, crops: Tensor) -> Tensor:
         """Unnormalised log-probabilities, shape (n, 5), of crops (n, 1, 112, 86)."""
-        return self.score(self._hidden(crops)[0]) / self.temperature
+        return self.score(self.hidden(self.features(crops).mean(dim=(2, 3)))) / self.temperature
 
     def forward(self, crops: Tensor) -> Tensor:
         """Probabilities, shape (n, 5)."""

@@ -14,10 +14,11 @@ import SimpleITK as sitk
 
 from core.errors import Rejected
 from training.datasets import align
-from training.phantom_cohort import as_volume, epvs_in_crop
-from training.synthetic.cohort import make_subject
-from training.synthetic.vessels import VISIBLE_SHARE
+from training.phantom_cohort import as_volume
+from training.synthetic.cohort import Subject, make_subject
+from training.synthetic.vessels import VISIBLE_SHARE, render
 from worker.stages.rating import prepare_rating
+from worker.stages.rating.crops import IndexMap, cut
 from worker.stages.rating.haar import ENHANCEMENTS, enhance
 from worker.stages.template import load_template
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from core.records import Float32Array
+    from core.records import Crop, Float32Array, Registration
 
 SEED: Final = 7007
 SUBJECTS: Final = 30
@@ -145,6 +146,22 @@ def _measure_subject(number: int) -> tuple[list[_Measured], NDArray[np.float64]]
         everything = np.max([np.zeros_like(plain), *shares], axis=0)
         measured += [m for share in shares if (m := _measure(share, everything, images))]
     return measured, np.array(seconds)
+
+
+def epvs_in_crop(subject: Subject, registration: Registration, crop: Crop) -> list[Float32Array]:
+    """How much of each pixel of a crop every visible EPVS fills, one image an EPVS."""
+    to_index = IndexMap.of(subject.grid.image(subject.voxels), registration.affine)
+    in_plane = IndexMap(to_index.matrix, to_index.offset - np.array([0, 0, crop.slice_index]))
+    shares = []
+    for tube, visible in zip(subject.epvs, subject.visible[:, crop.slice_index], strict=True):
+        if not visible or tube.side is not crop.side:
+            continue
+        plane = np.zeros((1, subject.grid.rows, subject.grid.columns), dtype=np.float32)
+        for patch in render(tube, subject.grid):
+            if patch.slice_index == crop.slice_index:
+                plane[0, patch.rows, patch.columns] = patch.share
+        shares.append(cut(sitk.GetImageFromArray(plane), in_plane, 0, crop.side))
+    return shares
 
 
 def _measure(

@@ -87,9 +87,7 @@ class Job(NamedTuple):
         if not self.file(work).exists():
             return False
         with np.load(self.file(work)) as stored:
-            plan = json.loads(str(stored["plan"]))
-        # A plan of before a field existed has its default, which is to be as if there were none.
-        return bool(RatingPlan(**{**plan, "filters": tuple(plan["filters"])}) == self.arm.plan)
+            return str(stored["plan"]) == json.dumps(asdict(self.arm.plan))
 
 
 def arms(epochs: int, seeds: int) -> tuple[Arm, ...]:
@@ -108,8 +106,8 @@ def arms(epochs: int, seeds: int) -> tuple[Arm, ...]:
         Arm("mse", "stationary Haar, mean squared error", replace(paper, loss="mse")),
         Arm(
             "extended",
-            "with count target, worse copies, balanced draws, averaged weights",
-            replace(shipped_plan(epochs), filters=FILTERS, counting=False, places_weight=0.0),
+            "recipe of the shipped weights, same network",
+            replace(shipped_plan(epochs), filters=FILTERS),
         ),
         *([longer] if epochs < PUBLISHED_EPOCHS else []),
         Arm("forest", "random forest, Haar-like features at places", paper, seeds, "places"),

@@ -18,7 +18,6 @@ TENSORRT_OPERATORS = {
     "AveragePool",
     "BatchNormalization",
     "Cast",
-    "Concat",
     "Constant",
     "Conv",
     "Div",
@@ -26,7 +25,6 @@ TENSORRT_OPERATORS = {
     "Gather",
     "Gemm",
     "GlobalAveragePool",
-    "Log",
     "MatMul",
     "MaxPool",
     "Mul",
@@ -37,10 +35,8 @@ TENSORRT_OPERATORS = {
     "Shape",
     "Sigmoid",
     "Softmax",
-    "Softplus",
     "Sub",
     "Transpose",
-    "Unsqueeze",
 }
 
 

@@ -44,8 +44,6 @@ def info() -> dict[str, Any]:
                 "averaging": 0.99,
                 "balanced": True,
                 "worse_copies": 2,
-                "counting": True,
-                "places_weight": 10.0,
             },
         },
         "held_out": cohort | {"seed": 2, "conditions": "harsh"},
@@ -81,8 +79,6 @@ def test_a_sites_card_needs_no_circumstances(info: dict[str, Any]) -> None:
         "averaging": 0.0,
         "balanced": False,
         "worse_copies": 0,
-        "counting": False,
-        "places_weight": 0.0,
     }
     card = rating_card(info)
     assert "labelled by grades" in card

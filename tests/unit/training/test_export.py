@@ -25,9 +25,8 @@ def _trained_like(net: torch.nn.Module) -> torch.nn.Module:
     return net.eval()
 
 
-@pytest.mark.parametrize("counting", [False, True])
-def test_rating_graph(counting: bool, tmp_path: Path) -> None:
-    net = _trained_like(RatingNet(counting=counting))
+def test_rating_graph(tmp_path: Path) -> None:
+    net = _trained_like(RatingNet())
     to_onnx(net, (1, 1, 112, 86), tmp_path / "m.onnx", "crops", ["probabilities"])
     crops = np.random.default_rng(0).random((6, 1, 112, 86), dtype=np.float32)
     (answer,) = session(tmp_path / "m.onnx").run(["probabilities"], {"crops": crops})
@@ -67,8 +66,7 @@ def test_tensorrt_documents_every_operator_of_the_severity_graph(
 
 
 def test_tensorrt_documents_every_operator_of_the_rating_graph(tmp_path: Path) -> None:
-    net = RatingNet(counting=True)
-    to_onnx(net, (1, 1, 112, 86), tmp_path / "m.onnx", "crops", ["probabilities"])
+    to_onnx(RatingNet(), (1, 1, 112, 86), tmp_path / "m.onnx", "crops", ["probabilities"])
     found = operators(tmp_path / "m.onnx")
     assert {"Conv", "AveragePool", "Softmax"} <= found  # it does read the graph
     assert found <= TENSORRT_OPERATORS

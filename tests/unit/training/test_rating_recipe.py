@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.training.dots import dots, dots_and_places
+from tests.unit.training.dots import dots
 from training.datasets import Example
-from training.networks.rating import RatingNet
 from training.rating_recipe import (
     RatingData,
     RatingPlan,
     RatingTrainer,
     augment,
-    in_cells,
     predict,
     worsen,
 )
@@ -95,42 +93,6 @@ def test_a_plan_may_add_copies_of_every_image() -> None:
     assert data.ratings.tolist() == [0, 1, 2, 3, 4, 0] * 3
     assert torch.equal(data.crops[:6], RatingData.of(examples, "none").crops)
     assert not torch.equal(data.crops[6:12], data.crops[12:])
-
-
-def test_places_are_turned_with_the_crop_and_summed_into_the_networks_cells() -> None:
-    crops = torch.zeros(16, 2, 112, 86)
-    crops[:, :, 30:33, 60:63] = 1 / 9
-    turned = augment(crops, torch.Generator().manual_seed(0))
-    assert torch.equal(turned[:, 0], turned[:, 1])
-    cells = in_cells(turned[:, 1])
-    assert cells.shape == (16, 28, 22)
-    assert torch.allclose(cells.sum(dim=(1, 2)), torch.ones(16), atol=0.1)
-    for image, cell in zip(turned[:, 0], cells, strict=True):
-        row, column = np.unravel_index(int(image.argmax()), image.shape)
-        cell_row, cell_column = np.unravel_index(int(cell.argmax()), cell.shape)
-        assert abs(row // 4 - cell_row) <= 1
-        assert abs(column // 4 - cell_column) <= 1
-    _, _, places = RatingNet(counting=True).heads(crops[:, :1])
-    assert places is not None
-    assert places.shape == cells.shape
-
-
-def test_a_network_that_counts_learns_where_epvs_lie() -> None:
-    rng = np.random.default_rng(3)
-    counts = np.array([0, 5, 15, 30, 45, 10])
-    pairs = [dots_and_places(int(c), rng) for c in counts]
-    crops, places = (np.stack(parts) for parts in zip(*pairs, strict=True))
-    example = Example(crops, counts, np.empty(0, np.uint8), 60, places=places)
-    plan = replace(PLAN, epochs=60, batch=6, counting=True, places_weight=10.0)
-    data, trainer = RatingData.of([example], "none"), RatingTrainer(plan)
-    for number in range(plan.epochs):
-        trainer.epoch(number, data)
-    with torch.no_grad():
-        _, _, found = trainer.net.eval().heads(data.crops)
-    assert found is not None
-    truth = in_cells(data.places[:, 0].float())
-    assert np.corrcoef(found.numpy().ravel(), truth.numpy().ravel())[0, 1] > 0.7
-    assert np.corrcoef(found.sum(dim=(1, 2)).numpy(), counts)[0, 1] > 0.95
 
 
 def test_augmentation_rotates_about_the_centre_without_scaling() -> None:

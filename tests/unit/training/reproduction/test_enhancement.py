@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from training.datasets import align
-from training.phantom_cohort import as_volume, epvs_in_crop
-from training.reproduction.enhancement import _measure
+from training.phantom_cohort import as_volume
+from training.reproduction.enhancement import _measure, epvs_in_crop
 from training.synthetic.cohort import make_subject
 from worker.stages.rating import prepare_rating
 from worker.stages.template import load_template
