@@ -184,7 +184,8 @@ its Grad-CAM (closed form, on the last feature map, 1 × 16 × 16). After the se
 
 {_data(info)} Beyond the paper's recipe: the last batch-normalisation scale of each unit starts at
 zero, the logarithm of the count is an auxiliary target in training, counts of 5 to 15 are left out
-at first, the learning rate warms up and decays, small shifts and mirroring.
+at first, the learning rate warms up and decays, small shifts and mirroring. Planes of kernels that
+would see nothing but padding are left out.
 
 {phases}
 
@@ -204,7 +205,21 @@ full-size volumes through the node's own preprocessing and this ONNX file
 | counts of 5 to 15 only ({m["borderline_subjects"]} subjects): AUC | {m["borderline_auc"]} |
 | the same: accuracy | {m["borderline_accuracy"]:.3f} |
 
-{_limits(info)}"""
+{_saliency(m)}{_limits(info)}"""
+
+
+def _saliency(metrics: dict[str, Any]) -> str:
+    """Say where the activation lies, where that is known."""
+    found = metrics.get("saliency", {})
+    if not found.get("called_severe"):
+        return ""
+    return f"""\
+Where it looks: of the {found["called_severe"]} subjects that it calls moderate-to-severe,
+{found["in_basal_ganglia"]:.0%} of the brain's activation lies in the basal ganglia (median),
+{found["in_basal_ganglia_times_chance"]:.1f} times what chance gives, and
+{found["on_epvs_times_chance"]:.1f} times chance on the EPVS.
+
+"""
 
 
 def _held_out(info: dict[str, Any]) -> str:

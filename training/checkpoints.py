@@ -37,6 +37,20 @@ def load(run: Path) -> dict[str, Any] | None:
     return state
 
 
+def require(run: Path) -> dict[str, Any]:
+    """Read the run's checkpoint.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none.
+    """
+    state = load(run)
+    if state is None:
+        raise ConfigurationError(f"{run} holds no checkpoint.", "Run `python -m training train`.")
+    return state
+
+
 def check_same(state: dict[str, Any], cohort: dict[str, Any], plan: dict[str, Any]) -> None:
     """Refuse to go on with other subjects of a site, or another plan, than the run began with.
 

@@ -76,7 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_training_options(severity, epochs=30, batch=20)
     severity.add_argument("--layers", type=int, choices=(18, 50, 101, 152), default=152)
     severity.add_argument("--width", type=int, default=8, help="filters of the stem")
+    severity.add_argument("--dropout", type=float, default=0.4)
     severity.add_argument("--window", type=int, default=512, help="central pixels used")
+    severity.add_argument(
+        "--as-published", action="store_true", help="without anything that the paper has not"
+    )
     severity.add_argument("--start-from", type=Path, help="run to go on from")
     severity.set_defaults(command=_train_severity)
 
@@ -97,15 +101,19 @@ def _parser() -> argparse.ArgumentParser:
     export.set_defaults(command=_export)
 
     reproduce = commands.add_parser("reproduce", help="a paper's evaluation; resumes")
-    reproduce.add_argument("model", choices=("rating",))
-    reproduce.add_argument("--cohort", type=Path, help="a site's own: folder, or its CSV file")
-    _add_skip_option(reproduce)
-    reproduce.add_argument("--work", type=Path, default=Path("runs/rating-paper"))
-    reproduce.add_argument("--report", type=Path, default=Path("docs/results/rating.md"))
-    reproduce.add_argument("--epochs", type=int, default=300, help="of a training (paper: 300)")
-    reproduce.add_argument("--seeds", type=int, default=3, help="repetitions")
-    reproduce.add_argument("--processes", type=int, default=1)
-    reproduce.set_defaults(command=_reproduce)
+    papers = reproduce.add_subparsers(required=True)
+    rating = papers.add_parser("rating", help="cross-validation, ablation, baseline")
+    _add_reproduction_options(rating, "rating")
+    rating.add_argument("--epochs", type=int, default=300, help="of a training (paper: 300)")
+    rating.add_argument("--seeds", type=int, default=3, help="repetitions")
+    rating.set_defaults(command=_reproduce_rating)
+    severity = papers.add_parser("severity", help="depth, dropout, test, robustness, saliency")
+    _add_reproduction_options(severity, "severity")
+    severity.add_argument("--width", type=int, default=8, help="filters of the stem (paper: 64)")
+    severity.add_argument("--epochs", type=int, default=20, help="on the central part")
+    severity.add_argument("--whole-epochs", type=int, default=4, help="on whole volumes")
+    severity.add_argument("--window", type=int, default=224, help="pixels of the central part")
+    severity.set_defaults(command=_reproduce_severity)
 
     agreement = commands.add_parser("agreement", help="how far readers agree")
     agreement.add_argument("readings", type=Path, nargs="+", help="one CSV file a reader")
@@ -127,6 +135,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_skip_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad-rows", action="store_true", help="leave them out and list them")
+
+
+def _add_reproduction_options(parser: argparse.ArgumentParser, model: str) -> None:
+    parser.add_argument("--cohort", type=Path, help="a site's own: folder, or its CSV file")
+    _add_skip_option(parser)
+    parser.add_argument("--work", type=Path, default=Path(f"runs/{model}-paper"))
+    parser.add_argument("--report", type=Path, default=Path(f"docs/results/{model}.md"))
+    parser.add_argument("--processes", type=int, default=1)
 
 
 def _add_training_options(parser: argparse.ArgumentParser, *, epochs: int, batch: int) -> None:
@@ -191,15 +207,18 @@ def _train_rating(options: argparse.Namespace) -> None:
 
 
 def _train_severity(options: argparse.Namespace) -> None:
-    from training.train_severity import SeverityPlan, train_severity
+    from training.severity_recipe import PUBLISHED, SeverityPlan
+    from training.train_severity import train_severity
 
     plan = SeverityPlan(
         layers=options.layers,
         width=options.width,
+        dropout=options.dropout,
         window=options.window,
         epochs=options.epochs,
         batch=options.batch,
         rate=options.rate,
+        **(PUBLISHED if options.as_published else {}),
     )
     train_severity(
         _cohort_folder(options, options.run),
@@ -230,7 +249,7 @@ def _export(options: argparse.Namespace) -> None:
     _LOG.info("wrote version %s of %s", folder.name, options.model)
 
 
-def _reproduce(options: argparse.Namespace) -> None:
+def _reproduce_rating(options: argparse.Namespace) -> None:
     from training.reproduction.rating import reproduce_rating
 
     lines = reproduce_rating(
@@ -239,6 +258,21 @@ def _reproduce(options: argparse.Namespace) -> None:
         site=_cohort_folder(options, options.work) if options.cohort else None,
         epochs=options.epochs,
         seeds=options.seeds,
+        processes=options.processes,
+    )
+    for line in track(lines, "reproducing"):
+        _LOG.info(line)
+
+
+def _reproduce_severity(options: argparse.Namespace) -> None:
+    from training.reproduction.severity import reproduce_severity
+    from training.reproduction.severity_jobs import Effort
+
+    lines = reproduce_severity(
+        options.work,
+        options.report,
+        Effort(options.width, options.epochs, options.whole_epochs, options.window),
+        site=_cohort_folder(options, options.work) if options.cohort else None,
         processes=options.processes,
     )
     for line in track(lines, "reproducing"):

@@ -50,6 +50,9 @@ class Example:
         Input of the severity model in steps of 1/255; empty where it was left out.
     severity_count : int
         EPVS in the slice and hemisphere with most of them.
+    severity_truth : ndarray of float16, shape (3, 16, 64, 64)
+        What lies where in `volume`: see `training.severity_truth`. Empty for a site's own scans,
+        of which this is not known.
     head : str
         Scans of one head belong to the same part of a split.
     facts : dict
@@ -61,6 +64,7 @@ class Example:
     counts: NDArray[np.int64]
     volume: NDArray[np.uint8]
     severity_count: int
+    severity_truth: NDArray[np.float16] = field(default_factory=lambda: np.empty(0, np.float16))
     head: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -131,6 +135,9 @@ def load_cohort(folder: Path, *, volumes: bool = True, window: int = 512) -> lis
                     counts=stored["counts"],
                     volume=volume,
                     severity_count=int(stored["severity_count"]),
+                    severity_truth=stored["severity_truth"]
+                    if "severity_truth" in stored
+                    else np.empty(0, np.float16),
                     head=path.stem.split("-")[0],
                     facts=json.loads(str(stored["facts"])),
                 )
@@ -220,6 +227,7 @@ def store_example(target: Path, example: Example) -> None:
             counts=example.counts,
             volume=example.volume,
             severity_count=example.severity_count,
+            severity_truth=example.severity_truth,
             facts=json.dumps(example.facts),
         )
     unfinished.rename(target)

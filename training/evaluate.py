@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -20,6 +20,7 @@ from training.datasets import (
     volume_as_input,
 )
 from training.rating_scores import Metrics, by_circumstance, rounded, score_ratings
+from training.saliency_scores import saliency_figures, score_saliency
 from training.severity_scores import score_severities
 from worker.stages.grading import MODERATE_RATING
 
@@ -82,7 +83,7 @@ def evaluate_models(
         severity = severity_answers(current_network(models / "severity"), examples)
         scores["severity"] = severity_metrics(severity, examples)
     if only is None:
-        scores["joint"] = joint_metrics(ratings, severity, examples)
+        scores["joint"] = joint_metrics(ratings, severity.probability, examples)
     for name, metrics in scores.items():
         for metric, value in metrics.items():
             _LOG.info("%s %s: %s", name, metric, value)
@@ -131,14 +132,29 @@ def rating_metrics(answers: Float32Array, examples: Sequence[Example]) -> Metric
     return score_ratings(answers, counts) | by_circumstance(answers, counts, examples)
 
 
-def severity_answers(model: Path, examples: Sequence[Example]) -> NDArray[np.float64]:
-    """Probability, shape (subjects,), that an exported severity model gives."""
+class SeverityAnswers(NamedTuple):
+    """What an exported severity model says of subjects.
+
+    Attributes
+    ----------
+    probability : ndarray, shape (subjects,)
+    saliency : ndarray, shape (subjects, 1, 16, 16)
+    """
+
+    probability: NDArray[np.float64]
+    saliency: Float32Array
+
+
+def severity_answers(model: Path, examples: Sequence[Example]) -> SeverityAnswers:
+    """Run an exported severity model on full-size volumes."""
     runtime = session(model)
-    return np.array(
-        [
-            runtime.run(["probability"], {"volume": volume_as_input(e.volume[None])})[0].item()
-            for e in examples
-        ]
+    found = [
+        runtime.run(["probability", "saliency"], {"volume": volume_as_input(e.volume[None])})
+        for e in examples
+    ]
+    return SeverityAnswers(
+        np.array([probability.item() for probability, _ in found]),
+        np.concatenate([saliency for _, saliency in found]),
     )
 
 
@@ -162,6 +178,14 @@ def joint_metrics(
     }
 
 
-def severity_metrics(probability: NDArray[np.float64], examples: Sequence[Example]) -> Metrics:
-    """Figures of the severity model on full-size volumes; see `training.severity_scores`."""
-    return score_severities(probability, np.array([e.severity_count for e in examples]))
+def severity_metrics(answers: SeverityAnswers, examples: Sequence[Example]) -> Metrics:
+    """Figures of the severity model; see `training.severity_scores`, `training.saliency_scores`."""
+    counts = np.array([e.severity_count for e in examples])
+    metrics = score_severities(answers.probability, counts)
+    if not all(e.severity_truth.size for e in examples):
+        return metrics
+    figures = [
+        saliency_figures(saliency, e.severity_truth)
+        for saliency, e in zip(answers.saliency, examples, strict=True)
+    ]
+    return metrics | {"saliency": score_saliency(figures, answers.probability, counts)}

@@ -89,7 +89,7 @@ def export_rating(run: Path, cohort: Path, models: Path, version: int | None = N
         The version exists or is not above all others; the run has no checkpoint; the cohort is
         the one that was trained on.
     """
-    state = _checkpoint(run)
+    state = checkpoints.require(run)
     _check_held_out(state["cohort"], describe_cohort(cohort))
     number = new_version(models / "rating", version)
     net = rating.RatingNet(state["plan"]["filters"])
@@ -99,7 +99,7 @@ def export_rating(run: Path, cohort: Path, models: Path, version: int | None = N
     with _new_folder(models / "rating", number) as folder:
         network = folder / "model.onnx"
         to_onnx(net, (1, *rating.INPUT_SHAPE), network, "crops", ["probabilities"])
-        _write_golden(folder, "crops", _golden_crops(network, examples, enhancement))
+        write_golden(folder, "crops", _golden_crops(network, examples, enhancement))
         info = _describe(
             "rating",
             "EPVS rating CNN",
@@ -129,7 +129,7 @@ def export_rating(run: Path, cohort: Path, models: Path, version: int | None = N
 def export_severity(run: Path, cohort: Path, models: Path, version: int | None = None) -> Path:
     """Export the severity model; parameters, result and errors as for `export_rating`."""
     require_severity_labels(cohort)
-    state = _checkpoint(run)
+    state = checkpoints.require(run)
     _check_held_out(state["cohort"], describe_cohort(cohort))
     number = new_version(models / "severity", version)
     plan = state["plan"]
@@ -140,7 +140,7 @@ def export_severity(run: Path, cohort: Path, models: Path, version: int | None =
     with _new_folder(models / "severity", number) as folder:
         network = folder / "model.onnx"
         to_onnx(net, shape, network, "volume", ["probability", "saliency"])
-        _write_golden(folder, "volume", _golden_volume(network, examples))
+        write_golden(folder, "volume", _golden_volume(network, examples))
         info = _describe(
             "severity",
             f"EPVS severity 3D-ResNet-{plan['layers']}",
@@ -267,8 +267,18 @@ def dequantise(values: NDArray[np.uint8]) -> NDArray[np.float32]:
     return values.astype(np.float32) / np.float32(255)
 
 
-def _write_golden(folder: Path, name: str, stored: NDArray[np.uint8]) -> None:
-    """Store an input and onnxruntime's answer to it."""
+def write_golden(folder: Path, name: str, stored: NDArray[np.uint8]) -> None:
+    """Store an input and onnxruntime's answer to it.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the version.
+    name : str
+        Of the input.
+    stored : ndarray of uint8
+        As `quantise` gives it.
+    """
     runtime = session(folder / "model.onnx")
     names = [output.name for output in runtime.get_outputs()]
     answers = runtime.run(names, {name: dequantise(stored)})
@@ -309,13 +319,6 @@ def _write_card(folder: Path, info: dict[str, Any], card: str) -> None:
                 shutil.copy(folder / name, before / name)
     (folder / "model.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
     (folder / "MODEL.md").write_text(card, encoding="utf-8")
-
-
-def _checkpoint(run: Path) -> dict[str, Any]:
-    state = checkpoints.load(run)
-    if state is None:
-        raise ConfigurationError(f"{run} holds no checkpoint.", "Run `python -m training train`.")
-    return state
 
 
 def _check_held_out(trained_on: dict[str, Any], held_out: dict[str, Any]) -> None:

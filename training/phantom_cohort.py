@@ -21,6 +21,7 @@ import SimpleITK as sitk
 from core.errors import ConfigurationError, Rejected
 from training.datasets import DESCRIPTION, Example, align, label_inputs, store_example
 from training.scans import volume_on_grid
+from training.severity_truth import severity_truth
 from training.synthetic.cohort import Subject, scan_head
 from training.synthetic.conditions import CONDITIONS, STANDARD
 from training.synthetic.dicom import as_image
@@ -151,7 +152,11 @@ def make_example(
         "protocol": subject.protocol,
         "registration_error_mm": registration_error_mm(subject, registration),
     }
-    return replace(example, facts=facts)
+    known = replace(example, facts=facts)
+    if severity is None:
+        return known
+    truth = severity_truth(subject, registration, template, severity)
+    return replace(known, severity_truth=truth)
 
 
 def registration_error_mm(subject: Subject, registration: Registration) -> float:

@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -87,7 +87,15 @@ class Job(NamedTuple):
         if not self.file(work).exists():
             return False
         with np.load(self.file(work)) as stored:
-            return str(stored["plan"]) == json.dumps(asdict(self.arm.plan))
+            plan = json.loads(str(stored["plan"]))
+        # A plan of before a field existed has its default, which is to be as if there were none.
+        return _as_stored(RatingPlan()) | plan == _as_stored(self.arm.plan)
+
+
+def _as_stored(plan: RatingPlan) -> dict[str, Any]:
+    """Plan as JSON gives it back: with lists for tuples."""
+    fields: dict[str, Any] = json.loads(json.dumps(asdict(plan)))
+    return fields
 
 
 def arms(epochs: int, seeds: int) -> tuple[Arm, ...]:

@@ -6,12 +6,11 @@ leaves open: repetitions, a paired test, both Haar transforms, agreement, errors
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from core.errors import ConfigurationError
 from training.datasets import describe_cohort
 from training.reproduction import cohort, figures, rating_report
+from training.reproduction.claims import claim
 from training.reproduction.enhancement import study_enhancements
 from training.reproduction.folds import arms, run_jobs
 from training.reproduction.results import errors_by_count, gather
@@ -61,7 +60,7 @@ def reproduce_rating(
     if site is None:
         yield from cohort.build_pool(folder, processes=processes)
     description = describe_cohort(folder)
-    _claim(work, description)
+    claim(work, description)
     chosen = [
         arm
         for arm in arms(epochs, seeds)
@@ -94,12 +93,3 @@ def reproduce_rating(
     ]
     report.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
     yield f"wrote {report}"
-
-
-def _claim(work: Path, description: dict[str, Any]) -> None:
-    """Keep answers about one cohort from being taken for those about another."""
-    claim = work / "evaluated.json"
-    if claim.is_file() and json.loads(claim.read_text(encoding="utf-8")) != description:
-        raise ConfigurationError(f"{work} belongs to another cohort.", "Name another --work.")
-    work.mkdir(parents=True, exist_ok=True)
-    claim.write_text(json.dumps(description) + "\n", encoding="utf-8")

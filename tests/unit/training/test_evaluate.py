@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from training.datasets import Example
-from training.evaluate import joint_metrics, severity_metrics
+from training.evaluate import SeverityAnswers, joint_metrics, severity_metrics
 
 EMPTY: Any = np.empty(0)
 
@@ -35,7 +35,8 @@ def test_models_that_contradict_each_other_are_counted() -> None:
 
 def test_severity_figures() -> None:
     examples = [_example([c] * 6, c) for c in (0, 3, 9, 10, 20, 60)]
-    found = severity_metrics(np.array([0.1, 0.2, 0.7, 0.4, 0.8, 0.9]), examples)
+    probability = np.array([0.1, 0.2, 0.7, 0.4, 0.8, 0.9])
+    found = severity_metrics(SeverityAnswers(probability, EMPTY), examples)
     assert found["confusion"] == [[2, 1], [1, 2]]
     assert found["auc"] == 0.8889
     assert (found["sensitivity"], found["specificity"]) == (0.6667, 0.6667)

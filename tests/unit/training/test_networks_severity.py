@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from training.networks.severity import UNITS, ResidualUnit, SeverityNet
+from training.networks.severity import UNITS, ResidualUnit, SeverityNet, drop_padding
 
 
-def _small(seed: int = 0) -> SeverityNet:
+def _small(seed: int = 0, *, published: bool = False) -> SeverityNet:
     torch.manual_seed(seed)
-    net = SeverityNet(layers=18, width=4)
+    net = SeverityNet(layers=18, width=4, published=published)
     for parameter in net.parameters():  # away from the zero-initialised scales
         parameter.data += 0.1 * torch.randn_like(parameter)
     return net.eval()
@@ -16,9 +16,24 @@ def _small(seed: int = 0) -> SeverityNet:
 
 def test_full_width_has_173_million_parameters() -> None:
     with torch.device("meta"):
-        net = SeverityNet(152, 64)
-    served = sum(p.numel() for n, p in net.named_parameters() if not n.startswith("log_count"))
-    assert served == pytest.approx(173e6, rel=0.01)
+        published, served = SeverityNet(152, 64, published=True), SeverityNet(152, 64)
+    assert _parameters(published) == pytest.approx(173e6, rel=0.01)
+    assert _parameters(served) == pytest.approx(63e6, rel=0.01)
+
+
+def _parameters(net: SeverityNet) -> int:
+    return sum(p.numel() for n, p in net.named_parameters() if not n.startswith("log_count"))
+
+
+def test_planes_that_see_padding_alone_change_nothing() -> None:
+    published = _small(published=True)
+    lean = SeverityNet(18, 4).eval()
+    lean.load_state_dict(drop_padding(published.state_dict(), lean))
+    volume = torch.rand(2, 1, 16, 96, 64)
+    with torch.no_grad():
+        for answer, expected in zip(lean(volume), published(volume), strict=True):
+            assert expected.std() > 0
+            assert torch.allclose(answer, expected, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize(("layers", "units"), [(50, 16), (101, 33), (152, 50)])

@@ -44,3 +44,17 @@ def test_examples_have_both_inputs_labels_and_facts(folder: Path) -> None:
     assert example.facts["protocol"] == "rating-paper"
     # No true transform is used: the registration is off by something, but not by much.
     assert 0.05 < example.facts["registration_error_mm"] < 5
+
+
+def test_the_truth_of_the_severity_input_lies_where_the_input_shows_it(folder: Path) -> None:
+    (example,) = load_cohort(folder)
+    brain, nuclei, epvs = example.severity_truth.astype(np.float64)
+    assert brain.shape == (16, 64, 64)
+    assert 0.2 < brain.mean() < 0.6
+    assert epvs.sum() > example.severity_count
+    assert epvs[nuclei > 0].sum() > 0.8 * epvs.sum()
+    # The window leaves the nuclei dark and EPVS bright.
+    blocks = example.volume.reshape(16, 64, 8, 64, 8).mean(axis=(2, 4))
+    inside = (nuclei > 0.9) & (brain > 0.9)
+    with_epvs = epvs > 0
+    assert blocks[inside & with_epvs].mean() > 1.5 * blocks[inside & ~with_epvs].mean()

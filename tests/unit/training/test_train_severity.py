@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from training.datasets import Example, store_example
-from training.train_severity import SeverityPlan, train_severity
+from training.severity_recipe import SeverityPlan
+from training.train_severity import train_severity
 
 
 def _cohort(folder: Path) -> None:
@@ -26,10 +27,8 @@ def _cohort(folder: Path) -> None:
 
 def test_two_phases(tmp_path: Path) -> None:
     _cohort(tmp_path / "cohort")
-    central = SeverityPlan(
-        layers=18, width=4, window=48, epochs=4, batch=7, rate=3e-3, bfloat16=False
-    )
-    whole = SeverityPlan(layers=18, width=4, window=64, epochs=1, rate=1e-5, bfloat16=False)
+    central = SeverityPlan(layers=18, width=4, window=48, epochs=4, batch=7, rate=3e-3)
+    whole = SeverityPlan(layers=18, width=4, window=64, epochs=1, rate=1e-5)
     train_severity(tmp_path / "cohort", tmp_path / "first", central)
     train_severity(tmp_path / "cohort", tmp_path / "second", whole, start_from=tmp_path / "first")
     first, second = (

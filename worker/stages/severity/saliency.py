@@ -65,7 +65,7 @@ def map_saliency(
     the feature map is 14.4 mm wide and 72 mm high: activation beside the brain reaches into its
     rim.
     """
-    coarse = _spread_over(output.saliency, input.grid)
+    coarse = spread_over(output.saliency, input.grid)
     mapped = sitk.Resample(
         coarse, volume.image, input.rigid.GetInverse(), sitk.sitkLinear, _OUTSIDE
     )
@@ -89,7 +89,7 @@ def map_saliency(
     return SaliencyMap(
         image=image,
         mean=float(values.mean()) if values.size else 0.0,
-        skewness=_skewness(values),
+        skewness=skewness(values),
         share_above_7=float((values > HIGH).mean()) if values.size else 0.0,
         share_in_basal_ganglia=float(activation[nuclei & brain].sum() / total)
         if total > 0
@@ -97,8 +97,15 @@ def map_saliency(
     )
 
 
-def _spread_over(saliency: Float32Array, grid: sitk.Image) -> sitk.Image:
-    """Feature map as an image whose voxels tile the grid, outer edge on outer edge."""
+def spread_over(saliency: Float32Array, grid: sitk.Image) -> sitk.Image:
+    """Feature map as an image whose voxels tile the grid, outer edge on outer edge.
+
+    Parameters
+    ----------
+    saliency : ndarray, shape (depth, height, width)
+    grid : SimpleITK.Image
+        Of the input, or a coarser one of the same extent.
+    """
     image = sitk.GetImageFromArray(np.ascontiguousarray(saliency, np.float32))
     ratio = np.array(grid.GetSize()) / image.GetSize()
     image.SetSpacing((ratio * grid.GetSpacing()).tolist())
@@ -107,8 +114,8 @@ def _spread_over(saliency: Float32Array, grid: sitk.Image) -> sitk.Image:
     return image
 
 
-def _skewness(values: NDArray[np.float64]) -> float:
-    """Third standardised moment; 0 where all values are equal."""
+def skewness(values: NDArray[np.float64]) -> float:
+    """Third standardised moment of `values`, of any shape; 0 where all are equal."""
     if not values.size:
         return 0.0
     deviation = values - values.mean()

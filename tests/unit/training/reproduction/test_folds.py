@@ -1,12 +1,14 @@
 """Folds: by subject, with like shares of every rating, the same for every arm."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 
 from training.networks.rating import FILTERS
 from training.rating_recipe import shipped_plan
-from training.reproduction.folds import FOLDS, arms, folds
+from training.reproduction.folds import FOLDS, Job, arms, folds
 
 
 def test_every_fold_has_its_share_of_every_rating() -> None:
@@ -34,3 +36,19 @@ def test_the_arms_differ_in_what_they_are_named_after_only() -> None:
     (shorter,) = (arm for arm in arms(100, 3) if arm.name == "published")
     assert shorter.plan == paper
     assert {by_name[name].seeds for name in ("stationary", "none", "block-group", "forest")} == {3}
+
+
+def test_a_job_is_done_when_it_was_trained_by_the_same_plan(tmp_path: Path) -> None:
+    job = Job(arms(300, 3)[0], 0, 0)
+    job.file(tmp_path).parent.mkdir()
+
+    def store(**changes: object) -> None:
+        plan = asdict(job.arm.plan) | changes
+        del plan["filters"]  # as if it had been stored before the field existed
+        np.savez(job.file(tmp_path), plan=json.dumps(plan))
+
+    assert not job.is_done(tmp_path)
+    store()
+    assert job.is_done(tmp_path)
+    store(epochs=299)
+    assert not job.is_done(tmp_path)
