@@ -43,7 +43,7 @@ FOLDS: Final = 5
 DEPTH: Final = 152
 """The paper's choice."""
 DEPTHS: Final = (50, 101, 152)
-DROPOUTS: Final = (0.0, 0.2, 0.4, 0.6)
+DROPOUTS: Final = (0.2, 0.4, 0.6)
 _PAPER_DROPOUT: Final = 0.4
 WHOLE: Final = 512
 

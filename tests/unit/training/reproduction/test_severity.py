@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import ConfigurationError
 from training.datasets import Example, store_example
-from training.reproduction import robustness, severity_cohort, severity_jobs
+from training.reproduction import robustness, severity_cohort, severity_jobs, severity_report
 from training.reproduction.severity import reproduce_severity
 from training.reproduction.severity_cohort import split_of
 
@@ -82,3 +82,13 @@ def test_the_split_is_the_papers() -> None:
     assert [len(part) for part in split] == [167, 56, 39]
     assert sorted(np.concatenate(split)) == list(range(262))
     assert [round(severe[part].mean(), 2) for part in split] == [0.46, 0.45, 0.46]
+
+
+def test_a_sites_cohort_is_described_as_such() -> None:
+    subjects = [Example(*[np.empty(0)] * 3, count) for count in (0, 4, 30)]  # type: ignore[arg-type, call-arg]
+    text = severity_report.cohort(subjects, {"kind": "site", "csv_sha256": "ab12"}, EFFORT)
+    assert "Not for clinical use" in text
+    assert "a site's own cohort" in text
+    assert "ab12" in text
+    assert "3 subjects, 2 none-to-mild and 1 moderate-to-severe" in text
+    assert "synthetic" not in text

@@ -1,0 +1,183 @@
+"""The severity network at the paper's full size: what serving it by Triton costs.
+
+``python -m tests.bench.severity [--runs 5] [--layers 152] [--width 64] [--study FOLDER]`` builds
+the network with random weights (what it answers is of no use, what it costs does not depend on
+them), exports it, and runs it by onnxruntime alone and through the embedded Triton in turns, on the
+same volume and the same cores. Then one study is graded end to end with it. It prints a Markdown
+report; ``docs/results/severity-full-size.md`` is its last committed output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from core.records import SeverityInput
+from node.embedded.triton import REPOSITORY, EmbeddedTriton
+from tests.bench.pipeline import read_study
+from tests.paths import SAMPLE_DATA
+from tests.system.studies import generate_synthetic_study
+from training.evaluate import session
+from training.export import to_onnx, write_golden
+from training.networks.severity import INPUT_SHAPE, SeverityNet, drop_padding
+from worker.inference import InferenceClient
+from worker.pipeline import GradingOptions, grade_study
+from worker.stages.template import load_template
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SHAPE = (1, *INPUT_SHAPE)
+THREADS = 2
+
+
+def build(folder: Path, layers: int, width: int) -> tuple[int, int, float]:
+    """Export a network with both forms of its weights; return their numbers and the error.
+
+    The error is the largest difference between the published form (by PyTorch) and the exported
+    one (by onnxruntime), relative to the saliency's largest value.
+    """
+    torch.manual_seed(0)
+    published = SeverityNet(layers, width, published=True).eval()
+    with torch.no_grad():
+        for name, parameter in published.named_parameters():
+            if name.endswith("body.4.weight"):  # else every unit passes its input on
+                parameter.fill_(0.1)
+        published.score.weight.abs_()  # else nothing may be active
+    lean = SeverityNet(layers, width)
+    lean.load_state_dict(drop_padding(published.state_dict(), lean))
+    for net, file in ((published, "published.onnx"), (lean, "model.onnx")):
+        to_onnx(net, SHAPE, folder / file, "volume", ["probability", "saliency"])
+    volume = np.random.default_rng(0).random(SHAPE, dtype=np.float32)
+    with torch.no_grad():
+        _, expected = published(torch.from_numpy(volume))
+    (found,) = session(folder / "model.onnx", THREADS).run(["saliency"], {"volume": volume})
+    error = np.abs(found - expected.numpy()).max() / np.abs(expected.numpy()).max()
+    count = [sum(p.numel() for p in net.parameters()) for net in (published, lean)]
+    return count[0], count[1], float(error)
+
+
+def repository(folder: Path, network: Path) -> Path:
+    """Copy the model repository with another severity network in the place of the shipped one."""
+    models = folder / "triton_models"
+    shutil.copytree(REPOSITORY / "triton_models", models)
+    described = models / "severity" / "model.json"
+    info = json.loads(described.read_text())
+    version = models / "severity" / info["version"]
+    network.replace(version / "model.onnx")
+    with (version / "model.onnx").open("rb") as weights:
+        info["weights_sha256"] = hashlib.file_digest(weights, "sha256").hexdigest()
+    described.write_text(json.dumps(info))
+    stored = np.random.default_rng(1).integers(0, 256, SHAPE, dtype=np.uint8)
+    write_golden(version, "volume", stored)
+    return models
+
+
+def in_turns(calls: dict[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
+    """Seconds of each call, one after the other, after one of each to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(runs + 1):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def report(layers: int, width: int, study: Path, runs: int, folder: Path) -> Iterator[str]:
+    """Yield the lines of the report."""
+    published, lean, error = build(folder, layers, width)
+    size = (folder / "model.onnx").stat().st_size / 2**20
+    models = repository(folder, folder / "model.onnx")
+    (network,) = (models / "severity").glob("[0-9]*/model.onnx")
+    yield f"# The severity network of {layers} layers and {width} filters, served\n"
+    yield (
+        f"{published / 1e6:.0f} million weights in the published form, {lean / 1e6:.0f} million "
+        f"without the kernel planes that see padding alone, {size:.0f} MB as ONNX. Largest "
+        f"difference of the saliency between the published form by PyTorch and the exported one by "
+        f"onnxruntime: {error:.1e} of its maximum. {os.cpu_count()} cores, no GPU, {THREADS} "
+        f"threads; medians of {runs} runs in turns.\n"
+    )
+    volume = np.random.default_rng(2).random(SHAPE, dtype=np.float32)
+    given = SeverityInput(volume, sitk.Image(1, 1, 1, sitk.sitkFloat32), sitk.Transform())
+    template = load_template()
+    closed = read_study(study)
+    with EmbeddedTriton(
+        folder / "triton", folder / "triton.log", models_dir=models, threads=THREADS
+    ) as server:
+        client = InferenceClient(server.url, models, timeout_s=300)
+        client.check_golden()
+        runtime = session(network, THREADS)
+        whole = session(folder / "published.onnx", THREADS)
+        seconds = in_turns(
+            {
+                "onnxruntime alone": lambda: runtime.run(None, {"volume": volume}),
+                "through Triton": lambda: client.assess(given),
+                "onnxruntime alone, published form": lambda: whole.run(None, {"volume": volume}),
+            },
+            runs,
+        )
+        yield "| | seconds | fastest – slowest | ratio |\n|---|---|---|---|"
+        alone = statistics.median(seconds["onnxruntime alone"])
+        for name, values in seconds.items():
+            median = statistics.median(values)
+            yield f"| {name} | {median:.2f} | {_range(values)} | {median / alone:.2f} |"
+        yield "\nThe aim through Triton is a ratio of at most 1.10.\n"
+
+        totals, stages = [], []
+        for number in range(runs + 1):
+            graded = grade_study(
+                closed,
+                inference=client,
+                template=template,
+                options=GradingOptions(),
+                completed_at=datetime(2026, 1, 1, tzinfo=UTC),
+            )
+            if number:
+                totals.append(sum(t.seconds for t in graded.timings))
+                stages.append({t.stage: t.seconds for t in graded.timings})
+        client.close()
+    yield f"## One study end to end: {study.name}\n"
+    yield "| stage | seconds |\n|---|---|"
+    for stage in stages[0]:
+        yield f"| {stage} | {statistics.median(s[stage] for s in stages):.2f} |"
+    yield f"| **all** (aim: at most 10) | {statistics.median(totals):.2f} ({_range(totals)}) |"
+
+
+def _range(values: list[float]) -> str:
+    return f"{min(values):.2f} – {max(values):.2f}"
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--layers", type=int, default=152)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--study", type=Path, default=None)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        study = options.study or SAMPLE_DATA / "study-brain-siemens"
+        if not study.is_dir():
+            study = generate_synthetic_study(folder / "study", seed=20)
+        for line in report(options.layers, options.width, study, options.runs, folder):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
