@@ -247,6 +247,8 @@ def agreement(served: ArmResults) -> str:
 
     def over(score: str) -> str:
         values = [scores[score] for scores in served.scores]
+        if not np.isfinite(values).all():  # a network that always gives the same answer
+            return "–"
         return f"{np.mean(values):.3f} ({min(values):.3f}–{max(values):.3f})"
 
     def intervals(score: str) -> str:

@@ -10,12 +10,13 @@ import pytest
 from core.errors import ConfigurationError
 from tests.unit.training.dots import dots
 from training.datasets import Example, store_example
-from training.reproduction import cohort, enhancement, figures, folds, forest
+from training.reproduction import cohort, enhancement, figures, folds, forest, results
 from training.reproduction.rating import reproduce_rating
 from training.reproduction.results import gather
 from worker.stages.rating.haar import ENHANCEMENTS
 
 LOADS = (0, 30)
+FOLDS = 2
 FACTS = {
     "protocol": "rating-paper",
     "noise": 0.02,
@@ -41,6 +42,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             store_example(pool / f"{head:05d}-{scan}.npz", example)
     monkeypatch.setattr(cohort, "_HEADS", 0)
     monkeypatch.setattr(cohort, "SUBJECTS", 10)
+    for module in (folds, results):
+        monkeypatch.setattr(module, "FOLDS", FOLDS)
     monkeypatch.setattr(folds, "PUBLISHED_EPOCHS", 1)
     monkeypatch.setattr(forest, "TREES", 20)
     monkeypatch.setattr(cohort, "IMAGES_OF_RATING", (30, 0, 0, 30, 0))
@@ -63,7 +66,7 @@ def test_from_pool_to_report(work: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(figures, name, lambda target, *_: drawn.append(target.name))
     report = work / "report" / "rating.md"
     lines = list(reproduce_rating(work, report, epochs=1, seeds=1))
-    assert len(lines) == 5 * 7 + 1
+    assert len(lines) == FOLDS * 7 + 1
     text = report.read_text(encoding="utf-8")
     assert "Not for clinical use" in text
     assert "| images, paper (Table 2) | 30 | 0 | 0 | 30 | 0 |" in text
@@ -79,7 +82,7 @@ def test_from_pool_to_report(work: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     served = gather(work, folds.arms(1, 1)[0])
     assert served.held_out.shape == (1, 10, 6, 5)
     assert np.allclose(served.held_out.sum(axis=-1), 1, atol=1e-5)  # everyone answered, once
-    assert served.test["image"].shape == (5,)
+    assert served.test["image"].shape == (FOLDS,)
 
 
 def test_a_report_is_not_written_over_missing_folds(work: Path) -> None:

@@ -13,6 +13,7 @@ from training.reproduction import robustness, severity_cohort, severity_jobs, se
 from training.reproduction.severity import reproduce_severity
 from training.reproduction.severity_cohort import split_of
 
+FOLDS = 2
 EFFORT = severity_jobs.Effort(width=2, epochs=2, whole_epochs=1, window=48)
 
 
@@ -44,6 +45,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         store_example(pool / f"{head:05d}-0.npz", example)
     for name, value in (("_HEADS", 0), ("MILD", 22), ("SEVERE", 14)):
         monkeypatch.setattr(severity_cohort, name, value)
+    monkeypatch.setattr(severity_jobs, "FOLDS", FOLDS)
     for name, small in (("DEPTH", 18), ("DEPTHS", (18,)), ("DROPOUTS", (0.4, 0.0)), ("WHOLE", 64)):
         monkeypatch.setattr(severity_jobs, name, small)
     monkeypatch.setattr("training.reproduction.severity.WHOLE", 64)
@@ -56,7 +58,7 @@ def test_from_pool_to_report(work: Path) -> None:
     report = work / "report" / "severity.md"
     lines = list(reproduce_severity(work, report, EFFORT))
     tested = len(split_of(np.arange(36) < 14).test)
-    assert len(lines) == 2 * 5 + 2 + tested + 1
+    assert len(lines) == 2 * FOLDS + 2 + tested + 1
     text = report.read_text(encoding="utf-8")
     assert "Not for clinical use" in text
     assert "36 subjects, 22 none-to-mild and 14 moderate-to-severe" in text
