@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
-from multiprocessing import get_context
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -33,6 +31,7 @@ from training.reproduction.forest import (
     features_over_all_places,
     forest_probabilities,
 )
+from training.reproduction.jobs import share_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -170,17 +169,10 @@ def run_jobs(work: Path, cohort: Path, chosen: Sequence[Arm], *, processes: int)
         for arm in chosen
         if seed < arm.seeds and not (job := Job(arm, seed, fold)).is_done(work)
     ]
-    if processes == 1:
-        for number, job in enumerate(missing, 1):
-            yield f"{number}/{len(missing)} {_run(job, work, cohort)}"
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as executor:
-        running = [executor.submit(_run, job, work, cohort) for job in missing]
-        for number, done in enumerate(as_completed(running), 1):
-            yield f"{number}/{len(missing)} {done.result()}"
+    yield from share_out(partial(_run, work, cohort), missing, processes=processes)
 
 
-def _run(job: Job, work: Path, cohort: Path) -> str:
+def _run(work: Path, cohort: Path, job: Job) -> str:
     torch.set_num_threads(1)
     started = time.perf_counter()
     subjects = _subjects(cohort)

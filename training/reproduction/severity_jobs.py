@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
-from multiprocessing import get_context
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -21,6 +19,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from training import checkpoints
 from training.datasets import SEVERE_COUNT, volume_as_input
+from training.reproduction.jobs import share_out
 from training.reproduction.severity_cohort import Split, split_of, subjects_of
 from training.severity_recipe import (
     PUBLISHED,
@@ -217,18 +216,11 @@ def run_jobs(work: Path, cohort: Path, jobs: Sequence[Job], *, processes: int) -
     """
     (work / "jobs").mkdir(parents=True, exist_ok=True)
     missing = [job for job in jobs if job.answers(work) is None]
-    if processes == 1 or len(missing) == 1:
-        for number, job in enumerate(missing, 1):
-            yield f"{number}/{len(missing)} {_run(job, work, cohort, threads=processes)}"
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as executor:
-        running = [executor.submit(_run, job, work, cohort) for job in missing]
-        for number, done in enumerate(as_completed(running), 1):
-            yield f"{number}/{len(missing)} {done.result()}"
+    yield from share_out(partial(_run, work, cohort), missing, processes=processes)
 
 
-def _run(job: Job, work: Path, cohort: Path, threads: int = 1) -> str:
-    torch.set_num_threads(threads)
+def _run(work: Path, cohort: Path, job: Job) -> str:
+    torch.set_num_threads(1)
     started = time.perf_counter()
     split = _split(cohort, job.fold)
     net = None
@@ -237,8 +229,7 @@ def _run(job: Job, work: Path, cohort: Path, threads: int = 1) -> str:
         net = _train(plan, subjects, split, net, seed=0 if job.fold is None else job.fold)
         if job.fold is None:
             checkpoints.save(job.run(work), {"phase": number, "weights": net.state_dict()})
-    if net is None:  # pragma: no cover - a job has a phase
-        raise AssertionError
+    assert net is not None  # noqa: S101 - a job has a phase
     tested = [subjects[i] for i in split.test]
     trained = validate(net, [subjects[i] for i in split.training])
     unfinished = job.file(work).with_suffix(".part")
