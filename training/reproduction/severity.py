@@ -96,7 +96,7 @@ def reproduce_severity(
     severity_figures.draw_test(report.with_name("severity-test.png"), answers, scores["auc"])
     severity_figures.draw_designs(
         report.with_name("severity-designs.png"),
-        {title: [fold.validation_auc for fold in folds] for title, folds in compared.items()},
+        {title: [fold.auc for fold in folds] for title, folds in compared.items()},
     )
     sections = [
         severity_report.cohort(subjects, description, effort),

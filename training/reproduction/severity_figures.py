@@ -9,7 +9,6 @@ import numpy as np
 from sklearn.metrics import roc_curve
 
 from training.charts import save_figure
-from training.datasets import SEVERE_COUNT
 from training.severity_truth import BASAL_GANGLIA, EPVS
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ _CENTRE: Final = 112
 
 def draw_test(target: Path, answers: Answers, auc: float) -> None:
     """Draw the ROC curve of the test, and its confusion (the paper's Fig. 1)."""
-    severe, predicted = answers.count >= SEVERE_COUNT, answers.probability >= 0.5
+    severe, predicted = answers.severe, answers.called_severe
     figure, (roc, table) = plt.subplots(1, 2, figsize=(8.4, 3.8))
     false_positive, true_positive, _ = roc_curve(severe, answers.probability)
     roc.plot(false_positive, true_positive, color=_BLUE)
@@ -67,14 +66,9 @@ def draw_saliency(
     target: Path, examples: Sequence[Example], answers: Answers, saliency: NDArray[np.float32]
 ) -> None:
     """Draw a case of each kind: input, activation, and where its EPVS lie (Figs. 2 and 3)."""
-    severe, predicted = answers.count >= SEVERE_COUNT, answers.probability >= 0.5
-    kinds = {
-        "true positive": severe & predicted,
-        "true negative": ~severe & ~predicted,
-        "false positive": ~severe & predicted,
-        "false negative": severe & ~predicted,
+    shown = {
+        name: np.flatnonzero(chosen) for name, chosen in answers.outcomes.items() if chosen.any()
     }
-    shown = {name: np.flatnonzero(chosen) for name, chosen in kinds.items() if chosen.any()}
     figure, rows = plt.subplots(len(shown), 3, figsize=(9.5, 3.3 * len(shown)), squeeze=False)
     for axes, (name, cases) in zip(rows, shown.items(), strict=True):
         sure = np.abs(answers.probability[cases] - 0.5)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 from training import checkpoints
@@ -106,11 +107,8 @@ class Job:
 
     def file(self, work: Path) -> Path:
         """Where its answers lie; the checkpoint of a final training lies in a folder beside."""
-        return (
-            work
-            / "jobs"
-            / (f"{self.name}.npz" if self.fold is None else f"{self.name}-{self.fold}.npz")
-        )
+        name = self.name if self.fold is None else f"{self.name}-{self.fold}"
+        return work / "jobs" / f"{name}.npz"
 
     def run(self, work: Path) -> Path:
         """Folder of a final training's checkpoint."""
@@ -152,8 +150,8 @@ class Answers:
     test : ndarray, shape (tested,)
         Numbers of the subjects.
     training_auc, validation_auc : float
-        Of the epoch that was kept; in a fold of the cross-validation the second is that of the
-        tested.
+        Of the weights that were kept; the second is no number in the cross-validation, where
+        nobody may choose the epoch.
     seconds : float
     """
 
@@ -164,6 +162,36 @@ class Answers:
     training_auc: float
     validation_auc: float
     seconds: float
+
+    @property
+    def severe(self) -> NDArray[np.bool_]:
+        """Which of the tested are moderate-to-severe."""
+        return np.asarray(self.count >= SEVERE_COUNT)
+
+    @property
+    def called_severe(self) -> NDArray[np.bool_]:
+        """Which of them the network calls so."""
+        return np.asarray(self.probability >= 0.5)
+
+    @property
+    def outcomes(self) -> dict[str, NDArray[np.bool_]]:
+        """Which of the tested are right and wrong in which way."""
+        return {
+            "true positive": self.severe & self.called_severe,
+            "true negative": ~self.severe & ~self.called_severe,
+            "false positive": ~self.severe & self.called_severe,
+            "false negative": self.severe & ~self.called_severe,
+        }
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return float(np.mean(self.severe == self.called_severe))
+
+    @property
+    def auc(self) -> float:
+        """Area under the ROC curve of the tested."""
+        return float(roc_auc_score(self.severe, self.probability))
 
 
 def designs(effort: Effort) -> dict[str, SeverityPlan]:
@@ -231,7 +259,9 @@ def _run(work: Path, cohort: Path, job: Job) -> str:
             checkpoints.save(job.run(work), {"phase": number, "weights": net.state_dict()})
     assert net is not None  # noqa: S101 - a job has a phase
     tested = [subjects[i] for i in split.test]
-    trained = validate(net, [subjects[i] for i in split.training])
+    validation_auc = np.nan
+    if len(split.validation):
+        validation_auc = validate(net, [subjects[i] for i in split.validation]).auc
     unfinished = job.file(work).with_suffix(".part")
     with unfinished.open("wb") as file:
         np.savez_compressed(
@@ -240,8 +270,8 @@ def _run(work: Path, cohort: Path, job: Job) -> str:
             saliency=_saliency(net, tested),
             count=[e.severity_count for e in tested],
             test=split.test,
-            training_auc=trained.auc,
-            validation_auc=validate(net, [subjects[i] for i in split.validation]).auc,
+            training_auc=validate(net, [subjects[i] for i in split.training]).auc,
+            validation_auc=validation_auc,
             plans=job.plans,
             seconds=time.perf_counter() - started,
         )
@@ -257,16 +287,12 @@ def _train(
     start: SeverityNet | None,
     seed: int,
 ) -> SeverityNet:
-    """Train one phase; the epoch kept is the best on the validation subjects.
-
-    In a fold of the cross-validation nobody may choose the epoch, and the last one is kept.
-    """
+    """Train one phase; the epoch kept is the best on the validation subjects, or the last one."""
     trainer = SeverityTrainer(plan, seed)
     if start is not None:
         trainer.net.load_state_dict(start.state_dict())
     training = [subjects[i] for i in split.training]
-    chooses = not set(split.validation) & set(split.test)
-    validation = [subjects[i] for i in split.validation] if chooses else []
+    validation = [subjects[i] for i in split.validation]
     best, kept = -1.0, trainer.net.state_dict()
     for epoch in range(plan.epochs):
         trainer.epoch(epoch, training, first_phase=start is None)
@@ -295,7 +321,8 @@ def _split(cohort: Path, fold: int | None) -> Split:
     known = np.concatenate([final.training, final.validation])
     parts = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(known, severe[known])
     training, test = list(parts)[fold]
-    return Split(known[training], known[test], known[test])
+    nobody = np.empty(0, dtype=np.int64)
+    return Split(known[training], nobody, known[test])
 
 
 @lru_cache(maxsize=2)

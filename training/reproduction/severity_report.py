@@ -12,7 +12,6 @@ import numpy as np
 from training.datasets import SEVERE_COUNT
 from training.networks.severity import FULL_WIDTH
 from training.reproduction.robustness import RADIUS
-from training.reproduction.severity_results import accuracy
 from training.saliency_scores import tells_right_from_wrong
 from training.severity_scores import score_severities
 from training.statistics import ac2, mean_sd
@@ -94,8 +93,8 @@ def design(compared: Mapping[str, Sequence[Answers]], chosen: str) -> str:
     """Depth and dropout by cross-validation (Supplementary Table 2)."""
     rows = "\n".join(
         f"| {title}{' **(chosen)**' if title == chosen else ''} "
-        f"| {mean_sd([fold.validation_auc for fold in folds])} "
-        f"| {mean_sd([accuracy(fold) for fold in folds])} "
+        f"| {mean_sd([fold.auc for fold in folds])} "
+        f"| {mean_sd([fold.accuracy for fold in folds])} "
         f"| {mean_sd([fold.training_auc for fold in folds])} "
         f"| {np.median([fold.seconds for fold in folds]) / 60:.1f} |"
         for title, folds in compared.items()
@@ -171,7 +170,7 @@ the input (here 0 to 1), so that the two figures do not compare."""
 
 def agreement(answers: Answers) -> str:
     """Agreement with the truth, as a site would compute it for readers."""
-    both = np.stack([answers.probability >= 0.5, answers.count >= SEVERE_COUNT], axis=1).astype(int)
+    both = np.stack([answers.called_severe, answers.severe], axis=1).astype(int)
     return f"""\
 ## Agreement (Gwet's AC2)
 
@@ -182,15 +181,9 @@ with `python -m training agreement READER-A.csv READER-B.csv`."""
 
 def saliency(figures: Sequence[SaliencyFigures], answers: Answers) -> str:
     """Where the activation lies (Figs. 2 and 3), held against the truth."""
-    severe, predicted = answers.count >= SEVERE_COUNT, answers.probability >= 0.5
-    right = severe == predicted
-    groups = {
-        "true positive": severe & predicted,
-        "true negative": ~severe & ~predicted,
-        "false positive": ~severe & predicted,
-        "false negative": severe & ~predicted,
-        "all": np.ones(len(right), dtype=bool),
-    }
+    severe = answers.severe
+    right = severe == answers.called_severe
+    groups = answers.outcomes | {"all": np.ones(len(right), dtype=bool)}
     rows = "\n".join(_saliency_row(name, figures, of) for name, of in groups.items() if of.any())
     claims = "\n".join(
         f"| {title} | {_claim(values, right)} | {_claim(values, severe)} |"

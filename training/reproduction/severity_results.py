@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.errors import ConfigurationError
-from training.datasets import SEVERE_COUNT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,13 +35,6 @@ def gather(work: Path, jobs: Sequence[Job]) -> list[Answers]:
     return found
 
 
-def accuracy(answers: Answers) -> float:
-    """Share of right answers at the threshold of one half."""
-    return float(np.mean((answers.probability >= 0.5) == (answers.count >= SEVERE_COUNT)))
-
-
 def best_design(compared: Mapping[str, Sequence[Answers]]) -> str:
     """Title of the design with the best mean AUC of the held-out folds."""
-    return max(
-        compared, key=lambda title: np.mean([fold.validation_auc for fold in compared[title]])
-    )
+    return max(compared, key=lambda title: np.mean([fold.auc for fold in compared[title]]))
