@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import re
 import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import parse_qsl
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -26,28 +24,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from core.destinations import AE_TITLE, Destination, DicomDestination, parse_destination
 from core.errors import ConfigurationError
-
-_AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")  # PS3.8 7.1.1.4: printable ASCII without backslash
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """Where results are sent: one AE and what it is to receive."""
-
-    ae_title: str
-    host: str
-    port: int
-    sr: Literal["comprehensive", "comprehensive3d"] = "comprehensive"
-    secondary_capture: bool = True
-    parametric_map: bool = False
-    commitment: bool = False
-    tls: bool = False
-
-    @property
-    def name(self) -> str:
-        """``AE@host:port``: how logs, SQL and the command line name this destination."""
-        return f"{self.ae_title}@{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,52 +47,6 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _flag(options: dict[str, str], key: str, default: bool) -> bool:
-    value = options.pop(key, "1" if default else "0")
-    if value not in ("0", "1"):
-        raise ValueError(f"option {key}={value} must be {key}=0 or {key}=1")
-    return value == "1"
-
-
-def parse_destination(text: str) -> Destination:
-    """Read ``AE@host:port[?sr=comprehensive3d&sc=1&pm=0&commit=1&tls=1]``.
-
-    Raises
-    ------
-    ValueError
-        Names what is wrong and shows the form that is right.
-    """
-    address, _, query = text.strip().partition("?")
-    match = re.fullmatch(r"([^@]+)@(\[[^\]]+\]|[^:\[\]]+):(\d{1,5})", address)
-    if match is None or not _AE_TITLE.fullmatch(match[1]) or not 0 < int(match[3]) < 65536:
-        raise ValueError(
-            f"destination {address!r} is not of the form AE@host:port "
-            "(an AE title of at most 16 characters, a port from 1 to 65535)"
-        )
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    sr = options.pop("sr", "comprehensive")
-    if sr not in ("comprehensive", "comprehensive3d"):
-        raise ValueError(
-            f"destination {address!r}: sr={sr} must be sr=comprehensive or sr=comprehensive3d"
-        )
-    destination = Destination(
-        ae_title=match[1],
-        host=match[2].strip("[]"),
-        port=int(match[3]),
-        sr="comprehensive3d" if sr == "comprehensive3d" else "comprehensive",
-        secondary_capture=_flag(options, "sc", True),
-        parametric_map=_flag(options, "pm", False),
-        commitment=_flag(options, "commit", False),
-        tls=_flag(options, "tls", False),
-    )
-    if options:
-        known = "sr, sc, pm, commit and tls"
-        raise ValueError(
-            f"destination {address!r}: unknown option {min(options)!r}; known: {known}"
-        )
-    return destination
-
-
 def parse_caller(text: str) -> CallerRule:
     """Read ``AE@address`` or ``AE@network/bits``; the AE may be ``*``.
 
@@ -124,7 +56,7 @@ def parse_caller(text: str) -> CallerRule:
         Names what is wrong and shows the form that is right.
     """
     ae_title, _, network = text.strip().partition("@")
-    if ae_title == "*" or _AE_TITLE.fullmatch(ae_title):
+    if ae_title == "*" or AE_TITLE.fullmatch(ae_title):
         with contextlib.suppress(ValueError):
             return CallerRule(ae_title, ipaddress.ip_network(network))
     raise ValueError(
@@ -182,7 +114,7 @@ class Settings(BaseSettings):
     @field_validator("ae_title")
     @classmethod
     def _check_ae_title(cls, value: str) -> str:
-        if not _AE_TITLE.fullmatch(value) or not value.strip():
+        if not AE_TITLE.fullmatch(value) or not value.strip():
             raise ValueError("must be 1 to 16 printable ASCII characters without backslash")
         return value.strip()
 
@@ -198,7 +130,7 @@ class Settings(BaseSettings):
     def _check_destinations(cls, value: str) -> str:
         names = [parse_destination(part).name for part in _split(value)]
         if len(set(names)) < len(names):
-            raise ValueError("names the same AE@host:port twice")
+            raise ValueError("names the same destination twice")
         return value
 
     @field_validator("database_url")
@@ -225,6 +157,18 @@ class Settings(BaseSettings):
     def destination_list(self) -> tuple[Destination, ...]:
         """Where results are sent."""
         return tuple(parse_destination(part) for part in _split(self.destinations))
+
+    def destination_named(self, name: str) -> Destination | None:
+        """Find the destination that a delivery names; None where the settings list it no more."""
+        for known in self.destination_list:
+            if known.name == name:
+                return known
+        ae_title, _, address = name.partition("@")
+        host, _, port = address.rpartition(":")
+        for known in self.destination_list:
+            if isinstance(known, DicomDestination) and known.is_sender and str(known.port) == port:
+                return known.resolved(ae_title, host)
+        return None
 
     @property
     def spool_dir(self) -> Path:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select
 
+from core.destinations import Destination, DicomDestination, Hl7Destination
 from core.records import ObjectKind, ReportObject
 from db import audit, outbox
 from db.columns import DeliveryState
-from db.models import Delivery, DeliveryObject, ReportObjectRow, Revision
+from db.models import Delivery, DeliveryObject, Instance, ReportObjectRow, Revision
 from db.states import StudyState, lock_revision, move
 
 if TYPE_CHECKING:
@@ -21,13 +22,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from core.settings import Destination
-
 FIRST_RETRY_S: Final = 10.0
 LONGEST_RETRY_S: Final = 3600.0
 GIVE_UP_AFTER: Final = timedelta(days=7)
 
-# PS3.4 B.5: the two classes that `Destination.sr` chooses from.
+# PS3.4 B.5: the two classes that `DicomDestination.sr` chooses from.
 _SR_CLASS: Final = {
     "comprehensive": "1.2.840.10008.5.1.4.1.1.88.33",
     "comprehensive3d": "1.2.840.10008.5.1.4.1.1.88.34",
@@ -67,7 +66,7 @@ def plan(
     now: datetime,
 ) -> None:
     """Let the objects of a revision, each with its row, wait for delivery to every destination."""
-    for destination in destinations:
+    for destination in _resolve(session, revision_id, destinations):
         chosen = _choose([item for _, item in objects], destination)
         delivery = Delivery(
             id=uuid.uuid4().hex,
@@ -86,12 +85,40 @@ def plan(
         outbox.put_delivery(session, delivery.id, ring_at=now)
 
 
+def _resolve(
+    session: Session, revision_id: str, destinations: Sequence[Destination]
+) -> list[Destination]:
+    """Put the senders of the study in the place of what stands for them, each destination once."""
+    resolved: dict[str, Destination] = {
+        destination.name: destination
+        for destination in destinations
+        if not (isinstance(destination, DicomDestination) and destination.is_sender)
+    }
+    senders = session.execute(
+        select(Instance.calling_ae, Instance.peer_address)
+        .join(Revision, Revision.study_uid == Instance.study_uid)
+        .where(Revision.id == revision_id)
+        .distinct()
+        .order_by(Instance.calling_ae, Instance.peer_address)
+    ).all()
+    for destination in destinations:
+        if isinstance(destination, DicomDestination) and destination.is_sender:
+            for calling_ae, address in senders:
+                sender = destination.resolved(calling_ae, address)
+                resolved.setdefault(sender.name, sender)
+    return list(resolved.values())
+
+
 def _choose(objects: Sequence[ReportObject], destination: Destination) -> set[str]:
     """Choose what this destination takes, by SOP Instance UID, with one SR.
 
     The SR is the one of the class asked for that refers to as much as possible of what is sent
     along, and to nothing else: a reference to what was never sent would dangle in the archive.
+    An HL7 message is made of any SR: it carries no references.
     """
+    if isinstance(destination, Hl7Destination):
+        reports = [o for o in objects if o.kind is ObjectKind.STRUCTURED_REPORT]
+        return {report.sop_instance_uid for report in reports[:1]}
     wanted = {
         ObjectKind.SECONDARY_CAPTURE: destination.secondary_capture,
         ObjectKind.PARAMETRIC_MAP: destination.parametric_map,

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from core.settings import Destination
+    from core.destinations import Destination
 
 
 def load_closed_study(session: Session, revision_id: str) -> ClosedStudy:

@@ -17,8 +17,9 @@ import typer
 from rich.markup import escape
 from sqlalchemy import Engine
 
+from core.destinations import parse_dicom_destination
 from core.errors import EpvsError
-from core.settings import Settings, load_settings, parse_destination
+from core.settings import Settings, load_settings
 from core.version import CAVEAT, VERSION
 from db import audit, deliveries, migrate, queries
 from db.session import create_engine, unit_of_work
@@ -121,7 +122,7 @@ def send(
     host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104
     target = to or f"{settings.ae_title}@{host}:{settings.port}"
     try:
-        parse_destination(target)
+        parse_dicom_destination(target)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     sent = sending.send(paths, target)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from celery.exceptions import SoftTimeLimitExceeded
 
+from core.destinations import Hl7Destination
 from core.errors import Unavailable
 from core.logs import describe
 from core.records import ObjectKind
@@ -28,7 +29,8 @@ from worker.scu import Answer, StorageUser
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from core.settings import Destination, Settings
+    from core.destinations import DicomDestination
+    from core.settings import Settings
     from db.deliveries import DeliveryClaim, StoredObject
     from worker.services import Services
 
@@ -98,11 +100,11 @@ def attempt_delivery(services: Services, delivery_id: str) -> None:
 
 def decide(claim: DeliveryClaim, settings: Settings) -> Outcome:
     """Send what was claimed, unless something stands in the way that only a person can mend."""
-    destination = next(
-        (known for known in settings.destination_list if known.name == claim.destination), None
-    )
+    destination = settings.destination_named(claim.destination)
     if destination is None:
         return Parked("EPVS_DESTINATIONS does not name this destination any more")
+    if isinstance(destination, Hl7Destination):
+        return Parked("this version cannot deliver by HL7")
     if destination.tls:
         # Never fall back to sending patient data in the clear.
         return Parked("tls=1 is set, and this version cannot deliver over TLS")
@@ -125,7 +127,7 @@ def decide(claim: DeliveryClaim, settings: Settings) -> Outcome:
         return Postponed(describe(error))
 
 
-def _trusts_status(destination: Destination, settings: Settings) -> bool:
+def _trusts_status(destination: DicomDestination, settings: Settings) -> bool:
     return settings.trust_store_status and not destination.commitment
 
 

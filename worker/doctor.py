@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kombu.exceptions import OperationalError
 
+from core.destinations import DicomDestination
 from core.errors import EpvsError
 from core.settings import load_settings
 from worker.app import app
@@ -19,7 +20,7 @@ from worker.scu import StorageUser
 from worker.services import Services
 
 if TYPE_CHECKING:
-    from core.settings import Destination, Settings
+    from core.settings import Settings
 
 _WAIT_S = 3.0
 
@@ -31,7 +32,8 @@ def examine(settings: Settings) -> None:
     if not settings.destination_list:
         _say("destinations", False, "none", "Set EPVS_DESTINATIONS=AE@host:port.")
     for destination in settings.destination_list:
-        _check_destination(destination, settings)
+        if isinstance(destination, DicomDestination) and not destination.is_sender:
+            _check_destination(destination, settings)
 
 
 def _check_workers() -> None:
@@ -54,7 +56,7 @@ def _check_models(settings: Settings) -> None:
         _say("Triton", True, "both models answer their golden input as expected")
 
 
-def _check_destination(destination: Destination, settings: Settings) -> None:
+def _check_destination(destination: DicomDestination, settings: Settings) -> None:
     name = f"destination {destination.name}"
     user = StorageUser(
         destination, calling_ae=settings.ae_title, timeout_s=settings.network_timeout_s

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, ParamSpec, Self, TypeVar
 
+from core.destinations import DicomDestination
 from core.errors import Rejected
 from core.records import GradedStudy, Report, SeriesVerdict, StageTiming
 from worker.stages.assembly import assemble
@@ -50,7 +51,11 @@ class GradingOptions:
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Build what the destinations can be sent."""
-        asked = {ReportVariant(d.sr, d.parametric_map) for d in settings.destination_list}
+        asked = {
+            ReportVariant(destination.sr, destination.parametric_map)
+            for destination in settings.destination_list
+            if isinstance(destination, DicomDestination)
+        }
         # Those with the map first: so the objects stay in the order of sending.
         variants = tuple(sorted(asked, key=lambda variant: (not variant.parametric_map, variant)))
         return cls(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
     from pynetdicom.presentation import PresentationContext
 
-    from core.settings import Destination
+    from core.destinations import DicomDestination
 
 # Files go out byte for byte as they were kept; the default decodes and encodes them anew.
 _config.STORE_SEND_CHUNKED_DATASET = True
@@ -101,14 +101,14 @@ class StorageUser:
 
     Parameters
     ----------
-    destination : Destination
+    destination : DicomDestination
     calling_ae : str
     timeout_s : float
         For each answer that is waited for, and for each piece that the peer must take off the
         network.
     """
 
-    def __init__(self, destination: Destination, *, calling_ae: str, timeout_s: float) -> None:
+    def __init__(self, destination: DicomDestination, *, calling_ae: str, timeout_s: float) -> None:
         self._destination = destination
         self._timeout_s = timeout_s
         self._ae = AE(ae_title=calling_ae)

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
+from core.destinations import parse_dicom_destination
 from core.errors import EpvsError
-from core.settings import load_settings, parse_destination
+from core.settings import load_settings
 from worker.scu import Answer, OutgoingFile, StorageUser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from core.settings import Destination
+    from core.destinations import DicomDestination
 
 _CONTEXTS_PER_ASSOCIATION = 128  # PS3.8 9.3.2.2: context ids are the odd numbers up to 255
 
@@ -56,7 +57,7 @@ def in_batches(files: Sequence[OutgoingFile]) -> Iterator[list[OutgoingFile]]:
 
 
 def send(
-    paths: Sequence[Path], destination: Destination, calling_ae: str, timeout_s: float
+    paths: Sequence[Path], destination: DicomDestination, calling_ae: str, timeout_s: float
 ) -> None:
     """Send `paths` and write one line for each to standard output.
 
@@ -92,7 +93,7 @@ def main() -> None:
         sys.exit("usage: python -m worker.send AE@host:port < list of paths")
     try:
         settings = load_settings()
-        destination = parse_destination(sys.argv[1])
+        destination = parse_dicom_destination(sys.argv[1])
         paths = [Path(line) for line in sys.stdin.read().splitlines() if line]
         send(paths, destination, "EPVSSEND", settings.network_timeout_s)
     except (EpvsError, ValueError) as error:

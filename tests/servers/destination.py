@@ -14,7 +14,7 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made on import
 
-from core.settings import Destination
+from core.destinations import DicomDestination
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ class ScriptedDestination:
         self.arrivals: list[str] = []
         """SOP Instance UIDs in the order in which they came, repetitions included."""
         self.release = threading.Event()
-        self.destination = Destination("PACS", "127.0.0.1", 0)
+        self.destination = DicomDestination("PACS", "127.0.0.1", 0)
 
     def store(self, event: evt.Event) -> int:
         """Handle a C-STORE."""
@@ -104,7 +104,7 @@ def scripted_destination(*, answers_queries: bool = True) -> Iterator[ScriptedDe
     )
     assert server is not None
     assert server.socket is not None
-    scripted.destination = Destination("PACS", "127.0.0.1", server.socket.getsockname()[1])
+    scripted.destination = DicomDestination("PACS", "127.0.0.1", server.socket.getsockname()[1])
     try:
         yield scripted
     finally:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from core.destinations import DicomDestination
 from core.errors import Unavailable
 from core.records import ObjectKind
-from core.settings import Destination
 from db.deliveries import StoredObject
 from tests.servers.destination import ScriptedDestination, Whim, scripted_destination
 from tests.servers.made_study import encoded_data_set, report_object
@@ -141,7 +141,7 @@ def test_no_association(ae_title: str, pacs: ScriptedDestination) -> None:
     """Nobody listens; or the called AE title is not known there."""
     port = free_port() if ae_title == "PACS" else pacs.destination.port
     user = StorageUser(
-        Destination(ae_title, "127.0.0.1", port), calling_ae="EPVSNODE", timeout_s=1.0
+        DicomDestination(ae_title, "127.0.0.1", port), calling_ae="EPVSNODE", timeout_s=1.0
     )
     with pytest.raises(Unavailable):
         user.echo()

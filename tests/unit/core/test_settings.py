@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from core.destinations import DicomDestination, Hl7Destination, parse_destination
 from core.errors import ConfigurationError
-from core.settings import load_settings, parse_caller, parse_destination
+from core.settings import load_settings, parse_caller
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,11 +25,24 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_destination_options() -> None:
     destination = parse_destination("ARCHIVE 1@pacs.example:104?sr=comprehensive3d&sc=0&pm=1")
+    assert isinstance(destination, DicomDestination)
     assert destination.name == "ARCHIVE 1@pacs.example:104"
     assert destination.sr == "comprehensive3d"
     assert not destination.secondary_capture
     assert destination.parametric_map
     assert parse_destination("PACS@[::1]:104").host == "::1"
+    assert parse_destination("hl7://ris.example:2575?application=RIS&notgraded=1") == (
+        Hl7Destination("ris.example", 2575, application="RIS", not_graded=True)
+    )
+
+
+def test_whoever_sent_the_study_is_a_destination() -> None:
+    settings = load_settings(destinations="PACS@192.0.2.1:104,*@*:11112?sc=0")
+    sender = settings.destination_named("CT 1@192.0.2.7:11112")
+    assert isinstance(sender, DicomDestination)
+    assert (sender.ae_title, sender.host, sender.secondary_capture) == ("CT 1", "192.0.2.7", False)
+    assert settings.destination_named("PACS@192.0.2.1:104") == settings.destination_list[0]
+    assert settings.destination_named("CT 1@192.0.2.7:104") is None
 
 
 @pytest.mark.parametrize(
@@ -41,6 +55,10 @@ def test_destination_options() -> None:
         ("PACS@host:104?sr=basic", "sr=comprehensive"),
         ("PACS@host:104?pm=yes", "pm=0 or pm=1"),
         ("PACS@host:104?colour=1", "unknown option 'colour'"),
+        ("*@host:104", "*@*:port"),
+        ("hl7://host", "hl7://host:port"),
+        ("hl7://host:2575?sr=comprehensive", "unknown option 'sr'"),
+        ("hl7://host:2575?facility=A|B", "letters, digits"),
     ],
 )
 def test_wrong_destination_names_setting_and_remedy(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import SimpleITK as sitk
 
+from core.destinations import parse_destination
 from core.errors import Reason
 from core.records import (
     Crop,
@@ -29,7 +30,6 @@ from core.records import (
     Side,
     StageTiming,
 )
-from core.settings import parse_destination
 from db.closing import close_quiet_studies
 from db.intake import record_instances
 from db.leases import Claim, claim_revision

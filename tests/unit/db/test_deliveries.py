@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import select
 
+from core.destinations import parse_destination
 from core.records import ObjectKind
-from core.settings import parse_destination
 from db import deliveries, leases, outbox
 from db.columns import DeliveryState
 from db.models import AuditEvent, Delivery, DeliveryObject, Revision
@@ -67,6 +67,17 @@ def test_a_living_sender_keeps_its_delivery(database_engine: Engine) -> None:
         assert deliveries.sweep(session, now=after(149)) == []
         assert deliveries.sweep(session, now=after(150)) == [pacs]
         assert not deliveries.extend(session, claim, now=after(151), lease_s=60)
+
+
+def test_whoever_sent_the_study_gets_its_results_once(database_engine: Engine) -> None:
+    sender, other_port = "SCANNER@192.0.2.10:104", "SCANNER@192.0.2.10:105"
+    asked = [parse_destination(text) for text in ("*@*:104", "*@*:105", f"{sender}?sc=0")]
+    with unit_of_work(database_engine) as session:
+        grade_study(session, queue_study(session), *asked, at=40)
+        planned = {row.destination: row.id for row in session.scalars(select(Delivery))}
+        assert planned.keys() == {sender, other_port}
+        sent = _claim(session, planned[sender], 41)
+        assert [o.kind for o in sent.objects] == [ObjectKind.STRUCTURED_REPORT]
 
 
 def test_no_destination_gets_an_sr_that_refers_to_what_it_does_not_take(
