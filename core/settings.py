@@ -92,6 +92,7 @@ class Settings(BaseSettings):
     network_timeout_s: float = Field(default=60.0, gt=0)
     spool_reserve_mb: int = Field(default=1024, ge=0)
     trust_store_status: bool = True
+    commitment_timeout_s: float = Field(default=600.0, gt=0)
     station_name: str = Field(default="epvs-node", max_length=16)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -55,6 +55,8 @@ class DeliveryClaim:
     token: int
     attempt: int
     objects: tuple[StoredObject, ...]
+    stored: bool
+    """Everything was stored by an attempt before; what is missing is its commitment."""
 
 
 def plan(
@@ -142,7 +144,7 @@ def claim_delivery(
     session: Session, delivery_id: str, *, now: datetime, lease_s: float
 ) -> DeliveryClaim | None:
     """Take a waiting delivery, or one whose sender was lost; None when there is nothing to do."""
-    delivery = _lock(session, delivery_id)
+    delivery = lock(session, delivery_id)
     if delivery is None:
         return None
     waits = delivery.state is DeliveryState.PENDING and (delivery.not_before or now) <= now
@@ -163,12 +165,13 @@ def claim_delivery(
         delivery.token,
         delivery.attempt,
         _read_objects(session, delivery.id),
+        delivery.stored_at is not None,
     )
 
 
 def extend(session: Session, claim: DeliveryClaim, *, now: datetime, lease_s: float) -> bool:
     """Hold on to a claim for `lease_s` more seconds from now; False when it is stale."""
-    delivery = _hold(session, claim)
+    delivery = hold(session, claim)
     if delivery is None:
         return False
     delivery.lease_until = now + timedelta(seconds=lease_s)
@@ -203,16 +206,11 @@ def delivered(
     """
     # The revision first: of two destinations that finish at once, one must see the other.
     revision = lock_revision(session, claim.revision_id)
-    delivery = _hold(session, claim)
+    delivery = hold(session, claim)
     if revision is None or delivery is None:
         return False
-    delivery.state = DeliveryState.DELIVERED
-    delivery.proof, delivery.delivered_at, delivery.lease_until = proof, now, None
-    delivery.last_error = delivery.last_status = None
-    _store_statuses(session, delivery.id, statuses)
-    session.flush()
-    _record(session, "delivery-done", revision, delivery, now, {"proof": proof})
-    _finish(session, revision, now=now)
+    store_statuses(session, delivery.id, statuses)
+    complete(session, revision, delivery, now=now, proof=proof)
     return True
 
 
@@ -223,12 +221,11 @@ def retry_later(
 
     Returns False, and changes nothing, when the claim is stale.
     """
-    delivery = _hold(session, claim)
-    if delivery is None:
+    revision = lock_revision(session, claim.revision_id)
+    delivery = hold(session, claim)
+    if revision is None or delivery is None:
         return False
-    if now - delivery.waiting_since >= GIVE_UP_AFTER:
-        return park(session, claim, now=now, error=error, status=status)
-    _wait_again(session, delivery, now=now, error=error, status=status)
+    wait_or_give_up(session, revision, delivery, now=now, error=error, status=status)
     return True
 
 
@@ -237,13 +234,10 @@ def park(
 ) -> bool:
     """Let the delivery wait for a person. False, and no change, when the claim is stale."""
     revision = lock_revision(session, claim.revision_id)
-    delivery = _hold(session, claim)
+    delivery = hold(session, claim)
     if revision is None or delivery is None:
         return False
-    delivery.state, delivery.lease_until = DeliveryState.PARKED, None
-    delivery.last_error, delivery.last_status = error, status
-    session.flush()
-    _record(session, "delivery-parked", revision, delivery, now, {"status": status})
+    give_up(session, revision, delivery, now=now, error=error, status=status)
     return True
 
 
@@ -263,6 +257,7 @@ def rearm(session: Session, destination: str | None = None, *, now: datetime) ->
     for delivery, _ in rows:
         delivery.state = DeliveryState.PENDING
         delivery.attempt, delivery.waiting_since, delivery.not_before = 0, now, now
+        delivery.stored_at = None  # whatever was stored is sent again: nobody knows what happened
         outbox.put_delivery(session, delivery.id, ring_at=now)
     session.flush()
     for delivery, revision in rows:
@@ -281,17 +276,88 @@ def sweep(session: Session, *, now: datetime, limit: int = 100) -> list[str]:
         .execution_options(populate_existing=True)
     ).all()
     for delivery in lost:
-        _wait_again(session, delivery, now=now, error="the sender was lost", status=None)
+        wait_again(
+            session,
+            delivery,
+            now=now,
+            delay_s=backoff_s(delivery.attempt),
+            error="the sender was lost",
+            status=None,
+        )
     return [delivery.id for delivery in lost]
 
 
-def _wait_again(
-    session: Session, delivery: Delivery, *, now: datetime, error: str, status: int | None
+# --- What becomes of a locked delivery, whoever decides it ----------------------------------------
+def complete(
+    session: Session, revision: Revision, delivery: Delivery, *, now: datetime, proof: str
 ) -> None:
-    delay_s = min(FIRST_RETRY_S * 2.0 ** min(delivery.attempt - 1, 20), LONGEST_RETRY_S)
+    """Note that the destination has everything; with the last one the revision is delivered.
+
+    A delivery that was done gets the better proof.
+    """
+    delivery.state = DeliveryState.DELIVERED
+    delivery.delivered_at = delivery.delivered_at or now
+    delivery.proof, delivery.lease_until = proof, None
+    delivery.last_error = delivery.last_status = delivery.not_before = None
+    outbox.remove_delivery(session, delivery.id)
+    session.flush()
+    _record(session, "delivery-done", revision, delivery, now, {"proof": proof})
+    _finish(session, revision, now=now)
+
+
+def give_up(
+    session: Session,
+    revision: Revision,
+    delivery: Delivery,
+    *,
+    now: datetime,
+    error: str,
+    status: int | None,
+) -> None:
+    """Let the delivery wait for a person."""
+    delivery.state, delivery.lease_until = DeliveryState.PARKED, None
+    delivery.last_error, delivery.last_status = error, status
+    outbox.remove_delivery(session, delivery.id)
+    session.flush()
+    _record(session, "delivery-parked", revision, delivery, now, {"status": status})
+
+
+def wait_or_give_up(
+    session: Session,
+    revision: Revision,
+    delivery: Delivery,
+    *,
+    now: datetime,
+    error: str,
+    status: int | None,
+) -> None:
+    """Let the delivery be tried again, unless that has gone on for seven days."""
+    if now - delivery.waiting_since >= GIVE_UP_AFTER:
+        give_up(session, revision, delivery, now=now, error=error, status=status)
+    else:
+        delay_s = backoff_s(delivery.attempt)
+        wait_again(session, delivery, now=now, delay_s=delay_s, error=error, status=status)
+
+
+def backoff_s(attempt: int) -> float:
+    """Seconds to wait after the `attempt` (from 1): 10, 20, 40 … 3600."""
+    return min(FIRST_RETRY_S * 2.0 ** min(max(attempt, 1) - 1, 20), LONGEST_RETRY_S)
+
+
+def wait_again(
+    session: Session,
+    delivery: Delivery,
+    *,
+    now: datetime,
+    delay_s: float,
+    error: str,
+    status: int | None,
+) -> None:
+    """Let the delivery wait for its next attempt, `delay_s` seconds from now."""
     delivery.state, delivery.lease_until = DeliveryState.PENDING, None
     delivery.not_before = now + timedelta(seconds=delay_s)
     delivery.last_error, delivery.last_status = error, status
+    outbox.remove_delivery(session, delivery.id)
     outbox.put_delivery(session, delivery.id, ring_at=delivery.not_before)
     session.flush()
 
@@ -302,12 +368,15 @@ def _finish(session: Session, revision: Revision, *, now: datetime) -> None:
     ).all()
     if any(state is not DeliveryState.DELIVERED for state, _ in proofs):
         return
-    move(session, revision, StudyState.DELIVERED, now=now, detail={"destinations": len(proofs)})
+    if revision.state is StudyState.GRADED:
+        detail = {"destinations": len(proofs)}
+        move(session, revision, StudyState.DELIVERED, now=now, detail=detail)
     if all(proof == "commitment" for _, proof in proofs):
         move(session, revision, StudyState.COMMITTED, now=now)
 
 
-def _store_statuses(session: Session, delivery_id: str, statuses: Mapping[str, int]) -> None:
+def store_statuses(session: Session, delivery_id: str, statuses: Mapping[str, int]) -> None:
+    """Keep the C-STORE status of each SOP Instance UID."""
     objects = session.execute(
         select(DeliveryObject, ReportObjectRow.sop_instance_uid)
         .join(ReportObjectRow, ReportObjectRow.id == DeliveryObject.report_object_id)
@@ -337,7 +406,8 @@ def _read_objects(session: Session, delivery_id: str) -> tuple[StoredObject, ...
     )
 
 
-def _lock(session: Session, delivery_id: str) -> Delivery | None:
+def lock(session: Session, delivery_id: str) -> Delivery | None:
+    """Read a delivery afresh and keep others from changing it until the transaction ends."""
     return session.scalar(
         select(Delivery)
         .where(Delivery.id == delivery_id)
@@ -346,9 +416,9 @@ def _lock(session: Session, delivery_id: str) -> Delivery | None:
     )
 
 
-def _hold(session: Session, claim: DeliveryClaim) -> Delivery | None:
+def hold(session: Session, claim: DeliveryClaim) -> Delivery | None:
     """Lock the claimed delivery; None when the claim is stale."""
-    delivery = _lock(session, claim.delivery_id)
+    delivery = lock(session, claim.delivery_id)
     if (
         delivery is None
         or delivery.state is not DeliveryState.SENDING

@@ -321,6 +321,28 @@ class Delivery(Base):
         comment="How storage was proven, e.g. commitment, find or status"
     )
     delivered_at: Mapped[datetime | None] = mapped_column(comment="When storage was proven")
+    stored_at: Mapped[datetime | None] = mapped_column(
+        comment="When everything was stored and only its commitment was missing"
+    )
+
+
+class CommitmentRequest(Base):
+    """Storage commitment of one delivery, asked for by an N-ACTION."""
+
+    __tablename__ = "commitment_requests"
+    __table_args__ = ({"comment": "Storage commitment asked of destinations (PS3.4 annex J)"},)
+
+    transaction_uid: Mapped[str] = mapped_column(
+        String(UID_LENGTH), primary_key=True, comment="Transaction UID of the N-ACTION"
+    )
+    delivery_id: Mapped[str] = mapped_column(
+        String(32), ForeignKey("deliveries.id"), index=True, comment="Delivery it is about"
+    )
+    requested_at: Mapped[datetime] = mapped_column(comment="When it was about to be sent")
+    answered_at: Mapped[datetime | None] = mapped_column(comment="When the N-EVENT-REPORT came")
+    failed: Mapped[JsonObject | None] = mapped_column(
+        JSON, comment="Failure Reason of each SOP Instance UID that is not committed"
+    )
 
 
 class DeliveryObject(Base):

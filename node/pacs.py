@@ -81,13 +81,14 @@ class OrthancPacs:
         return pacs
 
     def rest(self, path: str, body: Any = None, method: str | None = None) -> Any:
-        """Call the REST interface; JSON in, JSON out."""
+        """Call the REST interface; JSON in, JSON out (None for an empty answer)."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.http_port}{path}", data=data, method=method
         )
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            return json.load(answer)
+            text = answer.read()
+        return json.loads(text) if text else None
 
     def file(self, instance_id: str) -> bytes:
         """Return one stored instance as Orthanc keeps it."""

@@ -1,4 +1,4 @@
-"""Receiving: which presentation contexts the node accepts.
+"""Receiving: which presentation contexts the node accepts: storage, echo, commitment reports.
 
 The classes that may be graded are always accepted, the other storage classes as the setting says,
 and each of them in every transfer syntax that pydicom knows: nothing is decoded on the way in, so
@@ -28,6 +28,8 @@ from pydicom.uid import (
 )
 from pynetdicom import AllStoragePresentationContexts, VerificationPresentationContexts
 from pynetdicom.presentation import PresentationContext, build_context
+
+from core import commitment
 
 GRADABLE_CLASSES: Final = (MRImageStorage, EnhancedMRImageStorage)
 """Always accepted. Enhanced MR Color is not among them: colour carries no T2 intensity."""
@@ -76,5 +78,16 @@ def supported_contexts(other_classes: Literal["refuse", "accept"]) -> list[Prese
     syntaxes: list[str | UID] = [*TRANSFER_SYNTAXES]
     return [
         *VerificationPresentationContexts,
+        _commitment_reports(),
         *(build_context(uid, syntaxes) for uid in classes),
     ]
+
+
+def _commitment_reports() -> PresentationContext:
+    """Let an archive report, as the SCP that it is, on an association that it opens (PS3.4 J.3.3).
+
+    Roles are those of the caller. One that does not negotiate them is taken for what it does.
+    """
+    context = build_context(commitment.SOP_CLASS_UID)
+    context.scu_role, context.scp_role = False, True
+    return context

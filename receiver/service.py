@@ -21,6 +21,7 @@ from pynetdicom import _config as pynetdicom_config
 from pynetdicom.transport import ThreadedAssociationServer
 
 from core.version import NAME, VERSION
+from db.commitments import take_report
 from receiver.admission import refusal
 from receiver.contexts import REJECTION_REASONS, supported_contexts
 from receiver.ledger import Ledger
@@ -89,6 +90,7 @@ class Receiver:
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self._settings = settings
+        self._engine = engine
         self._spool = Spool(settings.spool_dir, settings.spool_reserve_mb * 1024 * 1024)
         # Senders wait about as long as we do for the network; they shall get their 0xA700 before.
         self._ledger = Ledger(engine, patience_s=settings.network_timeout_s / 2)
@@ -111,6 +113,7 @@ class Receiver:
                 (evt.EVT_REQUESTED, self._on_requested),
                 (evt.EVT_ACCEPTED, self._on_accepted),
                 (evt.EVT_C_STORE, self._on_c_store),
+                (evt.EVT_N_EVENT_REPORT, self._on_n_event_report),
             ],
             server_class=StorageServer,
         )
@@ -203,6 +206,10 @@ class Receiver:
             response.Status = int(refused.status)
             response.ErrorComment = refused.message[:64]
         return response
+
+    def _on_n_event_report(self, event: Event) -> tuple[int, None]:
+        """Storage commitment, reported on an association of the archive's own."""
+        return take_report(self._engine, event.event_information), None
 
 
 def _parties(association: Association) -> dict[str, str]:

@@ -1,23 +1,28 @@
 """Delivery, network half: the one module that speaks DICOM as a service class user.
 
 C-STORE of kept files (PS3.4 annex B), a C-FIND at IMAGE level (PS3.4 annex C) that asks whether
-they arrived, and C-ECHO. What the answers mean for a delivery is `worker.delivery`'s matter.
+they arrived, the N-ACTION that asks for storage commitment (PS3.4 annex J), and C-ECHO. What the
+answers mean for a delivery is `worker.delivery`'s matter.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context, evt
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made on import
 
+from core import commitment
 from core.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -34,7 +39,11 @@ _config.STORE_SEND_CHUNKED_DATASET = True
 
 _STUDY_ROOT_FIND: Final = UID("1.2.840.10008.5.1.4.1.2.2.1")
 """Study Root Query/Retrieve Information Model - FIND (PS3.4 C.6.2.3)."""
+_REQUEST_COMMITMENT: Final = 1
+"""Action Type ID (PS3.4 table J.3-1)."""
+_REPORT_ON_SAME_ASSOCIATION_S: Final = 1.0
 _CONNECTION_TIMEOUT_S: Final = 10.0
+_Handler = tuple[evt.EventType, Callable[..., Any]]
 _UIDS: Final = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
 log = logging.getLogger(__name__)
@@ -83,6 +92,19 @@ class StoreResult:
     answer: Answer
     status: int | None
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitmentAnswer:
+    """The answer to an N-ACTION.
+
+    `answer` is ``STORED`` where the request was taken and a report will follow, ``REFUSED`` where
+    storage commitment is not to be had there, else ``TRY_LATER`` or ``UNKNOWN``.
+    """
+
+    answer: Answer
+    status: int | None
+    detail: str
 
 
 def interpret(status: int) -> Answer:
@@ -188,15 +210,74 @@ class StorageUser:
                 return set()
             return {file.sop_instance_uid for file in files if _is_listed(assoc, file)}
 
+    def request_commitment(
+        self,
+        files: Sequence[Outgoing],
+        transaction_uid: str,
+        *,
+        on_report: Callable[[Dataset], int],
+    ) -> CommitmentAnswer:
+        """Ask the destination to take responsibility for `files` (N-ACTION).
+
+        Parameters
+        ----------
+        files : sequence of Outgoing
+            Stored there before.
+        transaction_uid : str
+        on_report : callable
+            Given the Event Information of a report that comes on this very association, returns
+            the status to answer it with. Most archives open another one for it.
+
+        Raises
+        ------
+        Unavailable
+            No association came about.
+        """
+        reported, answered = threading.Event(), threading.Event()
+
+        def take(event: evt.Event) -> tuple[int, None]:
+            status = on_report(event.event_information)
+            reported.set()
+            return status, None
+
+        def note_sent(event: evt.Event) -> None:
+            if reported.is_set() and isinstance(event.pdu, P_DATA_TF):
+                answered.set()  # to release the association before that would cut the answer off
+
+        handlers: list[_Handler] = [
+            (evt.EVT_N_EVENT_REPORT, take),
+            (evt.EVT_PDU_SENT, note_sent),
+        ]
+        with self._associate([build_context(commitment.SOP_CLASS_UID)], handlers) as assoc:
+            if not assoc.accepted_contexts:
+                return CommitmentAnswer(Answer.REFUSED, None, "storage commitment is not offered")
+            request = Dataset()
+            request.TransactionUID = transaction_uid
+            request.ReferencedSOPSequence = [_reference(file) for file in files]
+            response, _ = assoc.send_n_action(
+                request, _REQUEST_COMMITMENT, commitment.SOP_CLASS_UID, commitment.SOP_INSTANCE_UID
+            )
+            if "Status" not in response:  # taken or not: only a report will tell
+                return CommitmentAnswer(Answer.UNKNOWN, None, "no answer to N-ACTION")
+            status = int(response.Status)
+            answer = _interpret_action(status)
+            if answer is Answer.STORED:
+                answered.wait(_REPORT_ON_SAME_ASSOCIATION_S)
+            return CommitmentAnswer(answer, status, f"N-ACTION status 0x{status:04X}")
+
     @contextmanager
-    def _associate(self, contexts: Sequence[PresentationContext]) -> Iterator[Association]:
+    def _associate(
+        self,
+        contexts: Sequence[PresentationContext],
+        handlers: Sequence[_Handler] = (),
+    ) -> Iterator[Association]:
         destination = self._destination
         assoc = self._ae.associate(
             destination.host,
             destination.port,
             contexts=list(contexts),
             ae_title=destination.ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, self._bound_socket)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, self._bound_socket), *handlers],
         )
         if not assoc.is_established and not _all_contexts_refused(assoc):
             raise Unavailable(destination.name, _why_not_established(assoc))
@@ -240,6 +321,23 @@ def _store(assoc: Association, file: Outgoing, message_id: int) -> StoreResult:
         return StoreResult(uid, Answer.UNKNOWN, None, "no answer to C-STORE")
     status = int(response.Status)
     return StoreResult(uid, interpret(status), status, f"C-STORE status 0x{status:04X}")
+
+
+def _interpret_action(status: int) -> Answer:
+    """Meaning of an N-ACTION status (PS3.7 10.1.4.1.10)."""
+    if status == 0x0000 or status in (0x0001, 0x0107, 0x0116) or status & 0xF000 == 0xB000:
+        return Answer.STORED
+    # No such SOP class, instance or action; not authorised; unrecognised operation.
+    if status in (0x0112, 0x0118, 0x0122, 0x0123, 0x0124, 0x0211):
+        return Answer.REFUSED
+    return Answer.TRY_LATER
+
+
+def _reference(file: Outgoing) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = file.sop_class_uid
+    item.ReferencedSOPInstanceUID = file.sop_instance_uid
+    return item
 
 
 def _is_accepted(assoc: Association, file: Outgoing) -> bool:

@@ -20,12 +20,17 @@ end
 """
 
 
-def start_orthanc(work_dir: Path, *, forward_to: tuple[str, int] | None = None) -> OrthancPacs:
+def start_orthanc(
+    work_dir: Path,
+    configuration: dict[str, object] | None = None,
+    *,
+    forward_to: tuple[str, int] | None = None,
+) -> OrthancPacs:
     """Start Orthanc with an empty store; ``forward_to=(AE title, port)`` adds the rule above."""
     program = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
     if program is None:
         raise RuntimeError("Orthanc is not installed; `make test` installs it")
-    configuration: dict[str, object] = {}
+    configuration = configuration or {}
     if forward_to is not None:
         work_dir.mkdir(parents=True, exist_ok=True)
         script = work_dir / "forward.lua"

@@ -10,11 +10,13 @@ import pytest
 from core.destinations import DicomDestination
 from core.errors import Unavailable
 from core.records import ObjectKind
-from db.deliveries import StoredObject
+from core.settings import load_settings
+from db.deliveries import DeliveryClaim, StoredObject
 from tests.servers.destination import ScriptedDestination, Whim, scripted_destination
 from tests.servers.made_study import encoded_data_set, report_object
 from tests.servers.ports import free_port
-from worker.delivery import Delivered, Outcome, Parked, Postponed, send
+from worker.delivery import decide
+from worker.outcomes import Delivered, Outcome, Parked, Postponed
 from worker.scu import StorageUser
 
 if TYPE_CHECKING:
@@ -55,8 +57,11 @@ def pacs() -> Iterator[ScriptedDestination]:
 def deliver(
     pacs: ScriptedDestination, objects: list[StoredObject], *, trust_status: bool = True
 ) -> Outcome:
-    user = StorageUser(pacs.destination, calling_ae="EPVSNODE", timeout_s=1.0)
-    return send(user, objects, trust_status=trust_status)
+    name = pacs.destination.name
+    settings = load_settings(
+        destinations=name, network_timeout_s=1.0, trust_store_status=trust_status
+    )
+    return decide(DeliveryClaim("d", "r", name, 1, 1, tuple(objects), stored=False), settings)
 
 
 def test_bytes_arrive_as_they_were_kept(

@@ -9,7 +9,8 @@ import pytest
 from core.records import ObjectKind
 from core.settings import load_settings
 from db.deliveries import DeliveryClaim, StoredObject
-from worker.delivery import Parked, decide
+from worker.delivery import decide
+from worker.outcomes import Parked
 from worker.scu import Answer, interpret
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def test_status_meaning(status: int, answer: Answer) -> None:
 
 def _claim(path: Path, destination: str) -> DeliveryClaim:
     item = StoredObject(ObjectKind.STRUCTURED_REPORT, "1.2", "1.3", "1.2.840", path, "0" * 64)
-    return DeliveryClaim("d", "r", destination, 1, 1, (item,))
+    return DeliveryClaim("d", "r", destination, 1, 1, (item,), stored=False)
 
 
 @pytest.mark.parametrize(
