@@ -23,7 +23,7 @@ from core import commitment
 from core.destinations import DicomDestination
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _FIND = UID("1.2.840.10008.5.1.4.1.2.2.1")
 
@@ -173,13 +173,17 @@ class ScriptedDestination:
 
 @contextmanager
 def scripted_destination(
-    *, answers_queries: bool = True, commits: bool = False
+    *, answers_queries: bool = True, commits: bool = False, classes: Sequence[str] = ()
 ) -> Iterator[ScriptedDestination]:
-    """Run a destination on a free port of the loopback address."""
+    """Run a destination on a free port of the loopback address; it may take some classes only."""
     scripted = ScriptedDestination()
     ae = AE("PACS")
     ae.require_called_aet = True
-    ae.supported_contexts = AllStoragePresentationContexts
+    ae.supported_contexts = [
+        context
+        for context in AllStoragePresentationContexts
+        if not classes or context.abstract_syntax in classes
+    ]
     ae.add_supported_context(Verification)
     if answers_queries:
         ae.add_supported_context(_FIND)

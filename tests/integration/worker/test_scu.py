@@ -141,6 +141,17 @@ def test_silence_of_a_peer_without_queries_proves_nothing(objects: list[StoredOb
         assert isinstance(deliver(pacs, objects), Delivered)
 
 
+def test_a_class_that_is_not_taken_waits_for_a_person(objects: list[StoredObject]) -> None:
+    with scripted_destination(classes=[objects[0].sop_class_uid]) as pacs:
+        outcome = deliver(pacs, objects)
+        assert isinstance(outcome, Parked)
+        assert "takes no Comprehensive SR Storage" in outcome.error
+        assert pacs.arrivals == [SC]
+    with scripted_destination(classes=["1.2.840.10008.5.1.4.1.1.2"]) as pacs:
+        assert isinstance(deliver(pacs, objects), Parked)  # not one context is accepted
+        assert pacs.arrivals == []
+
+
 @pytest.mark.parametrize("ae_title", ["PACS", "OTHER"])
 def test_no_association(ae_title: str, pacs: ScriptedDestination) -> None:
     """Nobody listens; or the called AE title is not known there."""
