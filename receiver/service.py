@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 MAXIMUM_PDU_BYTES: Final = 131_072
 """DCMTK's maximum; larger ones bring nothing."""
-_ASSOCIATE_TIMEOUT_S: Final = 10.0
+ASSOCIATE_TIMEOUT_S: Final = 10.0
 """A connection that has not asked for an association by then is closed."""
 _POLL_S: Final = 0.05
 _ABORT_S: Final = 0.5
@@ -155,7 +155,7 @@ class Receiver:
         ae.maximum_pdu_size = MAXIMUM_PDU_BYTES
         ae.network_timeout = self._settings.network_timeout_s
         ae.dimse_timeout = self._settings.network_timeout_s
-        ae.acse_timeout = min(_ASSOCIATE_TIMEOUT_S, self._settings.network_timeout_s)
+        ae.acse_timeout = min(ASSOCIATE_TIMEOUT_S, self._settings.network_timeout_s)
         return ae
 
     def _open_associations(self) -> list[Association]:

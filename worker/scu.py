@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # Files go out byte for byte as they were kept; the default decodes and encodes them anew.
 _config.STORE_SEND_CHUNKED_DATASET = True
 
-_STUDY_ROOT_FIND: Final = UID("1.2.840.10008.5.1.4.1.2.2.1")
+STUDY_ROOT_FIND: Final = UID("1.2.840.10008.5.1.4.1.2.2.1")
 """Study Root Query/Retrieve Information Model - FIND (PS3.4 C.6.2.3)."""
 _REQUEST_COMMITMENT: Final = 1
 """Action Type ID (PS3.4 table J.3-1)."""
@@ -204,7 +204,7 @@ class StorageUser:
         Unavailable
             No association came about.
         """
-        with self._associate([build_context(_STUDY_ROOT_FIND)]) as assoc:
+        with self._associate([build_context(STUDY_ROOT_FIND)]) as assoc:
             if not assoc.accepted_contexts:
                 log.warning("destination answers no queries to=%s", self._destination.name)
                 return set()
@@ -358,7 +358,7 @@ def _is_listed(assoc: Association, file: Outgoing) -> bool:
         setattr(query, keyword, header[keyword].value)
     matches = [
         identifier.get("SOPInstanceUID")
-        for _, identifier in assoc.send_c_find(query, _STUDY_ROOT_FIND)
+        for _, identifier in assoc.send_c_find(query, STUDY_ROOT_FIND)
         if identifier is not None
     ]
     # Some archives ignore keys that they do not index, and list the whole series.
