@@ -1,8 +1,8 @@
-"""From a stored report to the PACS: one attempt at one delivery, and what its answers mean.
+"""From a stored report to PACS and RIS: one attempt at one delivery, and what its answers mean.
 
 Destinations acknowledge, refuse, fall silent after storing, or are away for days. An answer that
 leaves open whether an object arrived is settled by asking (C-FIND); otherwise the same bytes are
-sent again, which archives take as the duplicate that it is.
+sent again, which archives take as the duplicate that it is, and so can a RIS by the control id.
 """
 
 from __future__ import annotations
@@ -15,21 +15,26 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from celery.exceptions import SoftTimeLimitExceeded
+from pydicom import dcmread
 
-from core.destinations import Hl7Destination
-from core.errors import Unavailable
+from core.destinations import DicomDestination, Hl7Destination
+from core.errors import Failed, Unavailable
 from core.logs import describe
 from core.records import ObjectKind
 from db import audit, deliveries
 from db.session import unit_of_work
 from worker.heartbeat import Heartbeat
+from worker.hl7.er7 import NotAnAcknowledgment, read_acknowledgment
+from worker.hl7.mllp import exchange
+from worker.hl7.result import result_message
 from worker.persistence import persist
 from worker.scu import Answer, StorageUser
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy.orm import Session
 
-    from core.destinations import DicomDestination
     from core.settings import Settings
     from db.deliveries import DeliveryClaim, StoredObject
     from worker.services import Services
@@ -46,7 +51,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Everything is stored, which `proof` shows: ``"store-status"`` or ``"c-find"``."""
+    """Everything is stored, which `proof` shows: ``"store-status"``, ``"c-find"``, ``"hl7-ack"``.
+
+    `statuses` are those of C-STORE, by SOP Instance UID.
+    """
 
     proof: str
     statuses: dict[str, int]
@@ -103,19 +111,19 @@ def decide(claim: DeliveryClaim, settings: Settings) -> Outcome:
     destination = settings.destination_named(claim.destination)
     if destination is None:
         return Parked("EPVS_DESTINATIONS does not name this destination any more")
-    if isinstance(destination, Hl7Destination):
-        return Parked("this version cannot deliver by HL7")
-    if destination.tls:
+    if isinstance(destination, DicomDestination) and destination.tls:
         # Never fall back to sending patient data in the clear.
         return Parked("tls=1 is set, and this version cannot deliver over TLS")
     damaged = [item.sop_instance_uid for item in claim.objects if not _is_intact(item)]
     if damaged:
         return Parked(f"kept object missing or changed on disk: {', '.join(damaged)}")
-    objects = sorted(claim.objects, key=lambda item: SENDING_ORDER.index(item.kind))
-    user = StorageUser(
-        destination, calling_ae=settings.ae_title, timeout_s=settings.network_timeout_s
-    )
     try:
+        if isinstance(destination, Hl7Destination):
+            return tell(destination, claim.objects, settings)
+        objects = sorted(claim.objects, key=lambda item: SENDING_ORDER.index(item.kind))
+        user = StorageUser(
+            destination, calling_ae=settings.ae_title, timeout_s=settings.network_timeout_s
+        )
         return send(user, objects, trust_status=_trusts_status(destination, settings))
     except Unavailable as error:
         return Postponed(error.message)
@@ -161,6 +169,48 @@ def send(user: StorageUser, objects: list[StoredObject], *, trust_status: bool) 
     if missing:
         return Postponed(f"a C-FIND does not show {', '.join(sorted(missing))}")
     return Delivered("c-find", statuses)
+
+
+def tell(
+    destination: Hl7Destination, objects: Sequence[StoredObject], settings: Settings
+) -> Outcome:
+    """Send what the one SR among `objects` says as an HL7 message.
+
+    Raises
+    ------
+    Unavailable
+        No answer came, or none that is whole.
+    """
+    if len(objects) != 1:
+        return Parked("there is no SR to make the message of")
+    try:
+        message = result_message(
+            dcmread(objects[0].path), destination, application=settings.ae_title
+        )
+    except Failed as error:
+        return Parked(error.message)
+    answer = exchange(destination, message.content, timeout_s=settings.network_timeout_s)
+    return interpret_acknowledgment(answer, message.control_id)
+
+
+def interpret_acknowledgment(answer: bytes, control_id: str) -> Outcome:
+    """Meaning of an answer to an HL7 message (HL7 v2.5.1 section 2.9.2, table 0008)."""
+    try:
+        acknowledgment = read_acknowledgment(answer)
+    except NotAnAcknowledgment:
+        return Postponed("the answer is not an HL7 acknowledgment")
+    if acknowledgment.control_id != control_id:
+        return Postponed("the acknowledgment is of another message")
+    error = f", error {acknowledgment.error}" if acknowledgment.error else ""
+    match acknowledgment.code:
+        case "AA" | "CA":
+            return Delivered("hl7-ack", {})
+        case "AE" | "CE" as code:  # this content, whenever it is sent
+            return Parked(f"HL7 acknowledgment {code}{error}")
+        case "AR" | "CR" as code:  # what the receiver is in at this moment
+            return Postponed(f"HL7 acknowledgment {code}{error}")
+        case _:
+            return Postponed("the HL7 acknowledgment has an unknown code")
 
 
 def _is_intact(item: StoredObject) -> bool:
