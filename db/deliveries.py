@@ -371,7 +371,8 @@ def _finish(session: Session, revision: Revision, *, now: datetime) -> None:
     if revision.state is StudyState.GRADED:
         detail = {"destinations": len(proofs)}
         move(session, revision, StudyState.DELIVERED, now=now, detail=detail)
-    if all(proof == "commitment" for _, proof in proofs):
+    kept = {proof for _, proof in proofs} - {"hl7-ack"}  # a RIS keeps no objects
+    if kept == {"commitment"}:
         move(session, revision, StudyState.COMMITTED, now=now)
 
 

@@ -171,7 +171,7 @@ def reprocess(study_uid: StudyUid) -> None:
 @app.command()
 def redeliver(
     destination: Annotated[
-        str | None, typer.Argument(help="AE@host:port; by default every destination.")
+        str | None, typer.Argument(help="AE@host:port or hl7://host:port; by default all.")
     ] = None,
 ) -> None:
     """Try parked deliveries again: the same bytes, to the same destinations."""

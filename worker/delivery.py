@@ -2,8 +2,9 @@
 
 Destinations acknowledge, refuse, fall silent after storing, or are away for days. An answer that
 leaves open whether an object arrived is settled by asking (C-FIND); otherwise the same bytes are
-sent again, which archives take as the duplicate that it is. Where a destination is set so, only its
-storage commitment counts as proof: asked for here, reported here or to the receiver.
+sent again, which archives take as the duplicate that it is, and so can a RIS by the control id.
+Where a destination is set so, only its storage commitment counts as proof: asked for here, reported
+here or to the receiver.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from core.uids import derived_uid
 from db import audit, commitments, deliveries
 from db.session import unit_of_work
 from worker.heartbeat import Heartbeat
+from worker.hl7.telling import tell
 from worker.outcomes import AwaitingReport, Delivered, Outcome, Parked, Postponed, Stored
 from worker.persistence import persist
 from worker.scu import Answer, StorageUser
@@ -82,14 +84,14 @@ def decide(claim: DeliveryClaim, settings: Settings) -> Outcome:
     destination = settings.destination_named(claim.destination)
     if destination is None:
         return Parked("EPVS_DESTINATIONS does not name this destination any more")
-    if isinstance(destination, Hl7Destination):
-        return Parked("this version cannot deliver by HL7")
-    if destination.tls:
+    if isinstance(destination, DicomDestination) and destination.tls:
         # Never fall back to sending patient data in the clear.
         return Parked("tls=1 is set, and this version cannot deliver over TLS")
     damaged = [item.sop_instance_uid for item in claim.objects if not _is_intact(item)]
     if damaged:
         return Parked(f"kept object missing or changed on disk: {', '.join(damaged)}")
+    if isinstance(destination, Hl7Destination):
+        return _guarded(claim, lambda: tell(destination, claim.objects, settings))
     if destination.commitment and claim.stored:
         return Stored({})
     user = _user(destination, settings)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from kombu.exceptions import OperationalError
 
-from core.destinations import DicomDestination
+from core.destinations import DicomDestination, Hl7Destination
 from core.errors import EpvsError
 from core.settings import load_settings
 from worker.app import app
+from worker.hl7.mllp import connect
 from worker.scu import StorageUser
 from worker.services import Services
 
@@ -32,8 +33,10 @@ def examine(settings: Settings) -> None:
     if not settings.destination_list:
         _say("destinations", False, "none", "Set EPVS_DESTINATIONS=AE@host:port.")
     for destination in settings.destination_list:
-        if isinstance(destination, DicomDestination) and not destination.is_sender:
-            _check_destination(destination, settings)
+        if isinstance(destination, Hl7Destination):
+            _check_receiver(destination, settings)
+        elif not destination.is_sender:  # who that is, a study will tell
+            _check_archive(destination, settings)
 
 
 def _check_workers() -> None:
@@ -56,7 +59,7 @@ def _check_models(settings: Settings) -> None:
         _say("Triton", True, "both models answer their golden input as expected")
 
 
-def _check_destination(destination: DicomDestination, settings: Settings) -> None:
+def _check_archive(destination: DicomDestination, settings: Settings) -> None:
     name = f"destination {destination.name}"
     user = StorageUser(
         destination, calling_ae=settings.ae_title, timeout_s=settings.network_timeout_s
@@ -68,6 +71,17 @@ def _check_destination(destination: DicomDestination, settings: Settings) -> Non
         _say(name, False, error.message, remedy)
     else:
         _say(name, True, "answers C-ECHO")
+
+
+def _check_receiver(destination: Hl7Destination, settings: Settings) -> None:
+    """Connect and say nothing: a message would be filed, and HL7 knows none that asks."""
+    name = f"destination {destination.name}"
+    try:
+        connect(destination, timeout_s=settings.network_timeout_s).close()
+    except EpvsError as error:
+        _say(name, False, error.message, error.remedy)
+    else:
+        _say(name, True, "takes a connection (no message was sent)")
 
 
 def _say(name: str, ok: bool, detail: str, remedy: str = "") -> None:

@@ -121,7 +121,8 @@ def test_no_destination_gets_an_sr_that_refers_to_what_it_does_not_take(
     ("proofs", "state"),
     [
         (["commitment", "commitment"], StudyState.COMMITTED),
-        (["commitment", "find"], StudyState.DELIVERED),
+        (["commitment", "hl7-ack"], StudyState.COMMITTED),
+        (["hl7-ack", "store-status"], StudyState.DELIVERED),
     ],
 )
 def test_the_last_delivery_finishes_the_revision(

@@ -103,6 +103,7 @@ SEVERITY_PROBABILITY: Final = _private("EPVSPMTS", "Probability of moderate-to-s
 AGREEMENT: Final = _private("EPVSAGREEMENT", "Agreement of EPVS rating and EPVS severity")
 AGREE: Final = _private("EPVSAGREE", "Rating and severity agree")
 DISAGREE: Final = _private("EPVSDISAGREE", "Rating and severity disagree")
+NOT_GRADED: Final = _private("EPVSNOTGRADED", "Reason why EPVS were not graded")
 
 # --- Saliency ------------------------------------------------------------------------------------
 GRAD_CAM: Final = Code("130403", "DCM", "Gradient-weighted class activation")

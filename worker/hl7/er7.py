@@ -1,0 +1,136 @@
+r"""HL7 v2.5.1 as text (ER7, "pipes and hats"): the one module that speaks through hl7apy.
+
+The library owns structure, positions and escape sequences (HL7 v2.5.1 chapter 2, sections 2.5 to
+2.7). It leaves text alone that looks like an escape sequence, so that ``\F\`` in a name would
+reach the receiver as ``|``; it is therefore given one character at a time.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from hl7apy import get_default_encoding_chars
+from hl7apy.core import Field, Segment
+from hl7apy.exceptions import HL7apyException
+from hl7apy.parser import get_message_info, parse_segment
+from hl7apy.v2_5_1 import ST
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+VERSION: Final = "2.5.1"
+
+Value = str | tuple[str, ...]
+"""A field of one component, or its components in order; plain text, not escaped."""
+
+_DELIMITERS: Final[dict[str, str]] = get_default_encoding_chars(VERSION)
+_ORDER_IN_MSH_2: Final = ("COMPONENT", "REPETITION", "ESCAPE", "SUBCOMPONENT")
+_ERROR_CODE: Final = re.compile(r"\d{3}")
+"""HL7 table 0357. Anything else that a peer writes there may be a patient's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgment:
+    """What a receiver answered: nothing of its free text, which may quote the message.
+
+    Attributes
+    ----------
+    code : str
+        MSA-1 (HL7 table 0008).
+    control_id : str
+        MSA-2: MSH-10 of the message that it answers.
+    error : str
+        Error code of HL7 table 0357, or empty.
+    """
+
+    code: str
+    control_id: str
+    error: str
+
+
+class NotAnAcknowledgment(ValueError):
+    """What came back is not an HL7 acknowledgment."""
+
+
+def segment(name: str, fields: Mapping[int, Value | list[Value]]) -> str:
+    """Write one segment.
+
+    Parameters
+    ----------
+    name : str
+        E.g. ``"PID"``.
+    fields : mapping
+        By position as in the standard; a list holds repetitions. What is empty is left out. MSH-1
+        and MSH-2, the delimiters, are written by themselves.
+
+    Raises
+    ------
+    hl7apy.exceptions.HL7apyException
+        The standard knows no such segment, field or component.
+    """
+    made = Segment(name, version=VERSION)
+    if name == "MSH":
+        made.msh_1 = _DELIMITERS["FIELD"]
+        made.msh_2 = "".join(_DELIMITERS[kind] for kind in _ORDER_IN_MSH_2)
+    for position, content in fields.items():
+        for value in content if isinstance(content, list) else [content]:
+            if any(value):
+                made.add(_field(f"{name}_{position}", value))
+    return str(made.to_er7())
+
+
+def message(segments: Sequence[str]) -> bytes:
+    """Join segments, each ended by a carriage return; UTF-8, which MSH-18 has to say."""
+    return "".join(segment + _DELIMITERS["SEGMENT"] for segment in segments).encode()
+
+
+def read_acknowledgment(content: bytes) -> Acknowledgment:
+    """Read an acknowledgment of any version (HL7 v2.5.1 chapter 2, section 2.9).
+
+    Raises
+    ------
+    NotAnAcknowledgment
+        It is something else.
+    """
+    # Codes and separators are ASCII in every character set that is allowed here.
+    lines = content.decode("ascii", errors="replace").splitlines()
+    try:
+        encoding: Any = get_message_info(lines[0])[0] if lines else None
+        found = {
+            line[:3]: parse_segment(line, version=VERSION, encoding_chars=encoding)
+            for line in reversed(lines)  # the first of each counts
+            if line[:3] in ("MSA", "ERR")
+        }
+        code, control_id = found["MSA"].msa_1.to_er7(), found["MSA"].msa_2.to_er7()
+        return Acknowledgment(str(code), str(control_id), _error_code(found))
+    except (HL7apyException, LookupError, AttributeError, TypeError, ValueError) as error:
+        raise NotAnAcknowledgment from error
+
+
+def _error_code(found: Mapping[str, Any]) -> str:
+    """Look where the versions put it: ERR-3.1 since v2.5; before, ERR-1.4.1 and MSA-6.1."""
+    places = [found["MSA"].msa_6.ce_1]
+    if "ERR" in found:
+        places = [found["ERR"].err_3.cwe_1, found["ERR"].err_1.eld_4.ce_1, *places]
+    texts = (str(place.to_er7()) for place in places)
+    return next((text for text in texts if _ERROR_CODE.fullmatch(text)), "")
+
+
+def _field(name: str, value: Value) -> Field:
+    made = Field(name, version=VERSION)
+    components = (value,) if isinstance(value, str) else value
+    made.value = _DELIMITERS["COMPONENT"].join(_escaped(text) for text in components)
+    return made
+
+
+def _escaped(text: str) -> str:
+    return "".join(_escaped_character(character) for character in text.strip())
+
+
+def _escaped_character(character: str) -> str:
+    if unicodedata.category(character) == "Cc":
+        return " "  # it could end a segment, or the message
+    return str(ST(character).to_er7())
