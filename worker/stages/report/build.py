@@ -14,11 +14,13 @@ from worker.stages.report.document import Case
 from worker.stages.report.parametric_map import build_parametric_map
 from worker.stages.report.secondary_capture import build_secondary_captures
 from worker.stages.report.source import read_source
-from worker.stages.report.sr import SRClass, build_sr
+from worker.stages.report.sr import build_sr
 from worker.stages.report.text import render_text
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from worker.stages.report.measurement_report import SRClass
 
 
 def build_report(

@@ -34,6 +34,7 @@ DEVICE_OBSERVER: Final = Code("121007", "DCM", "Device")
 MRI_PROCEDURE: Final = Code("25056-3", "LN", "MRI unspecified body region")
 """In CID 100, as TID 1500 asks; the LOINC code for brain MRI is not."""
 QUALITATIVE_EVALUATIONS: Final = Code("C0034375", "UMLS", "Qualitative Evaluations")
+PROCEDURE_REPORTED: Final = Code("121058", "DCM", "Procedure reported")
 CONCLUSION: Final = Code("121077", "DCM", "Conclusion")
 INTENDED_USE: Final = _private("INTENDEDUSE", "Intended use statement")
 PROCESSING_EQUIPMENT: Final = Code("109102", "DCM", "Processing Equipment")

@@ -44,7 +44,27 @@ class SourceImage:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class StudyHeader:
+    """What every report takes over: whose study it is, and in which time zone.
+
+    Attributes
+    ----------
+    patient_and_study : Dataset
+        The Patient and General Study attributes to write, with their character set.
+    utc_offset : timezone or None
+        Timezone Offset From UTC, where the source states it.
+    """
+
+    patient_and_study: Dataset
+    utc_offset: timezone | None
+
+    def local(self, moment: datetime) -> datetime:
+        """`moment` in the time zone that the study's own dates and times are in, if stated."""
+        return moment.astimezone(self.utc_offset) if self.utc_offset else moment
+
+
+@dataclass(frozen=True, slots=True)
+class Source(StudyHeader):
     """The graded series and the study it belongs to.
 
     Attributes
@@ -52,20 +72,10 @@ class Source:
     images : tuple of SourceImage
         One for each SOP instance, in the order of the volume's slices.
     frame_of_reference_uid : str or None
-    patient_and_study : Dataset
-        The Patient and General Study attributes to write, with their character set.
-    utc_offset : timezone or None
-        Timezone Offset From UTC, where the source states it.
     """
 
     images: tuple[SourceImage, ...]
     frame_of_reference_uid: str | None
-    patient_and_study: Dataset
-    utc_offset: timezone | None
-
-    def local(self, moment: datetime) -> datetime:
-        """`moment` in the time zone that the study's own dates and times are in, if stated."""
-        return moment.astimezone(self.utc_offset) if self.utc_offset else moment
 
 
 def read_source(volume: Volume) -> Source:

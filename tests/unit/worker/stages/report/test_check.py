@@ -40,13 +40,13 @@ def report(given: Inputs) -> Report:
 @pytest.fixture(scope="module")
 def case(given: Inputs) -> Case:
     return Case(
-        given.study,
-        given.volume,
-        read_source(given.volume),
-        given.grade,
-        given.saliency,
-        COMPLETED_AT,
-        "epvs-test",
+        study=given.study,
+        source=read_source(given.volume),
+        completed_at=COMPLETED_AT,
+        station_name="epvs-test",
+        volume=given.volume,
+        grade=given.grade,
+        saliency=given.saliency,
     )
 
 
