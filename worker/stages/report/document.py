@@ -23,6 +23,7 @@ from core.records import (
     ObjectKind,
     ReportObject,
     SaliencyMap,
+    SpooledInstance,
     Volume,
 )
 from core.uids import derived_uid, digest
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from core.errors import Reason
     from worker.stages.report.source import Source, StudyHeader
 
 SCHEMA: Final = "epvs-report/3"
@@ -54,7 +56,7 @@ CORNER_DECIMALS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class BaseCase(ABC):
-    """One study revision to report on: what reports on it have in common.
+    """One study revision to report on: what a graded and a rejected one have in common.
 
     Attributes
     ----------
@@ -151,6 +153,34 @@ class Case(BaseCase):
     def algorithms(self) -> list[Dataset]:
         """Both models, with the UIDs of their weights."""
         return [_algorithm(self.grade.rating_model), _algorithm(self.grade.severity_model)]
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedCase(BaseCase):
+    """One study revision that was not graded, and why.
+
+    Attributes
+    ----------
+    reason : Reason
+    detail : str
+        The figures behind the reason.
+    images : tuple of SpooledInstance
+        Those of the one series that the reason is about; empty where it is about several, or
+        about something else than MR images.
+    """
+
+    reason: Reason
+    detail: str
+    images: tuple[SpooledInstance, ...]
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """The reason; the source is all that was received of the study."""
+        return {
+            "series": self.images[0].series_uid if self.images else "",
+            "sources": [instance.sop_instance_uid for instance in self.study.instances],
+            "result": digest({"not graded": [self.reason, self.detail]}),
+        }
 
 
 def rounded(value: float) -> float:
