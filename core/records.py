@@ -73,7 +73,7 @@ class ClosedStudy:
     revision_number: int
     instances: tuple[SpooledInstance, ...]
     superseded_reports: tuple[tuple[str, str], ...] = ()
-    """(SOP class UID, SOP instance UID) of every SR of the newest revision before that has any."""
+    """(SOP class UID, SOP instance UID) of the SRs of earlier revisions that a new one replaces."""
 
 
 # --- Selecting and assembling -------------------------------------------------------------------

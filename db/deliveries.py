@@ -66,9 +66,15 @@ def plan(
     destinations: Sequence[Destination],
     *,
     now: datetime,
+    not_graded: bool = False,
 ) -> None:
-    """Let the objects of a revision, each with its row, wait for delivery to every destination."""
+    """Let the objects of a revision, each with its row, wait for delivery to every destination.
+
+    With `not_graded` they say that there is no grade: only to destinations that ask to be told.
+    """
     for destination in _resolve(session, revision_id, destinations):
+        if not_graded and not destination.not_graded:
+            continue
         chosen = _choose([item for _, item in objects], destination)
         delivery = Delivery(
             id=uuid.uuid4().hex,
@@ -186,7 +192,7 @@ def delivered(
     proof: str,
     statuses: Mapping[str, int],
 ) -> bool:
-    """Note that the destination has everything; with the last one the revision is delivered.
+    """Note that the destination has everything; with the last one a graded revision is delivered.
 
     Parameters
     ----------
@@ -363,6 +369,8 @@ def wait_again(
 
 
 def _finish(session: Session, revision: Revision, *, now: datetime) -> None:
+    if revision.state is StudyState.REJECTED:
+        return  # that is its end; who is told of it changes nothing
     proofs = session.execute(
         select(Delivery.state, Delivery.proof).where(Delivery.revision_id == revision.id)
     ).all()

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
 from core.errors import Failed, Rejected
 from core.records import (
@@ -17,11 +17,12 @@ from core.records import (
     GradedStudy,
     ModelIdentity,
     ObjectKind,
+    Report,
     SeriesVerdict,
     SpooledInstance,
 )
 from core.version import CAVEAT
-from db import deliveries
+from db import audit, deliveries
 from db.leases import Claim, hold
 from db.models import (
     GradeRow,
@@ -75,7 +76,11 @@ def load_closed_study(session: Session, revision_id: str) -> ClosedStudy:
 
 
 def _find_superseded_reports(session: Session, revision: Revision) -> tuple[tuple[str, str], ...]:
-    """Find all SRs of the newest revision before this one that has any."""
+    """Find all SRs of the newest revision before this one that has any.
+
+    If that revision was not graded, its SRs went to some destinations only: what the others have
+    are those of the newest graded one, so they are superseded too.
+    """
     earlier = (
         Revision.study_uid == revision.study_uid,
         Revision.number < revision.number,
@@ -85,13 +90,19 @@ def _find_superseded_reports(session: Session, revision: Revision) -> tuple[tupl
         select(func.max(Revision.number))
         .join(ReportObjectRow, ReportObjectRow.revision_id == Revision.id)
         .where(*earlier)
-        .scalar_subquery()
     )
+    newest_graded = newest.join(GradeRow, GradeRow.revision_id == Revision.id)
     rows = session.execute(
         select(ReportObjectRow.sop_class_uid, ReportObjectRow.sop_instance_uid)
         .join(Revision, Revision.id == ReportObjectRow.revision_id)
-        .where(*earlier, Revision.number == newest)
-        .order_by(ReportObjectRow.position)
+        .where(
+            *earlier,
+            or_(
+                Revision.number == newest.scalar_subquery(),
+                Revision.number == newest_graded.scalar_subquery(),
+            ),
+        )
+        .order_by(Revision.number, ReportObjectRow.position)
     )
     return tuple((row.sop_class_uid, row.sop_instance_uid) for row in rows)
 
@@ -129,7 +140,7 @@ def store_graded(
     _store_verdicts(session, revision.id, graded.series.verdicts)
     _store_timings(session, revision.id, graded)
     _store_grade(session, revision.id, graded, now)
-    objects = _store_objects(session, revision.id, graded, paths)
+    objects = _store_objects(session, revision.id, graded.report, paths)
     deliveries.plan(
         session,
         revision.id,
@@ -158,14 +169,66 @@ def store_graded(
     return True
 
 
-def store_rejected(session: Session, claim: Claim, rejection: Rejected, *, now: datetime) -> bool:
-    """Store why a study cannot be graded. False, and no change, when the claim is stale."""
+def store_rejected(
+    session: Session,
+    claim: Claim,
+    rejection: Rejected,
+    *,
+    now: datetime,
+    report: Report | None = None,
+    paths: Sequence[Path] = (),
+    destinations: Sequence[Destination] = (),
+    obstacle: Failed | None = None,
+) -> bool:
+    """Store why a study cannot be graded, and let the report on that wait for its deliveries.
+
+    Parameters
+    ----------
+    session : Session
+    claim : Claim
+    rejection : Rejected
+    now : datetime
+    report : Report, optional
+        None where nobody asks for it, or where it could not be made.
+    paths : sequence of Path
+        Where the bytes of ``report.objects`` are kept, in the same order; durable already.
+    destinations : sequence of Destination
+        Those that want to be told of studies without a grade are sent the report.
+    obstacle : Failed, optional
+        Why a report that is asked for could not be made.
+
+    Returns
+    -------
+    bool
+        False when the claim is stale; nothing was changed.
+    """
     revision = hold(session, claim)
     if revision is None:
         return False
     _store_verdicts(session, revision.id, rejection.verdicts)
     revision.reason, revision.reason_detail = rejection.reason, rejection.detail
-    move(session, revision, StudyState.REJECTED, now=now, detail={"reason": rejection.reason})
+    detail: dict[str, Any] = {"reason": rejection.reason}
+    if report is not None:
+        objects = _store_objects(session, revision.id, report, paths)
+        deliveries.plan(
+            session,
+            revision.id,
+            list(zip(objects, report.objects, strict=True)),
+            destinations,
+            now=now,
+            not_graded=True,
+        )
+        detail["objects"] = [row.sop_instance_uid for row in objects]
+    move(session, revision, StudyState.REJECTED, now=now, detail=detail)
+    if obstacle is not None:
+        audit.append(
+            session,
+            "report-not-made",
+            study_uid=revision.study_uid,
+            revision_id=revision.id,
+            detail={"code": obstacle.code, "why": obstacle.message},
+            now=now,
+        )
     return True
 
 
@@ -259,7 +322,7 @@ def _find_model(session: Session, model: ModelIdentity) -> int:
 
 
 def _store_objects(
-    session: Session, revision_id: str, graded: GradedStudy, paths: Sequence[Path]
+    session: Session, revision_id: str, report: Report, paths: Sequence[Path]
 ) -> list[ReportObjectRow]:
     rows = [
         ReportObjectRow(
@@ -274,7 +337,7 @@ def _store_objects(
             sha256=hashlib.sha256(item.content).hexdigest(),
             size_bytes=len(item.content),
         )
-        for position, (item, path) in enumerate(zip(graded.report.objects, paths, strict=True))
+        for position, (item, path) in enumerate(zip(report.objects, paths, strict=True))
     ]
     session.add_all(rows)
     session.flush()

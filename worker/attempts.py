@@ -19,9 +19,11 @@ from worker.persistence import persist
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from sqlalchemy.orm import Session
 
+    from core.records import ClosedStudy, Report
     from db.leases import Claim
     from worker.services import Services
 
@@ -74,11 +76,12 @@ def _grade(services: Services, claim: Claim, completed_at: datetime) -> Callable
     try:
         with unit_of_work(services.engine) as session:
             study = results.load_closed_study(session, revision_id)
-        graded = services.grade(study, completed_at)
+        try:
+            graded = services.grade(study, completed_at)
+        except Rejected as rejection:
+            log.info("rejected revision=%s reason=%s", revision_id, rejection.reason.value)
+            return _reject(services, claim, study, rejection, completed_at)
         paths = keep_report(graded.report, services.settings.reports_dir)
-    except Rejected as rejection:
-        log.info("rejected revision=%s reason=%s", revision_id, rejection.reason.value)
-        return _store_rejected(claim, rejection)
     except Unavailable as error:
         log.warning("put back, no attempt charged revision=%s: %s", revision_id, error)
         return _release(
@@ -116,8 +119,50 @@ def _grade(services: Services, claim: Claim, completed_at: datetime) -> Callable
     )
 
 
-def _store_rejected(claim: Claim, rejection: Rejected) -> Callable[[Session], bool]:
-    return lambda session: results.store_rejected(session, claim, rejection, now=datetime.now(UTC))
+def _reject(
+    services: Services,
+    claim: Claim,
+    study: ClosedStudy,
+    rejection: Rejected,
+    completed_at: datetime,
+) -> Callable[[Session], bool]:
+    """Report the rejection where destinations ask for that; it stands also without a report.
+
+    Raises
+    ------
+    Unavailable
+        The disk does not take the report; the study is graded again, no attempt charged.
+    """
+    report: Report | None = None
+    paths: tuple[Path, ...] = ()
+    obstacle: Failed | None = None
+    try:
+        report = services.report_rejection(study, rejection, completed_at)
+        paths = keep_report(report, services.settings.reports_dir) if report else ()
+    except Unavailable:
+        raise
+    except Failed as error:
+        obstacle = error
+    except Exception as error:  # noqa: BLE001 - a defect of ours must not undo the result
+        obstacle = Failed("unexpected", describe(error))
+    if obstacle is not None:
+        report, paths = None, ()
+        log.error(
+            "rejection without report revision=%s code=%s: %s",
+            claim.revision_id,
+            obstacle.code,
+            obstacle.message,
+        )
+    return lambda session: results.store_rejected(
+        session,
+        claim,
+        rejection,
+        report=report,
+        paths=paths,
+        obstacle=obstacle,
+        destinations=services.settings.destination_list,
+        now=datetime.now(UTC),
+    )
 
 
 def _charge(services: Services, claim: Claim, code: str, detail: str) -> Callable[[Session], bool]:

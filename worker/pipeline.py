@@ -1,4 +1,7 @@
-"""From a closed study to its grade and report: every stage, in order, on one screen."""
+"""From a closed study to its grade and report: every stage, in order, on one screen.
+
+A study that cannot be graded leaves by `Rejected`; `report_rejection` makes the report on that.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from worker.stages.assembly import assemble
 from worker.stages.grading import grade
 from worker.stages.rating import prepare_rating
 from worker.stages.registration import check_quality, register
-from worker.stages.report import build_report
+from worker.stages.report import build_not_graded_report, build_report
 from worker.stages.selection import select_series
 from worker.stages.severity import map_saliency, prepare_severity
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from core.records import ClosedStudy, SelectedSeries, Template
     from core.settings import Settings
     from worker.inference import InferenceClient
+    from worker.stages.report import SRClass
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -32,7 +36,7 @@ _Result = TypeVar("_Result")
 class ReportVariant(NamedTuple):
     """A report as some destination takes it."""
 
-    sr: Literal["comprehensive", "comprehensive3d"]
+    sr: SRClass
     parametric_map: bool
 
 
@@ -46,21 +50,24 @@ class GradingOptions:
     enhancement: Literal["stationary", "block-group", "none"] = "stationary"
     variants: tuple[ReportVariant, ...] = _WITHOUT_DESTINATIONS
     """One SR is built for each: a destination must not get one that refers to a map it lacks."""
+    not_graded: tuple[SRClass, ...] = ()
+    """Classes of the SR on a study that was not graded; empty where no destination asks for it."""
     station_name: str = "epvs-node"
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Build what the destinations can be sent."""
-        asked = {
-            ReportVariant(destination.sr, destination.parametric_map)
-            for destination in settings.destination_list
-            if isinstance(destination, DicomDestination)
-        }
+        archives = [d for d in settings.destination_list if isinstance(d, DicomDestination)]
+        asked = {ReportVariant(archive.sr, archive.parametric_map) for archive in archives}
         # Those with the map first: so the objects stay in the order of sending.
         variants = tuple(sorted(asked, key=lambda variant: (not variant.parametric_map, variant)))
+        not_graded = {archive.sr for archive in archives if archive.not_graded}
+        if not not_graded and any(d.not_graded for d in settings.destination_list):
+            not_graded = {_WITHOUT_DESTINATIONS[0].sr}  # an HL7 message is made of any SR
         return cls(
             enhancement=settings.enhancement,
             variants=variants or _WITHOUT_DESTINATIONS,
+            not_graded=tuple(sorted(not_graded)),
             station_name=settings.station_name,
         )
 
@@ -130,6 +137,31 @@ def grade_study(
         report=merge_reports(reports),
         timings=run.timings,
     )
+
+
+def report_rejection(
+    study: ClosedStudy, rejection: Rejected, *, options: GradingOptions, completed_at: datetime
+) -> Report | None:
+    """Build the report on a study that `grade_study` refused; None where nobody asks for it.
+
+    As there, nothing but the arguments (and the files they name) enters the result.
+
+    Raises
+    ------
+    Failed
+        No report can be made of this study that may be sent.
+    """
+    reports = [
+        build_not_graded_report(
+            study=study,
+            rejection=rejection,
+            sr=sr,
+            completed_at=completed_at,
+            station_name=options.station_name,
+        )
+        for sr in options.not_graded
+    ]
+    return merge_reports(reports) if reports else None
 
 
 def merge_reports(reports: Sequence[Report]) -> Report:

@@ -15,7 +15,7 @@ from core.errors import Unavailable
 from core.settings import load_settings
 from db.session import create_engine
 from worker.inference import InferenceClient
-from worker.pipeline import GradingOptions, grade_study
+from worker.pipeline import GradingOptions, grade_study, report_rejection
 from worker.stages.template import load_template
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from core.records import ClosedStudy, GradedStudy, Template
+    from core.errors import Rejected
+    from core.records import ClosedStudy, GradedStudy, Report, Template
     from core.settings import Settings
 
 MODEL_WAIT_S: Final = 600.0
@@ -59,6 +60,17 @@ class Services:
             study,
             inference=self._inference,
             template=self._template,
+            options=GradingOptions.from_settings(self.settings),
+            completed_at=completed_at,
+        )
+
+    def report_rejection(
+        self, study: ClosedStudy, rejection: Rejected, completed_at: datetime
+    ) -> Report | None:
+        """Report on a study that was not graded; see `worker.pipeline.report_rejection`."""
+        return report_rejection(
+            study,
+            rejection,
             options=GradingOptions.from_settings(self.settings),
             completed_at=completed_at,
         )

@@ -10,8 +10,15 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import (
+    EncapsulatedPDFStorage,
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+)
 
+from core.errors import Reason, Rejected
 from core.records import (
     ClosedStudy,
     Crop,
@@ -24,6 +31,7 @@ from core.records import (
     Report,
     SaliencyMap,
     SelectedSeries,
+    SeriesVerdict,
     Severity,
     Side,
     SliceLocation,
@@ -35,7 +43,7 @@ from tests.paths import SAMPLE_DATA
 from worker.stages.assembly import assemble
 from worker.stages.rating import prepare_rating
 from worker.stages.registration import register
-from worker.stages.report import build_report
+from worker.stages.report import build_not_graded_report, build_report
 from worker.stages.selection import select_series
 from worker.stages.template import load_template
 
@@ -139,6 +147,77 @@ class Inputs:
             "station_name": "epvs-test",
         }
         return build_report(**{**arguments, **options})
+
+
+def refused(
+    series_uid: str,
+    reason: Reason = Reason.NOT_A_T2_BRAIN,
+    detail: str = "correlation over the brain 0.12 (at least 0.35 needed)",
+) -> Rejected:
+    """A rejection for what one series is, beside a localizer."""
+    return Rejected(
+        reason,
+        detail,
+        (
+            SeriesVerdict(series_uid, reason, detail, SLICES),
+            SeriesVerdict(uid("other-series"), Reason.LOCALIZER, "slices 15 mm thick", 3),
+        ),
+    )
+
+
+def not_graded(study: ClosedStudy, rejection: Rejected, **options: Any) -> Report:
+    """The report that the study was not graded."""
+    arguments: dict[str, Any] = {
+        "sr": "comprehensive",
+        "completed_at": COMPLETED_AT,
+        "station_name": "epvs-test",
+    }
+    return build_not_graded_report(study=study, rejection=rejection, **{**arguments, **options})
+
+
+def without_images(folder: Path) -> ClosedStudy:
+    """Write a study of a document with a bare header and a file that is not DICOM."""
+    (folder / "broken.dcm").write_bytes(b"no DICOM")
+    ds = Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = EncapsulatedPDFStorage, uid("document")
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = uid("study"), uid("documents")
+    ds.PatientID = "CANARY-17"
+    _write(ds, folder / "document.dcm")
+    return ClosedStudy(
+        study_uid=uid("study"),
+        revision_id="00000000-0000-0000-0000-000000000002",
+        revision_number=1,
+        instances=(
+            SpooledInstance(folder / "broken.dcm", "1.2.3.1", MRImageStorage, "1.2.3"),
+            SpooledInstance(
+                folder / "document.dcm",
+                str(ds.SOPInstanceUID),
+                EncapsulatedPDFStorage,
+                str(ds.SeriesInstanceUID),
+            ),
+        ),
+    )
+
+
+def sample_studies() -> dict[str, ClosedStudy]:
+    """Every study in the sample data but the one that is graded, by its folder and UID."""
+    found: dict[str, ClosedStudy] = {}
+    for path in sorted(path for path in SAMPLE_DATA.rglob("*") if path.is_file()):
+        try:
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+            study_uid = str(header.StudyInstanceUID)
+            instance = SpooledInstance(
+                path,
+                str(header.SOPInstanceUID),
+                str(header.SOPClassUID),
+                str(header.SeriesInstanceUID),
+            )
+        except (InvalidDicomError, AttributeError):  # the receiver would refuse these
+            continue
+        name = f"{path.parent.relative_to(SAMPLE_DATA)} {study_uid}"
+        known = found.get(name, ClosedStudy(study_uid, "sample", 1, ()))
+        found[name] = replace(known, instances=(*known.instances, instance))
+    return {name: study for name, study in found.items() if "study-brain" not in name}
 
 
 def inputs(volume: Volume, ratings: Sequence[int] = (1, 2, 1, 3, 1, 2), p: float = 0.87) -> Inputs:

@@ -9,14 +9,28 @@ from typing import TYPE_CHECKING
 import pydicom
 import pytest
 
+from core.errors import Reason, Rejected
 from core.records import ObjectKind, Report
-from tests.conformance.sources import classic, enhanced, inputs, sample_study, superseding
+from tests.conformance.sources import (
+    classic,
+    enhanced,
+    inputs,
+    not_graded,
+    refused,
+    sample_studies,
+    sample_study,
+    superseding,
+    without_images,
+)
 from tests.servers.validators import dciodvfy, dsrdump, pixelmed
+from worker.stages.selection import select_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pydicom.dataset import Dataset
+
+    from worker.stages.report import SRClass
 
 
 def _bare(ds: Dataset) -> None:
@@ -73,15 +87,29 @@ EDITS: dict[str, Callable[[Dataset], None]] = {
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
     made: dict[str, Report] = {}
     for name, edit in EDITS.items():
-        made[name] = inputs(classic(tmp_path_factory.mktemp(name), edit)).build(parametric_map=True)
+        source = inputs(classic(tmp_path_factory.mktemp(name), edit))
+        made[name] = source.build(parametric_map=True)
+        made[f"{name}, not graded"] = not_graded(
+            source.study, refused(source.volume.series.series_uid)
+        )
+        made[f"{name}, not graded, 3d"] = not_graded(
+            source.study, Rejected(Reason.NO_SUITABLE_SERIES), sr="comprehensive3d"
+        )
     plain = inputs(classic(tmp_path_factory.mktemp("again")))
     made["3d"] = plain.build(sr="comprehensive3d", parametric_map=True)
     made["no-map"] = plain.build()
     made["superseding"] = superseding(plain, made["no-map"]).build()
     none_seen = inputs(plain.volume, ratings=(0,) * 6, p=0.02)
     made["none-seen"] = none_seen.build(sr="comprehensive3d")
-    made["enhanced"] = inputs(enhanced(tmp_path_factory.mktemp("enhanced"))).build(
-        parametric_map=True
+    frames = inputs(enhanced(tmp_path_factory.mktemp("enhanced")))
+    made["enhanced"] = frames.build(parametric_map=True)
+    made["enhanced, not graded, 3d"] = not_graded(
+        superseding(frames, made["enhanced"]).study,
+        refused(frames.volume.series.series_uid, Reason.INCONSISTENT_MATRIX, "96×80 and 64×64"),
+        sr="comprehensive3d",
+    )
+    made["no images, not graded"] = not_graded(
+        without_images(tmp_path_factory.mktemp("no-images")), Rejected(Reason.UNREADABLE)
     )
     return made
 
@@ -111,7 +139,7 @@ def test_dciodvfy_finds_no_error_in_any_object(files: Files) -> None:
 
 def test_dsrdump_reads_every_report(files: Files) -> None:
     reports = [p for (_, kind), paths in files.items() for p in paths if kind == "sr"]
-    assert len(reports) == len(EDITS) + 5
+    assert len(reports) == 3 * len(EDITS) + 7
     assert {path.name: dsrdump(path) for path in reports} == {path.name: [] for path in reports}
 
 
@@ -119,7 +147,10 @@ def test_dsrdump_reads_every_report(files: Files) -> None:
 def test_pixelmed_checks_the_content_trees(files: Files, tmp_path: Path) -> None:
     # The headers of the other sources do not reach the content tree, and PixelMed is slow: one
     # start for all, the negative control among them.
-    names = ("plain", "bare", "none-seen", "enhanced")
+    names = (
+        *("plain", "bare", "none-seen", "enhanced"),
+        *("plain, not graded", "bare, not graded, 3d", "no images, not graded"),
+    )
     paths = [files[name, ObjectKind.STRUCTURED_REPORT][0] for name in names]
     broken = pydicom.dcmread(paths[0])
     procedure = next(
@@ -154,6 +185,21 @@ def test_the_sample_study_makes_a_valid_report(tmp_path: Path) -> None:
     assert pixelmed([sr]) == {sr: []}
 
 
+@pytest.mark.sample_data
+@pytest.mark.timeout(300)  # forty studies, each through two validators
+def test_every_sample_that_is_rejected_makes_a_valid_report(tmp_path: Path) -> None:
+    faults: dict[str, list[str]] = {}
+    for number, (name, study) in enumerate(sample_studies().items()):
+        with pytest.raises(Rejected) as rejection:
+            select_series(study)
+        sr: SRClass = "comprehensive3d" if number % 2 else "comprehensive"
+        path = tmp_path / f"{number}.dcm"
+        path.write_bytes(not_graded(study, rejection.value, sr=sr).objects[0].content)
+        faults[name] = dciodvfy(path) + dsrdump(path)
+    assert len(faults) > 30
+    assert faults == {name: [] for name in faults}
+
+
 @pytest.mark.parametrize("name", ["japanese", "korean", "cyrillic", "latin-1"])
 def test_patient_name_and_character_set_are_those_of_the_source(
     reports: dict[str, Report], files: Files, name: str
@@ -161,7 +207,7 @@ def test_patient_name_and_character_set_are_those_of_the_source(
     source = pydicom.Dataset()
     EDITS[name](source)
     for kind in ObjectKind:
-        for path in files[name, kind]:
+        for path in files[name, kind] + files[f"{name}, not graded", ObjectKind.STRUCTURED_REPORT]:
             written = pydicom.dcmread(path)
             assert written.SpecificCharacterSet == source.SpecificCharacterSet
             assert str(written.PatientName) == str(source.PatientName)

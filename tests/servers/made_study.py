@@ -39,6 +39,26 @@ def receive_study(session: Session, study_uid: str, *, n: int = 2) -> None:
     )
 
 
+def receive_files(session: Session, study: ClosedStudy) -> None:
+    """Record a study whose files exist as if the receiver had just stored it."""
+    now = datetime.now(UTC)
+    record_instances(
+        session,
+        [
+            instance(
+                number,
+                study=study.study_uid,
+                series_uid=stored.series_uid,
+                sop_instance_uid=stored.sop_instance_uid,
+                sop_class_uid=stored.sop_class_uid,
+                path=stored.path,
+                received_at=now,
+            )
+            for number, stored in enumerate(study.instances)
+        ],
+    )
+
+
 def report_object(kind: ObjectKind, uid: str, *, padding: int = 0) -> ReportObject:
     """A Part 10 file that an archive would take; `padding` bytes larger."""
     data_set = Dataset()

@@ -81,7 +81,7 @@ def node(
                 other_classes="accept",  # so that the CT samples reach selection too
                 quiet_period_s=2.0,
                 sweep_interval_s=0.2,
-                destinations=f"{AE_TITLE}@127.0.0.1:{pacs.dicom_port}?pm=1",
+                destinations=f"{AE_TITLE}@127.0.0.1:{pacs.dicom_port}?pm=1&notgraded=1",
             )
         )
         with EmbeddedStack(settings) as stack:

@@ -1,12 +1,14 @@
-"""Studies that must not be graded end as ``rejected`` with the right reason; nothing breaks."""
+"""Studies that must not be graded end as ``rejected``, and the PACS is told why; nothing breaks."""
 
 from __future__ import annotations
 
 import subprocess
+import time
+from io import BytesIO
 from typing import TYPE_CHECKING
 
-import pydicom
 import pytest
+from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made on import
 
@@ -14,6 +16,8 @@ from core.errors import Reason
 from db import queries
 from db.session import unit_of_work
 from tests.paths import SAMPLE_DATA
+from worker.stages.report import codes
+from worker.stages.report.tree import is_named, walk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,9 +57,21 @@ def _send(node: Node, folder: Path) -> None:
 
 def _study_uids(folder: Path) -> set[str]:
     return {
-        str(pydicom.dcmread(path, stop_before_pixels=True, force=True).StudyInstanceUID)
+        str(dcmread(path, stop_before_pixels=True, force=True).StudyInstanceUID)
         for path in folder.iterdir()
     }
+
+
+def _check_report(node: Node, study_uid: str, reason: str) -> None:
+    """The PACS asks to be told: one SR says why, and its delivery leaves the study as it is."""
+    deadline = time.monotonic() + 60
+    while not (stored := [dcmread(BytesIO(c)) for c in node.pacs.instances(study_uid)]):
+        assert time.monotonic() < deadline, study_uid
+        time.sleep(0.2)
+    (report,) = stored
+    (stated,) = [item for item in walk(report) if is_named(item, codes.NOT_GRADED)]
+    assert stated.ConceptCodeSequence[0].CodeValue == codes.REASONS[Reason(reason)].value
+    assert node.wait(study_uid)["status"] == "rejected"
 
 
 def test_samples_are_rejected_for_the_right_reason(node: Node) -> None:
@@ -69,6 +85,7 @@ def test_samples_are_rejected_for_the_right_reason(node: Node) -> None:
             with unit_of_work(node.engine) as session:
                 verdicts = queries.show_study(session, study_uid)["revisions"][-1]["verdicts"]
             assert verdicts, folder
+            _check_report(node, study_uid, row["reason"])
 
 
 def test_malformed_files_leave_the_node_alive(node: Node) -> None:

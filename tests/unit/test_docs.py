@@ -13,6 +13,7 @@ from db.views import VIEWS
 from node.cli import app
 from receiver.status import Status
 from tests.paths import ROOT
+from worker.stages.report import codes
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 
@@ -59,3 +60,9 @@ def test_every_c_store_status_and_every_state_is_listed() -> None:
     assert [int(status, 16) for status in documented] == sorted(Status)
     for state in StudyState:
         assert f"`{state}`" in PAGE
+
+
+def test_every_reason_for_no_grade_is_listed_with_its_code() -> None:
+    documented = re.findall(r"^\| `([a-z0-9-]+)` \| `(NG\w+)` \| (.+) \|$", PAGE, re.MULTILINE)
+    expected = [(str(reason), code.value, code.meaning) for reason, code in codes.REASONS.items()]
+    assert documented == expected

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -105,10 +104,8 @@ def test_without_a_whole_answer_the_same_bytes_are_sent_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ris.script.append(answer)
-    started = time.monotonic()
     with caplog.at_level(logging.DEBUG):
         outcome = deliver(ris.destination, sr)
-    assert time.monotonic() - started < TIMEOUT_S + 3
     assert outcome == Postponed(error)
     assert not caplog.records  # nothing of the node's own broke
     ris.release.set()

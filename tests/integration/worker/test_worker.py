@@ -11,14 +11,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pydicom
 import pytest
 from sqlalchemy import func, select
 
 from db.models import AuditEvent, Delivery, ReportObjectRow, Revision
 from db.session import unit_of_work
+from tests.conformance.sources import without_images
 from tests.paths import ROOT
 from tests.servers.destination import Whim, scripted_destination
-from tests.servers.made_study import encoded_data_set
+from tests.servers.made_study import encoded_data_set, receive_files
 from worker.app import GRADE_REVISION, app
 
 if TYPE_CHECKING:
@@ -159,6 +161,44 @@ def test_results_reach_the_destination_as_kept(node: Node) -> None:
         kept = Path(row.path).read_bytes()
         assert hashlib.sha256(kept).hexdigest() == row.sha256
         assert pacs.data_sets[row.sop_instance_uid] == encoded_data_set(kept)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_rejection_reaches_whoever_asks_to_be_told_and_nobody_else(
+    node: Node, tmp_path: Path
+) -> None:
+    study = without_images(tmp_path)
+    node.script.write(study.study_uid, "reject")
+
+    def delivered_to() -> list[str]:
+        with unit_of_work(node.engine, read_only=True) as session:
+            events = session.scalars(
+                select(AuditEvent).where(
+                    AuditEvent.study_uid == study.study_uid, AuditEvent.event == "delivery-done"
+                )
+            )
+            return [event.detail["destination"] for event in events]
+
+    with scripted_destination() as told, scripted_destination() as other:
+        node.set(destinations=f"{told.destination.name}?notgraded=1,{other.destination.name}")
+        with unit_of_work(node.engine) as session:
+            receive_files(session, study)
+        node.start_worker()
+        node.start_housekeeper()
+        node.wait(lambda: delivered_to() == [told.destination.name], "the report's delivery")
+        node.receive(GOOD)  # the next study reaches both
+        node.wait_for_state(GOOD, "delivered")
+    assert node.state(study.study_uid) == "rejected"
+    with unit_of_work(node.engine, read_only=True) as session:
+        (report,) = session.scalars(
+            select(ReportObjectRow).join(Revision).where(Revision.study_uid == study.study_uid)
+        )
+    assert report.sop_instance_uid not in other.arrivals
+    kept = Path(report.path).read_bytes()
+    assert told.data_sets[report.sop_instance_uid] == encoded_data_set(kept)
+    sr = pydicom.dcmread(report.path)
+    assert sr.StudyInstanceUID == study.study_uid
+    assert b"NGNOSERIES" in kept
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

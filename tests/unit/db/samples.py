@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import SimpleITK as sitk
 
 from core.destinations import parse_destination
-from core.errors import Reason
+from core.errors import Reason, Rejected
 from core.records import (
     Crop,
     Grade,
@@ -33,7 +33,7 @@ from core.records import (
 from db.closing import close_quiet_studies
 from db.intake import record_instances
 from db.leases import Claim, claim_revision
-from db.results import store_graded
+from db.results import store_graded, store_rejected
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -160,4 +160,27 @@ def grade_study(
     paths = [Path(f"/reports/{o.sop_instance_uid}") for o in graded.report.objects]
     assert store_graded(
         session, held, graded, paths=paths, destinations=destinations, now=after(at)
+    )
+
+
+def reject_study(
+    session: Session, revision_id: str, *destinations: Any, at: float = 40.0, uid: str = "2.25.9"
+) -> None:
+    """Claim a waiting revision and store its rejection with a report, an SR of either class."""
+    held = claim(session, revision_id, at=at - 5)
+    report = Report(
+        tuple(
+            report_object(ObjectKind.STRUCTURED_REPORT, class_uid, f"{uid}.{number}")
+            for number, class_uid in ((3, SR_CLASS), (4, SR3D_CLASS))
+        ),
+        summary="Not graded",
+    )
+    assert store_rejected(
+        session,
+        held,
+        Rejected(Reason.NOT_A_T2_BRAIN, "correlation 0.1"),
+        report=report,
+        paths=[Path(f"/reports/{o.sop_instance_uid}") for o in report.objects],
+        destinations=destinations,
+        now=after(at),
     )

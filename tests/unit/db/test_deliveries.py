@@ -27,6 +27,7 @@ from tests.unit.db.samples import (
     grade_study,
     graded_study,
     queue_study,
+    reject_study,
     report_object,
 )
 
@@ -144,6 +145,39 @@ def test_the_last_delivery_finishes_the_revision(
         assert (revision.state, revision.delivered_at) == (state, after(61))
         assert set(session.scalars(select(DeliveryObject.dimse_status))) == {0xB000}
         assert outbox.due(session, now=after(9999)) == []
+
+
+def test_a_rejected_revision_stays_rejected_whatever_becomes_of_its_report(
+    database_engine: Engine,
+) -> None:
+    told = [parse_destination(f"A{n}@127.0.0.1:1?notgraded=1") for n in (1, 2)]
+    with unit_of_work(database_engine) as session:
+        revision_id = queue_study(session)
+        reject_study(session, revision_id, PACS, *told)
+        rows = session.scalars(select(Delivery).order_by(Delivery.destination)).all()
+        assert [row.destination for row in rows] == [destination.name for destination in told]
+        first, second = rows
+        assert {item.target_id for item in outbox.due(session, now=after(41))} == {
+            first.id,
+            second.id,
+        }
+        claim = _claim(session, first.id, 41)
+        assert [o.sop_instance_uid for o in claim.objects] == ["2.25.9.3"]
+        assert deliveries.delivered(session, claim, now=after(42), proof="commitment", statuses={})
+        assert deliveries.park(
+            session, _claim(session, second.id, 41), now=after(43), error="class", status=0xA900
+        )
+        assert deliveries.rearm(session, now=after(50)) == 1
+        assert deliveries.retry_later(
+            session, _claim(session, second.id, 50), now=after(51), error="away", status=None
+        )
+        claim = _claim(session, second.id, 100)
+        assert deliveries.delivered(session, claim, now=after(101), proof="commitment", statuses={})
+        revision = session.get_one(Revision, revision_id)
+        assert (revision.state, revision.delivered_at) == (StudyState.REJECTED, None)
+        assert outbox.due(session, now=after(9999)) == []
+        done = session.scalars(select(AuditEvent).where(AuditEvent.event == "delivery-done")).all()
+        assert {event.detail["destination"] for event in done} == {row.destination for row in rows}
 
 
 def test_retries_back_off_to_an_hour_and_end_after_a_week(database_engine: Engine) -> None:

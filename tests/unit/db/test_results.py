@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import func, select
 
+from core.destinations import parse_destination
 from core.errors import Failed, Reason, Rejected
 from core.records import SeriesVerdict
 from core.version import CAVEAT
@@ -16,6 +17,7 @@ from db.models import (
     AuditEvent,
     Base,
     Delivery,
+    DeliveryObject,
     GradeRow,
     ImageRatingRow,
     ModelVersion,
@@ -39,6 +41,7 @@ from tests.unit.db.samples import (
     graded_study,
     instance,
     queue_study,
+    reject_study,
 )
 
 if TYPE_CHECKING:
@@ -79,6 +82,29 @@ def test_a_report_supersedes_the_newest_one_before_it(database_engine: Engine) -
             ((SR_CLASS, "2.25.100.3"), (SR3D_CLASS, "2.25.100.4")),
             ((SR_CLASS, "2.25.200.3"), (SR3D_CLASS, "2.25.200.4")),
             ((SR_CLASS, "2.25.200.3"), (SR3D_CLASS, "2.25.200.4")),
+        ]
+
+
+def test_a_report_without_grade_supersedes_and_is_superseded(database_engine: Engine) -> None:
+    def reports(uid: str) -> tuple[tuple[str, str], ...]:
+        return ((SR_CLASS, f"{uid}.3"), (SR3D_CLASS, f"{uid}.4"))
+
+    with unit_of_work(database_engine) as session:
+        revisions = [queue_study(session, n=k, at=100.0 * k) for k in range(1, 7)]
+        reject_study(session, revisions[0], at=700, uid="2.25.100")
+        grade_study(session, revisions[1], PACS, at=700, uid="2.25.200")
+        reject_study(session, revisions[2], at=700, uid="2.25.300")
+        reject_study(session, revisions[3], at=700, uid="2.25.400")
+        grade_study(session, revisions[4], PACS, at=700, uid="2.25.500")
+        superseded = [load_closed_study(session, r).superseded_reports for r in revisions]
+        assert superseded == [
+            (),
+            reports("2.25.100"),
+            reports("2.25.200"),
+            # Not every destination was told that there is no grade: they still have the grade.
+            reports("2.25.200") + reports("2.25.300"),
+            reports("2.25.200") + reports("2.25.400"),
+            reports("2.25.500"),
         ]
 
 
@@ -148,6 +174,52 @@ def test_a_rejection_keeps_its_reason_and_every_verdict(database_engine: Engine)
         assert (row.reason, row.detail, row.n_instances) == ("missing-slice", verdict.detail, 19)
 
 
+def test_a_report_on_a_rejection_goes_to_those_who_ask_for_it(database_engine: Engine) -> None:
+    told = parse_destination("ARCHIVE@127.0.0.1:4243?sr=comprehensive3d&notgraded=1")
+    ris = parse_destination("hl7://127.0.0.1:2575?notgraded=1")
+    # Its own entry says of the scanner that it is not told, so as a sender it is not either.
+    scanner = parse_destination("SCANNER@192.0.2.10:104")
+    senders = parse_destination("*@*:104?notgraded=1")
+    with unit_of_work(database_engine) as session:
+        revision_id = queue_study(session)
+        reject_study(session, revision_id, PACS, told, ris, scanner, senders)
+    with unit_of_work(database_engine) as session:
+        assert session.get_one(Revision, revision_id).state is StudyState.REJECTED
+        planned = session.execute(
+            select(Delivery.destination, ReportObjectRow.sop_class_uid)
+            .join(DeliveryObject, DeliveryObject.delivery_id == Delivery.id)
+            .join(ReportObjectRow, ReportObjectRow.id == DeliveryObject.report_object_id)
+        )
+        chosen = {row.destination: row.sop_class_uid for row in planned}
+        assert chosen == {told.name: SR3D_CLASS, ris.name: SR_CLASS}
+        event = session.scalars(select(AuditEvent).where(AuditEvent.event == "rejected")).one()
+        assert event.detail == {
+            "from": "processing",
+            "reason": "not-a-t2-brain",
+            "objects": ["2.25.9.3", "2.25.9.4"],
+        }
+
+
+def test_a_rejection_whose_report_could_not_be_made_stands(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        revision_id = queue_study(session)
+        assert store_rejected(
+            session,
+            claim(session, revision_id),
+            Rejected(Reason.NOT_A_T2_BRAIN),
+            destinations=[parse_destination("PACS@127.0.0.1:104?notgraded=1")],
+            obstacle=Failed("report-invalid", "sr: there is no conclusion with the caveat."),
+            now=after(40),
+        )
+        assert session.get_one(Revision, revision_id).state is StudyState.REJECTED
+        assert session.scalars(select(Delivery)).all() == []
+        event = session.scalars(
+            select(AuditEvent).where(AuditEvent.event == "report-not-made")
+        ).one()
+        assert (event.study_uid, event.revision_id) == (STUDY, revision_id)
+        assert event.detail["code"] == "report-invalid"
+
+
 def test_a_worker_that_outlived_its_lease_stores_nothing(database_engine: Engine) -> None:
     def count() -> dict[str, int]:
         with unit_of_work(database_engine, read_only=True) as session:
@@ -169,6 +241,16 @@ def test_a_worker_that_outlived_its_lease_stores_nothing(database_engine: Engine
             session, stale, graded, paths=paths, destinations=[PACS], now=after(93)
         )
         assert not store_rejected(session, stale, Rejected(Reason.NOT_A_T2_BRAIN), now=after(93))
+        assert not store_rejected(
+            session,
+            stale,
+            Rejected(Reason.NOT_A_T2_BRAIN),
+            report=graded.report,
+            paths=paths,
+            destinations=[parse_destination("PACS@127.0.0.1:104?notgraded=1")],
+            obstacle=Failed("report-invalid", "no conclusion"),
+            now=after(93),
+        )
     assert count() == before
     with unit_of_work(database_engine) as session:
         stored = [

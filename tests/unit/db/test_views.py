@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import select, text
 
+from core.destinations import parse_destination
 from core.errors import Reason, Rejected
 from core.version import CAVEAT
 from db import deliveries, leases
@@ -12,7 +13,16 @@ from db.models import Delivery
 from db.results import store_rejected
 from db.session import unit_of_work
 from db.views import VIEWS, read_view
-from tests.unit.db.samples import ARCHIVE, PACS, STUDY, after, claim, grade_study, queue_study
+from tests.unit.db.samples import (
+    ARCHIVE,
+    PACS,
+    STUDY,
+    after,
+    claim,
+    grade_study,
+    queue_study,
+    reject_study,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -93,6 +103,39 @@ def test_a_study_without_grade_shows_why(database_engine: Engine) -> None:
         row = _row(session, "worklist_results")
         assert (row["status"], row["reason"]) == ("rejected", "no-suitable-series")
         assert (row["rating"], row["models_agree"], row["delivered_at"]) == (None, None, None)
+
+
+def test_a_report_without_grade_is_no_grade(database_engine: Engine) -> None:
+    """Neither alone nor after a grade does it show as one; its delivery shows like any other."""
+    told = parse_destination("ARCHIVE@127.0.0.1:4243?notgraded=1")
+    with unit_of_work(database_engine) as session:
+        reject_study(session, queue_study(session, n=1), told, at=40, uid="2.25.100")
+        _deliver(session, at=50)
+        row = _row(session, "worklist_results")
+        assert (row["status"], row["reason"]) == ("rejected", "not-a-t2-brain")
+        assert (row["sr_uid"], row["delivered_at"], row["rating"]) == (None, None, None)
+
+        grade_study(session, queue_study(session, n=2, at=100), told, at=140, uid="2.25.200")
+        _deliver(session, at=150)
+        reject_study(session, queue_study(session, n=3, at=200), told, at=240, uid="2.25.300")
+        pending = _row(session, "deliveries_pending")
+        assert (pending["destination"], pending["revision"]) == (told.name, 3)
+        (delivery_id,) = session.scalars(select(Delivery.id).where(Delivery.state == "pending"))
+        sent = deliveries.claim_delivery(session, delivery_id, now=after(241), lease_s=60)
+        assert sent is not None
+        deliveries.park(session, sent, now=after(242), error="no such class", status=0xA900)
+        failure = _row(session, "failures")
+        assert (failure["kind"], failure["reason"]) == ("delivery", "delivery-parked")
+        deliveries.rearm(session, now=after(250))
+        _deliver(session, at=260)
+        row = _row(session, "worklist_results")
+        assert (row["status"], row["reason"]) == ("rejected", "not-a-t2-brain")
+        assert (row["rating"], row["sr_uid"], row["revision"]) == (2, "2.25.200.3", 2)
+        assert row["delivered_at"] == after(150)
+        assert read_view(session, "failures") == read_view(session, "deliveries_pending") == []
+        last = _row(session, "turnaround", revision=3)
+        assert (last["status"], last["graded_s"]) == ("rejected", None)
+        assert float(last["total_s"]) == pytest.approx(40, abs=1e-3)
 
 
 def test_the_delivered_grade_stays_until_a_later_one_is_delivered(database_engine: Engine) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from core.errors import Reason, Rejected
 from core.records import ObjectKind, Report, SeriesVerdict
 from core.settings import load_settings
+from tests.conformance.sources import COMPLETED_AT, without_images
 from tests.servers.made_study import report_object
 from tests.unit.db.samples import graded_study
 from worker.pipeline import (
@@ -14,8 +18,19 @@ from worker.pipeline import (
     ReportVariant,
     StageClock,
     merge_reports,
+    report_rejection,
     with_verdicts,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from worker.stages.report import SRClass
+
+_SR_CLASS = {
+    "comprehensive": ComprehensiveSRStorage,
+    "comprehensive3d": Comprehensive3DSRStorage,
+}
 
 
 def test_stages_are_timed_in_their_order() -> None:
@@ -71,6 +86,36 @@ def test_what_is_built_is_what_the_destinations_ask_for(
 ) -> None:
     options = GradingOptions.from_settings(load_settings(destinations=destinations))
     assert list(options.variants) == variants
+
+
+@pytest.mark.parametrize(
+    ("destinations", "classes"),
+    [
+        ("A@127.0.0.1:1", ()),
+        ("A@127.0.0.1:1,B@127.0.0.1:1?notgraded=1&sr=comprehensive3d", ("comprehensive3d",)),
+        ("hl7://127.0.0.1:1?notgraded=1", ("comprehensive",)),
+        (
+            "A@127.0.0.1:1?notgraded=1&sr=comprehensive3d,hl7://h:1?notgraded=1",
+            ("comprehensive3d",),
+        ),
+        (
+            "A@127.0.0.1:1?notgraded=1&sr=comprehensive3d,*@*:1?notgraded=1",
+            ("comprehensive", "comprehensive3d"),
+        ),
+    ],
+)
+def test_a_rejection_is_reported_in_the_classes_asked_for(
+    destinations: str, classes: tuple[SRClass, ...], tmp_path: Path
+) -> None:
+    options = GradingOptions.from_settings(load_settings(destinations=destinations))
+    report = report_rejection(
+        without_images(tmp_path),
+        Rejected(Reason.NO_IMAGES),
+        options=options,
+        completed_at=COMPLETED_AT,
+    )
+    made = [entry.sop_class_uid for entry in report.objects] if report else []
+    assert made == [_SR_CLASS[sr] for sr in classes]
 
 
 def test_reports_of_two_sr_classes_share_their_pictures() -> None:

@@ -14,13 +14,14 @@ from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import select
 
 from core.errors import EpvsError, Failed, Reason, Rejected, Unavailable
-from core.records import ClosedStudy, GradedStudy
+from core.records import ClosedStudy, GradedStudy, Report
 from core.settings import load_settings
 from db.closing import close_quiet_studies
 from db.leases import claim_revision
-from db.models import GradeRow, ReportObjectRow, Revision
+from db.models import AuditEvent, Delivery, GradeRow, ReportObjectRow, Revision
 from db.session import create_engine, unit_of_work
-from tests.servers.made_study import make_graded, receive_study
+from tests.conformance.sources import without_images
+from tests.servers.made_study import make_graded, receive_files, receive_study
 from worker.attempts import attempt_grading
 from worker.services import Services
 
@@ -90,6 +91,99 @@ def test_graded_study_is_stored_with_the_bytes_on_disk(
         assert path.parent == services.settings.reports_dir.absolute()
         assert hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256 == path.stem
     assert len(list(services.settings.reports_dir.iterdir())) == len(objects)
+
+
+# --- Rejections that destinations ask to be told of ----------------------------------------------
+
+TOLD, NOT_TOLD = "TOLD@127.0.0.1:104", "OTHER@127.0.0.1:104"
+REJECTION = Rejected(Reason.NOT_AXIAL, "normal 40 degrees from the head axis")
+
+
+@pytest.fixture
+def telling(services: OnePipeline) -> OnePipeline:
+    """Services with one destination that is told of rejections, and one that is not."""
+    services.settings = load_settings(
+        data_dir=services.settings.data_dir, destinations=f"{TOLD}?notgraded=1,{NOT_TOLD}"
+    )
+    return services
+
+
+def receive_document(services: OnePipeline, folder: Path) -> str:
+    """Receive a study of which one instance can be read; return its queued revision."""
+    with unit_of_work(services.engine) as session:
+        receive_files(session, without_images(folder))
+    with unit_of_work(services.engine) as session:
+        (queued,) = close_quiet_studies(
+            session, now=datetime.now(UTC), quiet_period_s=0, max_open_s=1
+        )
+    return queued
+
+
+def stored(services: OnePipeline) -> tuple[list[ReportObjectRow], list[str], list[AuditEvent]]:
+    """Objects, destinations, and what the audit trail says of reports that were not made."""
+    with unit_of_work(services.engine, read_only=True) as session:
+        return (
+            list(session.scalars(select(ReportObjectRow))),
+            list(session.scalars(select(Delivery.destination))),
+            list(session.scalars(select(AuditEvent).where(AuditEvent.event == "report-not-made"))),
+        )
+
+
+def test_a_rejection_is_reported_to_those_who_ask(telling: OnePipeline, tmp_path: Path) -> None:
+    revision_id = receive_document(telling, tmp_path)
+    assert attempt(telling, revision_id, raising(REJECTION)).state == "rejected"
+    (row,), destinations, obstacles = stored(telling)
+    kept = Path(row.path).read_bytes()
+    assert hashlib.sha256(kept).hexdigest() == row.sha256
+    assert (row.kind, destinations, obstacles) == ("sr", [TOLD], [])
+    assert b"NGNOTAXIAL" in kept
+
+
+def test_a_study_that_nobody_can_read_is_rejected_without_report(
+    telling: OnePipeline, revision_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The files of this study are gone."""
+    assert attempt(telling, revision_id, raising(REJECTION)).state == "rejected"
+    objects, destinations, (obstacle,) = stored(telling)
+    assert (objects, destinations) == ([], [])
+    assert obstacle.detail["code"] == "no-readable-header"
+    assert "rejection without report" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Failed("report-invalid", "sr: there is no conclusion with the caveat."), "report-invalid"),
+        (ValueError("PatientName CANARY^ANNA"), "unexpected"),
+        (SoftTimeLimitExceeded(), "unexpected"),
+    ],
+)
+def test_a_report_that_cannot_be_made_leaves_the_rejection_as_it_is(
+    telling: OnePipeline,
+    revision_id: str,
+    error: Exception,
+    code: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*arguments: object) -> Report | None:
+        raise error
+
+    monkeypatch.setattr(telling, "report_rejection", broken)
+    revision = attempt(telling, revision_id, raising(REJECTION))
+    assert (revision.state, revision.reason, revision.attempt) == ("rejected", "not-axial", 1)
+    objects, destinations, (obstacle,) = stored(telling)
+    assert (objects, destinations, obstacle.detail["code"]) == ([], [], code)
+    assert "CANARY" not in str(obstacle.detail) + caplog.text
+
+
+def test_a_full_disk_puts_a_rejection_off(telling: OnePipeline, tmp_path: Path) -> None:
+    revision_id = receive_document(telling, tmp_path)
+    telling.settings.reports_dir.write_text("in the way of the folder")
+    revision = attempt(telling, revision_id, raising(REJECTION))
+    assert (revision.state, revision.attempt) == ("queued", 0)
+    assert revision.reason == "disk-unavailable"
+    assert stored(telling) == ([], [], [])
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING
 import pydicom
 
 from core.errors import Failed
-from core.records import ClosedStudy, Grade, RatingInput, Report, SaliencyMap, Volume
+from core.records import ClosedStudy, Grade, RatingInput, Report, ReportObject, SaliencyMap, Volume
 from worker.stages.report.check import check_report
-from worker.stages.report.document import Case
+from worker.stages.report.document import BaseCase, Case, RejectedCase
+from worker.stages.report.not_graded import build_not_graded_sr, images_concerned
 from worker.stages.report.parametric_map import build_parametric_map
 from worker.stages.report.secondary_capture import build_secondary_captures
-from worker.stages.report.source import read_source
-from worker.stages.report.sr import SRClass, build_sr
+from worker.stages.report.source import read_source, read_study_header
+from worker.stages.report.sr import build_sr
 from worker.stages.report.text import render_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
+
+    from core.errors import Rejected
+    from worker.stages.report.measurement_report import SRClass
 
 
 def build_report(
@@ -75,7 +80,52 @@ def build_report(
     )
     pm = build_parametric_map(case) if parametric_map else None
     document = build_sr(case, sr, pm)
-    objects = (*([pm] if pm else []), *build_secondary_captures(case), document)
+    return _checked([*([pm] if pm else []), *build_secondary_captures(case), document], case)
+
+
+def build_not_graded_report(
+    *,
+    study: ClosedStudy,
+    rejection: Rejected,
+    sr: SRClass,
+    completed_at: datetime,
+    station_name: str,
+) -> Report:
+    """Build what tells the PACS that a study revision was not graded, and why: one SR.
+
+    The same arguments always give the same bytes.
+
+    Parameters
+    ----------
+    study : ClosedStudy
+    rejection : Rejected
+        How the stages before this one ended.
+    sr, completed_at, station_name
+        As for `build_report`.
+
+    Raises
+    ------
+    core.errors.Failed
+        ``no-readable-header``: no instance says whose study this is. ``report-invalid``: the check
+        found a fault. Nothing may be sent.
+    """
+    header = read_study_header(study)
+    if header is None:
+        raise Failed("no-readable-header", "No instance of the study can be read.")
+    case = RejectedCase(
+        study=study,
+        source=header,
+        completed_at=header.local(completed_at),
+        station_name=station_name,
+        reason=rejection.reason,
+        detail=rejection.detail,
+        images=images_concerned(study, rejection),
+    )
+    return _checked([build_not_graded_sr(case, sr)], case)
+
+
+def _checked(objects: Sequence[ReportObject], case: BaseCase) -> Report:
+    """Let a report through that passes its check; the last of its objects is the SR."""
     check_report(objects, case)
-    content = pydicom.dcmread(BytesIO(document.content))
-    return Report(objects=objects, summary=render_text(content, identity=False))
+    content = pydicom.dcmread(BytesIO(objects[-1].content))
+    return Report(objects=tuple(objects), summary=render_text(content, identity=False))

@@ -17,6 +17,7 @@ from core.errors import Failed
 from core.records import ObjectKind, ReportObject
 from core.version import CAVEAT
 from worker.stages.report import codes
+from worker.stages.report.document import BaseCase, Case, RejectedCase
 from worker.stages.report.measurements import SEVERITY, SUBJECT_RATING, image_group_name
 from worker.stages.report.tree import is_named, walk
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pydicom.dataset import Dataset
-
-    from worker.stages.report.document import Case
 
 _UID: Final = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 _UID_LENGTH: Final = 64
@@ -60,7 +59,7 @@ _GROUP_CONTENT: Final = (
 )
 
 
-def check_report(objects: Sequence[ReportObject], case: Case) -> None:
+def check_report(objects: Sequence[ReportObject], case: BaseCase) -> None:
     """Check every object of a report.
 
     Raises
@@ -71,7 +70,8 @@ def check_report(objects: Sequence[ReportObject], case: Case) -> None:
     uids = [item.sop_instance_uid for item in objects]
     _refuse("report", ["two objects share one SOP Instance UID"] * (len(set(uids)) < len(uids)))
     sources = {instance.sop_instance_uid for instance in case.study.instances}
-    sources.update(location.sop_instance_uid for location in case.volume.slices)
+    if isinstance(case, Case):
+        sources.update(location.sop_instance_uid for location in case.volume.slices)
     _refuse("report", ["an object has the UID of a received instance"] * bool(sources & set(uids)))
     for item in objects:
         _refuse(item.kind.value, list(_faults(item, case, sources | set(uids))))
@@ -82,11 +82,11 @@ def _refuse(what: str, faults: Sequence[str]) -> None:
         raise Failed(
             "report-invalid",
             f"{what}: {'; '.join(faults)}.",
-            "The report is kept back. Look at the headers of the graded series.",
+            "The report is kept back. Look at the headers of the study.",
         )
 
 
-def _faults(item: ReportObject, case: Case, known_uids: set[str]) -> Iterator[str]:
+def _faults(item: ReportObject, case: BaseCase, known_uids: set[str]) -> Iterator[str]:
     try:
         dataset = pydicom.dcmread(BytesIO(item.content))
     except InvalidDicomError:
@@ -138,7 +138,7 @@ def _image_faults(dataset: Dataset, known_uids: set[str]) -> Iterator[str]:
             yield "it refers to an image that is not in the study"
 
 
-def _sr_faults(dataset: Dataset, case: Case, known_uids: set[str]) -> Iterator[str]:
+def _sr_faults(dataset: Dataset, case: BaseCase, known_uids: set[str]) -> Iterator[str]:
     flags = tuple(dataset.get(f"{flag}Flag") for flag in ("Completion", "Preliminary"))
     if flags != ("COMPLETE", "PRELIMINARY") or dataset.get("VerificationFlag") != "UNVERIFIED":
         yield "its flags do not say complete, preliminary, unverified"
@@ -152,6 +152,25 @@ def _sr_faults(dataset: Dataset, case: Case, known_uids: set[str]) -> Iterator[s
         yield "there is no conclusion with the caveat"
     if not any(is_named(i, codes.INTENDED_USE) for i in tree):
         yield "the intended use is not stated"
+    if isinstance(case, Case):
+        yield from _grade_faults(tree, case)
+    elif isinstance(case, RejectedCase):
+        yield from _rejection_faults(tree, case)
+
+    listed = {
+        instance.ReferencedSOPInstanceUID
+        for study in dataset.get("CurrentRequestedProcedureEvidenceSequence", [])
+        for series in study.ReferencedSeriesSequence
+        for instance in series.ReferencedSOPSequence
+    }
+    referred = {i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for i in tree if _refers(i)}
+    if not referred <= listed:
+        yield "the content refers to an image that the evidence does not list"
+    if not listed <= known_uids:
+        yield "the evidence lists an object that does not exist"
+
+
+def _grade_faults(tree: Sequence[Dataset], case: Case) -> Iterator[str]:
     if not any(is_named(i, codes.AGREEMENT) for i in tree):
         yield "the agreement of the models is not stated"
 
@@ -168,17 +187,13 @@ def _sr_faults(dataset: Dataset, case: Case, known_uids: set[str]) -> Iterator[s
             if not any(is_named(i, code) for i in group):
                 yield f"{name} lacks {code.meaning}"
 
-    listed = {
-        instance.ReferencedSOPInstanceUID
-        for study in dataset.get("CurrentRequestedProcedureEvidenceSequence", [])
-        for series in study.ReferencedSeriesSequence
-        for instance in series.ReferencedSOPSequence
-    }
-    referred = {i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for i in tree if _refers(i)}
-    if not referred <= listed:
-        yield "the content refers to an image that the evidence does not list"
-    if not listed <= known_uids:
-        yield "the evidence lists an object that does not exist"
+
+def _rejection_faults(tree: Sequence[Dataset], case: RejectedCase) -> Iterator[str]:
+    stated = [i.ConceptCodeSequence[0].CodeValue for i in tree if is_named(i, codes.NOT_GRADED)]
+    if stated != [codes.REASONS[case.reason].value]:
+        yield "the reason is not the one that the study was rejected for"
+    if any(is_named(i, codes.IMAGING_MEASUREMENTS) for i in tree):
+        yield "it states measurements of a study that was not graded"
 
 
 def _refers(item: Dataset) -> bool:

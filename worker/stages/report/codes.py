@@ -11,6 +11,7 @@ from typing import Final
 
 from pydicom.sr.coding import Code
 
+from core.errors import Reason
 from core.records import COUNT_RANGES, Level, Severity, Side
 
 SCHEME: Final = "99EPVS"
@@ -34,7 +35,9 @@ DEVICE_OBSERVER: Final = Code("121007", "DCM", "Device")
 MRI_PROCEDURE: Final = Code("25056-3", "LN", "MRI unspecified body region")
 """In CID 100, as TID 1500 asks; the LOINC code for brain MRI is not."""
 QUALITATIVE_EVALUATIONS: Final = Code("C0034375", "UMLS", "Qualitative Evaluations")
+PROCEDURE_REPORTED: Final = Code("121058", "DCM", "Procedure reported")
 CONCLUSION: Final = Code("121077", "DCM", "Conclusion")
+COMMENT: Final = Code("121106", "DCM", "Comment")
 INTENDED_USE: Final = _private("INTENDEDUSE", "Intended use statement")
 PROCESSING_EQUIPMENT: Final = Code("109102", "DCM", "Processing Equipment")
 
@@ -104,6 +107,55 @@ AGREEMENT: Final = _private("EPVSAGREEMENT", "Agreement of EPVS rating and EPVS 
 AGREE: Final = _private("EPVSAGREE", "Rating and severity agree")
 DISAGREE: Final = _private("EPVSDISAGREE", "Rating and severity disagree")
 NOT_GRADED: Final = _private("EPVSNOTGRADED", "Reason why EPVS were not graded")
+
+# --- Why a study was not graded ------------------------------------------------------------------
+REASONS: Final = {
+    # What the series is
+    Reason.NO_IMAGES: _private("NGNOIMAGES", "No images"),
+    Reason.NOT_MR: _private("NGNOTMR", "Not MR images"),
+    Reason.DERIVED: _private("NGDERIVED", "Series with derived images"),
+    Reason.LOCALIZER: _private("NGLOCALIZER", "Localizer series"),
+    Reason.MOSAIC: _private("NGMOSAIC", "Series with mosaic images"),
+    Reason.PHASE: _private("NGPHASE", "Series with phase images"),
+    Reason.DIFFUSION: _private("NGDIFFUSION", "Series with diffusion-weighted images"),
+    Reason.ECHO_PLANAR: _private("NGECHOPLANAR", "Series with echo-planar images"),
+    Reason.INVERSION_RECOVERY: _private(
+        "NGINVERSION", "Series with inversion recovery images, for example FLAIR"
+    ),
+    Reason.GRADIENT_ECHO: _private("NGGRADIENTECHO", "Series not stated to be spin echo"),
+    Reason.NOT_T2_WEIGHTED: _private(
+        "NGNOTT2", "Series not T2-weighted by echo and repetition time"
+    ),
+    Reason.SEVERAL_ECHOES: _private("NGECHOES", "Series with several echoes"),
+    Reason.NOT_AXIAL: _private("NGNOTAXIAL", "Series not axial"),
+    # How it was acquired and stored
+    Reason.UNREADABLE: _private("NGUNREADABLE", "Image headers cannot be read"),
+    Reason.MISSING_GEOMETRY: _private(
+        "NGNOGEOMETRY", "Position, orientation or pixel size of slices is missing"
+    ),
+    Reason.TOO_FEW_SLICES: _private("NGFEWSLICES", "Too few slices"),
+    Reason.MIXED_ORIENTATION: _private("NGORIENTATION", "Slices of the series are not parallel"),
+    Reason.DUPLICATE_POSITIONS: _private("NGDUPLICATE", "Several slices at one position"),
+    Reason.MISSING_SLICE: _private("NGMISSINGSLICE", "Slices are missing"),
+    Reason.IRREGULAR_SPACING: _private("NGSPACING", "Slices are not evenly spaced"),
+    Reason.GANTRY_TILT: _private("NGTILT", "Slices are not stacked along their normal"),
+    Reason.SLICES_TOO_THICK: _private("NGTHICK", "Slices lie too far apart"),
+    Reason.PIXELS_TOO_COARSE: _private("NGCOARSE", "Pixels are too large"),
+    Reason.INCONSISTENT_MATRIX: _private(
+        "NGMATRIX", "Matrix or pixel size of slices differs or is implausible"
+    ),
+    Reason.INCONSISTENT_RESCALE: _private(
+        "NGRESCALE", "Rescale values of slices differ or are implausible"
+    ),
+    Reason.UNDECODABLE_PIXELS: _private("NGPIXELDATA", "Pixel data cannot be decoded"),
+    # What the pixels show
+    Reason.NOT_A_T2_BRAIN: _private("NGNOTBRAIN", "Series does not look like a T2-weighted brain"),
+    Reason.OUTSIDE_FIELD_OF_VIEW: _private(
+        "NGFIELDOFVIEW", "Basal ganglia are outside the field of view"
+    ),
+    # The study as a whole
+    Reason.NO_SUITABLE_SERIES: _private("NGNOSERIES", "No suitable axial T2-weighted series"),
+}
 
 # --- Saliency ------------------------------------------------------------------------------------
 GRAD_CAM: Final = Code("130403", "DCM", "Gradient-weighted class activation")

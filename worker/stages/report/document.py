@@ -7,6 +7,7 @@ may change the bytes enters the UID (`core.uids`).
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,7 @@ from core.records import (
     ObjectKind,
     ReportObject,
     SaliencyMap,
+    SpooledInstance,
     Volume,
 )
 from core.uids import derived_uid, digest
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from worker.stages.report.source import Source
+    from core.errors import Reason
+    from worker.stages.report.source import Source, StudyHeader
 
 SCHEMA: Final = "epvs-report/3"
 """Raise it when the layout of the objects changes: it enters every UID."""
@@ -52,8 +55,8 @@ CORNER_DECIMALS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One graded study revision: everything that the objects are made of.
+class BaseCase(ABC):
+    """One study revision to report on: what a graded and a rejected one have in common.
 
     Attributes
     ----------
@@ -62,42 +65,32 @@ class Case:
     """
 
     study: ClosedStudy
-    volume: Volume
-    source: Source
-    grade: Grade
-    saliency: SaliencyMap
+    source: StudyHeader
     completed_at: datetime
     station_name: str
 
     @property
+    @abstractmethod
+    def outcome(self) -> dict[str, Any]:
+        """Series, source instances and result, as they enter the UIDs."""
+
+    @property
+    def algorithms(self) -> list[Dataset]:
+        """Contributing Equipment items of the models behind the result."""
+        return []
+
+    @property
     def key(self) -> dict[str, Any]:
         """What identifies this result; every UID of the report is derived from it."""
-        grade = asdict(self.grade)
-        for image in grade["images"]:
-            image["probability"] = rounded(image["probability"])
-            image["crop"]["corners_px"] = [
-                [round(value, CORNER_DECIMALS) for value in corner]
-                for corner in image["crop"]["corners_px"]
-            ]
-        grade["confidence"] = rounded(self.grade.confidence)
-        grade["severity_probability"] = rounded(self.grade.severity_probability)
-        saliency = (
-            self.saliency.mean,
-            self.saliency.skewness,
-            self.saliency.share_above_7,
-            self.saliency.share_in_basal_ganglia,
-        )
         return {
             "schema": SCHEMA,
             "software": VERSION,
             "study": self.study.study_uid,
             "revision": self.study.revision_number,
             "superseded": self.study.superseded_reports,
-            "series": self.volume.series.series_uid,
-            "sources": [image.sop_instance_uid for image in self.source.images],
-            "result": digest([grade, [str(rounded(value)) for value in saliency]]),
             "completed_at": self.completed_at.isoformat(),
             "station": self.station_name,
+            **self.outcome,
         }
 
     def uid(self, role: str, **more: Any) -> str:
@@ -119,10 +112,74 @@ class Case:
             "device_serial_number": self.station_name,
             "content_date": self.completed_at.date(),
             "content_time": self.completed_at.time().replace(microsecond=0),
-            "contributing_equipment": [
-                _algorithm(self.grade.rating_model),
-                _algorithm(self.grade.severity_model),
-            ],
+            "contributing_equipment": self.algorithms,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Case(BaseCase):
+    """One graded study revision: everything that the objects are made of."""
+
+    source: Source
+    volume: Volume
+    grade: Grade
+    saliency: SaliencyMap
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """The grade, as far as the objects show it."""
+        grade = asdict(self.grade)
+        for image in grade["images"]:
+            image["probability"] = rounded(image["probability"])
+            image["crop"]["corners_px"] = [
+                [round(value, CORNER_DECIMALS) for value in corner]
+                for corner in image["crop"]["corners_px"]
+            ]
+        grade["confidence"] = rounded(self.grade.confidence)
+        grade["severity_probability"] = rounded(self.grade.severity_probability)
+        saliency = (
+            self.saliency.mean,
+            self.saliency.skewness,
+            self.saliency.share_above_7,
+            self.saliency.share_in_basal_ganglia,
+        )
+        return {
+            "series": self.volume.series.series_uid,
+            "sources": [image.sop_instance_uid for image in self.source.images],
+            "result": digest([grade, [str(rounded(value)) for value in saliency]]),
+        }
+
+    @property
+    def algorithms(self) -> list[Dataset]:
+        """Both models, with the UIDs of their weights."""
+        return [_algorithm(self.grade.rating_model), _algorithm(self.grade.severity_model)]
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedCase(BaseCase):
+    """One study revision that was not graded, and why.
+
+    Attributes
+    ----------
+    reason : Reason
+    detail : str
+        The figures behind the reason.
+    images : tuple of SpooledInstance
+        Those of the one series that the reason is about; empty where it is about several, or
+        about something else than MR images.
+    """
+
+    reason: Reason
+    detail: str
+    images: tuple[SpooledInstance, ...]
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """The reason; the source is all that was received of the study."""
+        return {
+            "series": self.images[0].series_uid if self.images else "",
+            "sources": [instance.sop_instance_uid for instance in self.study.instances],
+            "result": digest({"not graded": [self.reason, self.detail]}),
         }
 
 
@@ -144,7 +201,9 @@ def _algorithm(model: ModelIdentity) -> Dataset:
     return item
 
 
-def finish(dataset: Dataset, kind: ObjectKind, case: Case) -> ReportObject:
+def finish(
+    dataset: Dataset, kind: ObjectKind, case: BaseCase, description: str | None = None
+) -> ReportObject:
     """Complete an object with patient, study, series and time, and write it.
 
     highdicom is given no patient data: it logs names that it finds odd, refuses values that
@@ -155,13 +214,15 @@ def finish(dataset: Dataset, kind: ObjectKind, case: Case) -> ReportObject:
     dataset : Dataset
         With file meta information; changed in place.
     kind : ObjectKind
-    case : Case
+    case : BaseCase
+    description : str, optional
+        Series Description; by default what `SERIES_DESCRIPTION` says of this kind.
     """
     date = case.completed_at.strftime("%Y%m%d")
     time = case.completed_at.strftime("%H%M%S")
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = date, time
     dataset.SeriesDate, dataset.SeriesTime = date, time
-    dataset.SeriesDescription = SERIES_DESCRIPTION[kind]
+    dataset.SeriesDescription = description or SERIES_DESCRIPTION[kind]
     dataset.StationName = case.station_name
     dataset.DeviceUID = case.device_uid
     for item in dataset.get("ContributingEquipmentSequence", []):

@@ -22,9 +22,12 @@ from highdicom.sr import RelationshipTypeValues as Relationship
 from worker.stages.report import codes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from highdicom.sr import ContentItem
     from pydicom.sr.coding import Code
 
-    from core.records import SelectedSeries
+    from core.records import SelectedSeries, SpooledInstance
     from worker.stages.report.source import Source, SourceImage
 
 
@@ -33,10 +36,23 @@ def image_library(source: Source, series: SelectedSeries) -> ContainerContentIte
 
     The images are one series: all but the position is said once, for the group.
     """
-    group = ContainerContentItem(codes.IMAGE_LIBRARY_GROUP, relationship_type=Relationship.CONTAINS)
-    group.ContentSequence = ContentSequence(
-        [*_shared(source, series), *(_entry(image) for image in source.images)]
+    return _library([*_shared(source, series), *(_entry(image) for image in source.images)])
+
+
+def plain_image_library(images: Sequence[SpooledInstance]) -> ContainerContentItem:
+    """List the MR images of one series without their geometry, which may be what is wrong."""
+    return _library(
+        [
+            CodeContentItem(codes.MODALITY, codes.MAGNETIC_RESONANCE, Relationship.HAS_ACQ_CONTEXT),
+            *(_reference(image.sop_class_uid, image.sop_instance_uid) for image in images),
+        ]
     )
+
+
+def _library(items: Sequence[ContentItem]) -> ContainerContentItem:
+    """Put one group around `items`: what is said of all its images, then the images."""
+    group = ContainerContentItem(codes.IMAGE_LIBRARY_GROUP, relationship_type=Relationship.CONTAINS)
+    group.ContentSequence = ContentSequence(items)
     library = ContainerContentItem(codes.IMAGE_LIBRARY, relationship_type=Relationship.CONTAINS)
     library.ContentSequence = ContentSequence([group])
     return library
@@ -75,12 +91,7 @@ def _shared(
 
 
 def _entry(image: SourceImage) -> ImageContentItem:
-    item = ImageContentItem(
-        codes.SOURCE,
-        referenced_sop_class_uid=image.sop_class_uid,
-        referenced_sop_instance_uid=image.sop_instance_uid,
-        relationship_type=Relationship.CONTAINS,
-    )
+    item = _reference(image.sop_class_uid, image.sop_instance_uid)
     if image.position_mm is not None:
         item.ContentSequence = ContentSequence(
             [
@@ -89,6 +100,15 @@ def _entry(image: SourceImage) -> ImageContentItem:
             ]
         )
     return item
+
+
+def _reference(class_uid: str, instance_uid: str) -> ImageContentItem:
+    return ImageContentItem(
+        codes.SOURCE,
+        referenced_sop_class_uid=class_uid,
+        referenced_sop_instance_uid=instance_uid,
+        relationship_type=Relationship.CONTAINS,
+    )
 
 
 def _number(name: Code, value: float, unit: Code) -> NumContentItem:

@@ -1,4 +1,4 @@
-"""Reporting: what the report takes over from the headers of the graded images.
+"""Reporting: what the report takes over from the headers of the study.
 
 Only named attributes are taken, and each is made valid first: real headers hold empty, missing and
 malformed values, and a report must be valid whatever its source looks like. Who the patient is and
@@ -21,7 +21,7 @@ from pydicom.valuerep import DA, TM
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.records import Volume
+    from core.records import ClosedStudy, Volume
 
 _DATE: Final = re.compile(r"\d{8}")
 _TIME: Final = re.compile(r"\d\d(\d\d(\d\d(\.\d{1,6})?)?)?")
@@ -44,7 +44,27 @@ class SourceImage:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class StudyHeader:
+    """What every report takes over: whose study it is, and in which time zone.
+
+    Attributes
+    ----------
+    patient_and_study : Dataset
+        The Patient and General Study attributes to write, with their character set.
+    utc_offset : timezone or None
+        Timezone Offset From UTC, where the source states it.
+    """
+
+    patient_and_study: Dataset
+    utc_offset: timezone | None
+
+    def local(self, moment: datetime) -> datetime:
+        """`moment` in the time zone that the study's own dates and times are in, if stated."""
+        return moment.astimezone(self.utc_offset) if self.utc_offset else moment
+
+
+@dataclass(frozen=True, slots=True)
+class Source(StudyHeader):
     """The graded series and the study it belongs to.
 
     Attributes
@@ -52,20 +72,37 @@ class Source:
     images : tuple of SourceImage
         One for each SOP instance, in the order of the volume's slices.
     frame_of_reference_uid : str or None
-    patient_and_study : Dataset
-        The Patient and General Study attributes to write, with their character set.
-    utc_offset : timezone or None
-        Timezone Offset From UTC, where the source states it.
     """
 
     images: tuple[SourceImage, ...]
     frame_of_reference_uid: str | None
-    patient_and_study: Dataset
-    utc_offset: timezone | None
 
-    def local(self, moment: datetime) -> datetime:
-        """`moment` in the time zone that the study's own dates and times are in, if stated."""
-        return moment.astimezone(self.utc_offset) if self.utc_offset else moment
+
+def read_study_header(study: ClosedStudy) -> StudyHeader | None:
+    """Read whose study this is from the first instance that says so.
+
+    Parameters
+    ----------
+    study : ClosedStudy
+        Its instances are tried in the order of their SOP Instance UIDs, whatever kind they are.
+
+    Returns
+    -------
+    StudyHeader or None
+        None where no instance of the study can be read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in `read_source`
+        for instance in sorted(study.instances, key=lambda i: i.sop_instance_uid):
+            try:
+                header = pydicom.dcmread(instance.path, stop_before_pixels=True)
+                if _value(header, "StudyInstanceUID") == study.study_uid:
+                    return StudyHeader(
+                        _patient_and_study(header, study.study_uid), _utc_offset(header)
+                    )
+            except Exception:  # noqa: BLE001, S112 - foreign bytes: whatever they raise, they do not say
+                continue
+    return None
 
 
 def read_source(volume: Volume) -> Source:

@@ -12,6 +12,8 @@ from worker.stages.report import codes
 from worker.stages.report.tree import is_named, walk
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pydicom.dataset import Dataset
     from pydicom.sr.coding import Code
 
@@ -45,14 +47,34 @@ def render_text(sr: Dataset, *, identity: bool = True) -> str:
     for item in tree:
         if is_named(item, codes.CONCLUSION):
             lines += ["", "Conclusion", *_paragraph(item.TextValue)]
-    lines += ["", "Findings"]
     groups = [item for item in tree if is_named(item, codes.MEASUREMENT_GROUP)]
+    lines += ["", *(_findings(groups) if groups else _no_grade(tree))]
+    return "\n".join(lines) + "\n"
+
+
+def _findings(groups: Sequence[Dataset]) -> list[str]:
+    lines = ["Findings"]
     for group in groups:
         lines += _group(group)
     lines += ["Algorithms"]
     for algorithm in dict.fromkeys(_algorithm(group) for group in groups):
         lines += _paragraph(algorithm)
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def _no_grade(tree: Sequence[Dataset]) -> list[str]:
+    """Say the coded reason, its figures, and how many images it is about where they are listed."""
+    lines = ["No grade"]
+    for item in tree:
+        if is_named(item, codes.NOT_GRADED):
+            code = item.ConceptCodeSequence[0].CodeValue
+            lines += _entry("Reason", f"{_code(item)} ({codes.SCHEME} {code})")
+        elif is_named(item, codes.COMMENT):
+            lines += _entry("Figures", item.TextValue)
+    images = sum(item.ValueType == "IMAGE" for item in tree)
+    if images:
+        lines += _entry("Images", f"{images}, all of one series")
+    return lines
 
 
 def _group(group: Dataset) -> list[str]:
@@ -102,6 +124,12 @@ def _algorithm(group: Dataset) -> str:
 
 def _row(name: str, value: str) -> str:
     return f"{name:<12}{value}"
+
+
+def _entry(name: str, value: str) -> list[str]:
+    """One row below a heading; a long value goes on under its beginning."""
+    first = f"{_INDENT}{name:<10}"
+    return wrap(value, _WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
 
 
 def _meaning(item: Dataset) -> str:

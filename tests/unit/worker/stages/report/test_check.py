@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING
 import pydicom
 import pytest
 
-from core.errors import Failed
+from core.errors import Failed, Reason
 from core.records import ObjectKind
-from tests.conformance.sources import COMPLETED_AT, Inputs, classic, inputs, uid
+from tests.conformance.sources import (
+    COMPLETED_AT,
+    Inputs,
+    classic,
+    inputs,
+    not_graded,
+    refused,
+    uid,
+)
 from worker.stages.report import codes
 from worker.stages.report.check import check_report
-from worker.stages.report.document import Case
+from worker.stages.report.document import Case, RejectedCase
 from worker.stages.report.source import read_source
 from worker.stages.report.tree import is_named, walk
 
@@ -40,13 +48,26 @@ def report(given: Inputs) -> Report:
 @pytest.fixture(scope="module")
 def case(given: Inputs) -> Case:
     return Case(
-        given.study,
-        given.volume,
-        read_source(given.volume),
-        given.grade,
-        given.saliency,
-        COMPLETED_AT,
-        "epvs-test",
+        study=given.study,
+        source=read_source(given.volume),
+        completed_at=COMPLETED_AT,
+        station_name="epvs-test",
+        volume=given.volume,
+        grade=given.grade,
+        saliency=given.saliency,
+    )
+
+
+@pytest.fixture(scope="module")
+def rejected(given: Inputs) -> RejectedCase:
+    return RejectedCase(
+        study=given.study,
+        source=read_source(given.volume),
+        completed_at=COMPLETED_AT,
+        station_name="epvs-test",
+        reason=Reason.NOT_A_T2_BRAIN,
+        detail="",
+        images=given.study.instances,
     )
 
 
@@ -129,3 +150,44 @@ def test_uids_that_are_taken_are_refused(report: Report, case: Case) -> None:
     assert taken.kind is ObjectKind.SECONDARY_CAPTURE
     with pytest.raises(Failed, match="UID of a received instance"):
         check_report([taken], case)
+
+
+# --- Of a study that was not graded --------------------------------------------------------------
+
+
+def state_another_reason(sr: Dataset) -> None:
+    item = next(i for i in walk(sr) if is_named(i, codes.NOT_GRADED))
+    item.ConceptCodeSequence[0].CodeValue = codes.REASONS[Reason.NOT_MR].value
+
+
+REJECTION_FAULTS: dict[str, Callable[[Dataset], object]] = {
+    "the reason is not the one": state_another_reason,
+    "rejected for": without(codes.NOT_GRADED),
+    **{
+        fault: SR_FAULTS[fault]
+        for fault in ("no conclusion", "intended use", "does not exist", "not declared", "flags")
+    },
+}
+
+
+def test_a_sound_report_without_grade_passes(given: Inputs, rejected: RejectedCase) -> None:
+    check_report(not_graded(given.study, refused(uid("classic"))).objects, rejected)
+
+
+@pytest.mark.parametrize("fault", REJECTION_FAULTS)
+def test_a_broken_sr_without_grade_is_refused(
+    given: Inputs, rejected: RejectedCase, fault: str
+) -> None:
+    (sound,) = not_graded(given.study, refused(uid("classic"))).objects
+    with pytest.raises(Failed, match=fault) as refusal:
+        check_report([changed(sound, REJECTION_FAULTS[fault])], rejected)
+    assert refusal.value.code == "report-invalid"
+
+
+def test_neither_kind_of_report_passes_for_the_other(
+    report: Report, given: Inputs, case: Case, rejected: RejectedCase
+) -> None:
+    with pytest.raises(Failed, match="measurements of a study that was not graded"):
+        check_report(report.objects, rejected)
+    with pytest.raises(Failed, match="measurement groups are not those of the grade"):
+        check_report(not_graded(given.study, refused(uid("classic"))).objects, case)

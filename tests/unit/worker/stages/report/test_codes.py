@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pydicom.sr.coding import Code
 
+from core.errors import Reason
 from core.records import COUNT_RANGES
 from worker.stages.report import codes
 
@@ -35,3 +36,7 @@ def test_values_and_meanings_fit_and_are_unique() -> None:
 def test_every_rating_says_its_count_range() -> None:
     for code, count_range in zip(codes.RATINGS[1:], COUNT_RANGES[1:], strict=True):
         assert f"({count_range})" in code.meaning
+
+
+def test_every_reason_to_reject_a_study_has_a_code() -> None:
+    assert set(Reason) - codes.REASONS.keys() == {Reason.SELECTED, Reason.LESS_SUITABLE}
