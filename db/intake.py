@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from db import audit
-from db.models import Instance, QuarantinedInstance, Revision, Study
+from db.models import Instance, QuarantinedInstance, ReportObjectRow, Revision, Study
 from db.session import insert_or_ignore
 from db.states import StudyState, open_revision
 
@@ -30,6 +30,8 @@ class Intake(StrEnum):
     STORED = "stored"
     DUPLICATE = "duplicate"
     """Same SOP Instance UID, same bytes: no new work."""
+    OWN = "own"
+    """A report of this node that somebody sent back: no new work, or it would go round for ever."""
     CONFLICT = "conflict"
     """Same SOP Instance UID, other bytes: quarantined and audited, never graded."""
 
@@ -48,11 +50,12 @@ def record_instances(session: Session, instances: Sequence[ReceivedInstance]) ->
     list of Intake
         One for each instance, in their order.
     """
-    _lock_studies(session, instances)
+    own = _read_own(session, instances)
+    _lock_studies(session, [i for i in instances if i.sop_instance_uid not in own])
     known = _read_digests(session, (i.sop_instance_uid for i in instances))
     new: dict[str, ReceivedInstance] = {}
     for instance in instances:
-        if instance.sop_instance_uid not in known:
+        if instance.sop_instance_uid not in known.keys() | own:
             new.setdefault(instance.sop_instance_uid, instance)
 
     latest = _read_latest_revisions(session, {i.study_uid for i in instances})
@@ -64,6 +67,9 @@ def record_instances(session: Session, instances: Sequence[ReceivedInstance]) ->
     outcomes = []
     for instance in instances:
         uid = instance.sop_instance_uid
+        if uid in own:
+            outcomes.append(Intake.OWN)
+            continue
         if uid in inserted and new[uid] is instance:
             outcomes.append(Intake.STORED)
         elif known[uid] == (instance.study_uid, instance.sha256):
@@ -80,6 +86,14 @@ def record_instances(session: Session, instances: Sequence[ReceivedInstance]) ->
         latest,
     )
     return outcomes
+
+
+def _read_own(session: Session, instances: Sequence[ReceivedInstance]) -> set[str]:
+    uids = {instance.sop_instance_uid for instance in instances}
+    found = select(ReportObjectRow.sop_instance_uid).where(
+        ReportObjectRow.sop_instance_uid.in_(uids)
+    )
+    return set(session.scalars(found))
 
 
 def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> None:

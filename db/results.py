@@ -22,7 +22,7 @@ from core.records import (
     SpooledInstance,
 )
 from core.version import CAVEAT
-from db import audit, deliveries
+from db import audit, planning
 from db.leases import Claim, hold
 from db.models import (
     GradeRow,
@@ -141,7 +141,7 @@ def store_graded(
     _store_timings(session, revision.id, graded)
     _store_grade(session, revision.id, graded, now)
     objects = _store_objects(session, revision.id, graded.report, paths)
-    deliveries.plan(
+    planning.plan(
         session,
         revision.id,
         list(zip(objects, graded.report.objects, strict=True)),
@@ -210,7 +210,7 @@ def store_rejected(
     detail: dict[str, Any] = {"reason": rejection.reason}
     if report is not None:
         objects = _store_objects(session, revision.id, report, paths)
-        deliveries.plan(
+        planning.plan(
             session,
             revision.id,
             list(zip(objects, report.objects, strict=True)),

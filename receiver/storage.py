@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import Unavailable
 from core.records import ReceivedInstance
+from db.intake import Intake
 from receiver.header import Header, is_valid_uid, read_header
 from receiver.status import Refused, Status
 
@@ -82,6 +83,8 @@ class Storage:
         except Exception as error:  # a fault of ours, whatever it is, must end as a status
             logger.exception("store-failed")
             raise Refused(Status.PROCESSING_FAILURE, "Internal error; see the log.") from error
+        if intake is Intake.OWN:
+            stored.path.unlink(missing_ok=True)  # it has no row, and is kept elsewhere
         logger.debug(
             "%s sop_instance_uid=%s sha256=%s", intake.value, header.sop_instance_uid, stored.sha256
         )

@@ -26,7 +26,7 @@ from receiver.contexts import TRANSFER_SYNTAXES, supported_contexts
 from receiver.service import ASSOCIATE_TIMEOUT_S, MAXIMUM_PDU_BYTES
 from receiver.spool import IMPLEMENTATION_CLASS_UID
 from receiver.status import Status
-from tests.conformance.sources import classic, inputs, superseding
+from tests.conformance.sources import classic, inputs, not_graded, refused, superseding
 from tests.paths import ROOT
 from worker.scu import STUDY_ROOT_FIND, Answer, interpret
 from worker.stages.report import codes
@@ -56,6 +56,8 @@ _VARIES = {
     "StationName", "DeviceSerialNumber", "InstanceNumber", "Rows", "Columns", "PatientOrientation",
     "NumberOfFrames",
 }  # fmt: skip
+_FEW = 2
+"""Values that an attribute may have to be listed with them."""
 _CLASS_NAMES = {
     ObjectKind.STRUCTURED_REPORT: "SR (Comprehensive SR, Comprehensive 3D SR)",
     ObjectKind.SECONDARY_CAPTURE: "Secondary Capture",
@@ -180,7 +182,8 @@ def _attributes(objects: dict[ObjectKind, list[Dataset]]) -> str:
             if not all(tag in ds for ds in made):
                 notes.append("condition")
             values = {_text(ds[tag].value) for ds in made if tag in ds and ds[tag].VR not in _BULKY}
-            constant = values.pop() if len(values) == 1 and keyword not in _COPIED | _VARIES else ""
+            told = 0 < len(values) <= _FEW and keyword not in _COPIED | _VARIES
+            constant = " or ".join(sorted(values)) if told else ""
             rows.append(
                 [
                     f"({tag.group:04X},{tag.element:04X})",
@@ -229,8 +232,10 @@ def _build_objects() -> dict[ObjectKind, list[Dataset]]:
             given = inputs(classic(path, edit))
             if name == "rich":
                 given = superseding(given, given.build())
+            refusal = not_graded(given.study, refused(given.volume.series.series_uid))
             for sr in ("comprehensive", "comprehensive3d"):
-                for item in given.build(sr=sr, parametric_map=True).objects:
+                graded = given.build(sr=sr, parametric_map=True)
+                for item in (*graded.objects, *refusal.objects):
                     made[item.kind].append(pydicom.dcmread(BytesIO(item.content)))
     return made
 

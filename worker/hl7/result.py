@@ -59,6 +59,12 @@ _OF_SEVERITY: Final = (
     codes.ALGORITHM_NAME,
     codes.ALGORITHM_VERSION,
 )
+_OF_THE_WHOLE: Final = (
+    codes.AGREEMENT,
+    codes.COMMENT,
+    codes.CONCLUSION,
+    codes.INTENDED_USE,
+)
 _OF_IMAGE: Final = (codes.RATING, codes.RATING_PROBABILITY)
 _TRACKING_PREFIX: Final = "EPVS-BG-"
 """Left out of OBX-4, which has 20 characters."""
@@ -101,7 +107,7 @@ def result_message(sr: Dataset, destination: Hl7Destination, *, application: str
         _Observation(DICOM_STUDY, "ST", text_of(sr, "StudyInstanceUID"), NO_RESULT),
         _Observation(SR_INSTANCE, "ST", text_of(sr, "SOPInstanceUID"), NO_RESULT),
         *results,
-        *_observations(items, (codes.AGREEMENT, codes.CONCLUSION, codes.INTENDED_USE), status),
+        *_observations(items, _OF_THE_WHOLE, status),
     ]
     control_id = digest([text_of(sr, "SOPInstanceUID"), destination.name])[:_ID_LENGTH].upper()
     segments = [

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
 from db.closing import close_quiet_studies
 from db.intake import Intake, record_instances
-from db.models import AuditEvent, Instance, QuarantinedInstance, Revision, Study
+from db.models import (
+    AuditEvent,
+    Instance,
+    QuarantinedInstance,
+    ReportObjectRow,
+    Revision,
+    Study,
+)
 from db.session import unit_of_work
 from db.states import StudyState
-from tests.unit.db.samples import STUDY, after, claim, instance, queue_study
+from tests.unit.db.samples import STUDY, after, claim, grade_study, instance, queue_study
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -48,6 +56,19 @@ def test_a_resend_while_receiving_only_prolongs_the_quiet_period(database_engine
         assert session.scalars(select(Revision)).one().last_received_at == after(20)
         assert session.get_one(Instance, f"{STUDY}.5.1").path == f"/spool/{STUDY}.5.1.dcm"
         assert _count(session, AuditEvent) == 1
+
+
+def test_a_report_of_ours_that_comes_back_makes_no_new_work(database_engine: Engine) -> None:
+    """A PACS that forwards whatever it stores must not have its studies graded for ever."""
+    with unit_of_work(database_engine) as session:
+        grade_study(session, queue_study(session))
+        report = session.scalars(select(ReportObjectRow.sop_instance_uid)).first()
+        back = replace(instance(4, received_at=after(100)), sop_instance_uid=report or "")
+        assert record_instances(session, [back]) == [Intake.OWN]
+        assert _count(session, Revision) == 1
+        late = instance(5, received_at=after(101))
+        assert record_instances(session, [back, late]) == [Intake.OWN, STORED]
+        assert _count(session, Revision) == 2
 
 
 def test_a_resend_of_a_closed_study_makes_no_new_work(database_engine: Engine) -> None:
