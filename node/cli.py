@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from core.destinations import parse_dicom_destination
 from core.errors import EpvsError
@@ -135,7 +137,7 @@ def studies(
     as_json: AsJson = False,
 ) -> None:
     """List the studies with their state and grade."""
-    with unit_of_work(_engine()) as session:
+    with _database() as session:
         rows = queries.list_studies(session, status.value if status else None)
     if as_json:
         print(json.dumps(rows, indent=2, default=str))
@@ -151,7 +153,7 @@ def studies(
 @app.command()
 def show(study_uid: StudyUid, as_json: AsJson = False) -> None:
     """Show one study: its grade, why each series was taken or not, deliveries, audit trail."""
-    with unit_of_work(_engine()) as session:
+    with _database() as session:
         study = queries.show_study(session, study_uid)
     if as_json:
         print(json.dumps(study, indent=2, default=str))
@@ -163,7 +165,7 @@ def show(study_uid: StudyUid, as_json: AsJson = False) -> None:
 @app.command()
 def reprocess(study_uid: StudyUid) -> None:
     """Grade a study again as a new revision, with the models that are served now."""
-    with unit_of_work(_engine()) as session:
+    with _database() as session:
         revision_id = queries.reprocess(session, study_uid, now=datetime.now(UTC))
     display.step(f"queued as revision {revision_id}")
 
@@ -175,7 +177,7 @@ def redeliver(
     ] = None,
 ) -> None:
     """Try parked deliveries again: the same bytes, to the same destinations."""
-    with unit_of_work(_engine()) as session:
+    with _database() as session:
         count = deliveries.rearm(session, destination, now=datetime.now(UTC))
     display.step(f"{count} deliveries will be tried again")
 
@@ -193,7 +195,7 @@ def apply_migrations() -> None:
 @audit_app.command()
 def verify() -> None:
     """Check that no row of the audit trail was changed or removed."""
-    with unit_of_work(_engine()) as session:
+    with _database() as session:
         verdict = audit.verify(session)
     if not verdict.ok:
         raise EpvsError(
@@ -228,10 +230,17 @@ def _print_study(study: dict[str, Any]) -> None:
     display.print_events(study["events"])
 
 
-def _engine() -> Engine:
+@contextmanager
+def _database() -> Iterator[Session]:
+    """One transaction on the database of the settings, whose connections end with it."""
     settings = load_settings()
     _require_schema(settings)
-    return create_engine(settings.database_url)
+    engine = create_engine(settings.database_url)
+    try:
+        with unit_of_work(engine) as session:
+            yield session
+    finally:
+        engine.dispose()
 
 
 def _require_schema(settings: Settings) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.paths import SAMPLE_DATA
 
-pytest_plugins = ["tests.servers.postgres"]
+pytest_plugins = ["tests.servers.postgres", "tests.servers.validators"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

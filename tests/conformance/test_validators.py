@@ -22,7 +22,7 @@ from tests.conformance.sources import (
     superseding,
     without_images,
 )
-from tests.servers.validators import dciodvfy, dsrdump, pixelmed
+from tests.servers.validators import dciodvfy, dsrdump
 from worker.stages.selection import select_series
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
 
+    from tests.servers.validators import PixelMed
     from worker.stages.report import SRClass
 
 
@@ -143,37 +144,13 @@ def test_dsrdump_reads_every_report(files: Files) -> None:
     assert {path.name: dsrdump(path) for path in reports} == {path.name: [] for path in reports}
 
 
-@pytest.mark.timeout(600)  # half a minute of Java, many times that on a busy machine
-def test_pixelmed_checks_the_content_trees(files: Files, tmp_path: Path) -> None:
-    # The headers of the other sources do not reach the content tree, and PixelMed is slow: one
-    # start for all, the negative control among them.
-    names = (
-        *("plain", "bare", "none-seen", "enhanced"),
-        *("plain, not graded", "bare, not graded, 3d", "no images, not graded"),
-    )
-    paths = [files[name, ObjectKind.STRUCTURED_REPORT][0] for name in names]
-    broken = pydicom.dcmread(paths[0])
-    procedure = next(
-        item
-        for item in broken.ContentSequence
-        if item.ConceptNameCodeSequence[0].CodeValue == "121058"
-    )
-    procedure.ConceptCodeSequence[0].CodeValue = "24590-2"  # not among the procedures of TID 1500
-    bad_code = tmp_path / "bad-code.dcm"
-    broken.save_as(bad_code)
-    procedure.RelationshipType = "HAS PROPERTIES"
-    bad_relationship = tmp_path / "bad-relationship.dcm"
-    broken.save_as(bad_relationship)
-
-    found = pixelmed([*paths, bad_code, bad_relationship])
-    assert found.pop(bad_code)
-    assert found.pop(bad_relationship)
-    assert found == {path: [] for path in paths}
+def test_pixelmed_checks_the_content_trees(files: Files, pixelmed: PixelMed) -> None:
+    reports = [p for (_, kind), paths in files.items() for p in paths if kind == "sr"]
+    assert {path.name: pixelmed.errors(path) for path in reports} == {p.name: [] for p in reports}
 
 
 @pytest.mark.sample_data
-@pytest.mark.timeout(600)
-def test_the_sample_study_makes_a_valid_report(tmp_path: Path) -> None:
+def test_the_sample_study_makes_a_valid_report(tmp_path: Path, pixelmed: PixelMed) -> None:
     report = sample_study().build(sr="comprehensive3d", parametric_map=True)
     paths = {}
     for item in report.objects:
@@ -182,7 +159,7 @@ def test_the_sample_study_makes_a_valid_report(tmp_path: Path) -> None:
     assert {kind: dciodvfy(path) for kind, path in paths.items()} == {key: [] for key in ObjectKind}
     sr = paths[ObjectKind.STRUCTURED_REPORT]
     assert dsrdump(sr) == []
-    assert pixelmed([sr]) == {sr: []}
+    assert pixelmed.errors(sr) == []
 
 
 @pytest.mark.sample_data
@@ -246,3 +223,34 @@ def test_dsrdump_refuses_an_unknown_relationship(sr: Dataset, tmp_path: Path) ->
     sr.ContentSequence[0].RelationshipType = "LIKES"
     sr.save_as(tmp_path / "bad.dcm")
     assert dsrdump(tmp_path / "bad.dcm")
+
+
+def test_pixelmed_refuses_a_code_outside_the_template(
+    sr: Dataset, pixelmed: PixelMed, tmp_path: Path
+) -> None:
+    _procedure(sr).ConceptCodeSequence[0].CodeValue = "24590-2"  # not one of TID 1500's
+    sr.save_as(tmp_path / "bad.dcm")
+    assert pixelmed.errors(tmp_path / "bad.dcm")
+
+
+def test_pixelmed_refuses_a_relationship_outside_the_template(
+    sr: Dataset, pixelmed: PixelMed, tmp_path: Path
+) -> None:
+    _procedure(sr).RelationshipType = "HAS PROPERTIES"
+    sr.save_as(tmp_path / "bad.dcm")
+    assert pixelmed.errors(tmp_path / "bad.dcm")
+
+
+def _procedure(sr: Dataset) -> Dataset:
+    return next(i for i in sr.ContentSequence if i.ConceptNameCodeSequence[0].CodeValue == "121058")
+
+
+def test_pixelmed_says_so_where_it_knows_no_template_or_reads_no_file(
+    sr: Dataset, pixelmed: PixelMed, tmp_path: Path
+) -> None:
+    """A check that looked at nothing is no pass, and the next file is checked as ever."""
+    del sr.ContentTemplateSequence
+    sr.ConceptNameCodeSequence[0].CodeValue = "0"
+    sr.save_as(tmp_path / "unknown.dcm")
+    assert pixelmed.errors(tmp_path / "unknown.dcm")
+    assert pixelmed.errors(tmp_path / "missing.dcm")

@@ -6,10 +6,11 @@ import os
 import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,30 @@ class ReceiverProcess:
     def wait_for_audit(self, event: str, count: int = 1) -> list[AuditEvent]:
         """Audit rows of refusals are written just after the answer, so wait for them."""
         return wait_until(lambda: rows if len(rows := self.audit(event)) >= count else None)
+
+    def forget(self, empty_database: Path) -> None:
+        """Empty the spool and the SQLite database, as if the receiver had only just started."""
+        assert self.process.poll() is None, self.log.read_text()
+        # Notes are written one after the other, some just after the answer; this is the last.
+        subprocess.run(
+            ["echoscu", "-aec", "LAST-NOTE", "127.0.0.1", str(self.port)],
+            capture_output=True,
+            check=False,
+        )
+        wait_until(
+            lambda: [
+                row
+                for row in self.audit("association-refused")
+                if row.detail["called_ae"] == "LAST-NOTE"
+            ]
+        )
+        with (
+            closing(sqlite3.connect(empty_database)) as source,
+            closing(sqlite3.connect(self.data_dir / "epvs.sqlite", timeout=30)) as target,
+        ):
+            source.backup(target)  # a transaction like any other to whoever has it open
+        for path in self.files():
+            path.unlink()
 
     def stop(self) -> int:
         """SIGTERM, and the exit code."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,4 +37,6 @@ def serve(tmp_path: Path) -> Iterator[Callable[[Path], EmbeddedTriton]]:
 
     yield start
     for server in started:
+        if server.pid is not None:
+            os.killpg(server.pid, signal.SIGKILL)  # asked to end it takes two seconds
         server.stop()

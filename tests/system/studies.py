@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pydicom
 from pydicom.uid import generate_uid
 
-from tests.paths import ROOT
+from training.synthetic.dicom import write_sample_study
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def generate_synthetic_study(folder: Path, seed: int) -> Path:
-    """Let the project generate a synthetic study, as a user without sample data would get it."""
-    subprocess.run(
-        [sys.executable, "-m", "training", "sample-study", "--out", folder, "--seed", str(seed)],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
+    """Generate a synthetic study, the same as ``python -m training sample-study`` writes."""
+    write_sample_study(folder, seed)
     return folder
 
 

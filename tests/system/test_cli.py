@@ -7,11 +7,12 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pydicom
 import pytest
 
+from node.cli import main
 from node.embedded.stack import environment_of
 from tests.paths import ROOT
 from tests.system.studies import copy_study
@@ -22,48 +23,74 @@ if TYPE_CHECKING:
     from tests.system.conftest import Node
 
 
-def _run(node: Node, *arguments: str) -> subprocess.CompletedProcess[str]:
+class Run(Protocol):
+    """Runs one command line."""
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def run(node: Node, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process: starting Python anew would take longer than the work."""
+    for name in [name for name in os.environ if name.startswith("EPVS_")]:
+        monkeypatch.delenv(name)
+    for name, value in environment_of(node.stack.settings).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(ROOT)
+
+    def run_here(*arguments: str) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["epvs-node", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output, errors = capsys.readouterr()
+        code = ended.value.code or 0
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(arguments, code, output, errors)
+
+    return run_here
+
+
+def _json(run: Run, *arguments: str) -> Any:
+    answer = run(*arguments, "--json")
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(answer.stdout)
+
+
+def test_doctor_finds_everything_in_order(node: Node) -> None:
     environment = {n: v for n, v in os.environ.items() if not n.startswith("EPVS_")}
-    return subprocess.run(
-        [sys.executable, "-m", "node", *arguments],
+    answer = subprocess.run(
+        [sys.executable, "-m", "node", "doctor", "--json"],
         cwd=ROOT,
         env={**environment, **environment_of(node.stack.settings)},
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-def _json(node: Node, *arguments: str) -> Any:
-    answer = _run(node, *arguments, "--json")
     assert answer.returncode == 0, answer.stderr
-    return json.loads(answer.stdout)
-
-
-def test_doctor_finds_everything_in_order(node: Node) -> None:
-    checks = {check["name"]: check for check in _json(node, "doctor")}
+    checks = {check["name"]: check for check in json.loads(answer.stdout)}
     assert [name for name, check in checks.items() if not check["ok"]] == []
     assert {"spool", "callers", "database", "broker", "workers", "Triton"} < set(checks)
     assert any(name.startswith("destination DEMOPACS@") for name in checks)
 
 
 def test_a_study_from_sending_to_reprocessing(
-    node: Node, synthetic_study: Path, tmp_path: Path
+    node: Node, run: Run, synthetic_study: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "study"
     study_uid = copy_study(synthetic_study, folder)
-    sent = _run(node, "send", str(folder))
+    sent = run("send", str(folder))
     assert sent.returncode == 0, sent.stderr
     first = node.wait(study_uid)
 
-    listed = {row["study_uid"]: row for row in _json(node, "studies", "--status", "delivered")}
+    listed = {row["study_uid"]: row for row in _json(run, "studies", "--status", "delivered")}
     assert listed[study_uid]["rating"] == first["rating"]
-    story = _json(node, "show", study_uid)
+    story = _json(run, "show", study_uid)
     verdicts = [verdict["reason"] for verdict in story["revisions"][0]["verdicts"]]
     assert verdicts.count("selected") == 1
-    assert "Not for clinical use" in _run(node, "show", study_uid).stdout
+    assert "Not for clinical use" in run("show", study_uid).stdout
 
-    assert _run(node, "reprocess", study_uid).returncode == 0
+    assert run("reprocess", study_uid).returncode == 0
     node.wait_for(study_uid, lambda row: row["revision"] == 2 and row["status"] == "delivered")
     reports = [
         dataset
@@ -74,7 +101,7 @@ def test_a_study_from_sending_to_reprocessing(
     (newer,) = [report for report in reports if "PredecessorDocumentsSequence" in report]
     assert first["sr_uid"] in newer.PredecessorDocumentsSequence[0].to_json()
 
-    verified = _run(node, "audit", "verify")
+    verified = run("audit", "verify")
     assert verified.returncode == 0
     assert "chain intact" in verified.stdout
 
@@ -92,9 +119,9 @@ def test_a_study_from_sending_to_reprocessing(
     ],
 )
 def test_failures_are_explained_without_a_traceback(
-    node: Node, arguments: list[str], code: int, message: str
+    run: Run, arguments: list[str], code: int, message: str
 ) -> None:
-    answer = _run(node, *arguments)
+    answer = run(*arguments)
     assert answer.returncode == code
     assert message in " ".join(answer.stderr.split())
     assert "Traceback" not in answer.stderr + answer.stdout

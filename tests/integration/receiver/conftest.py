@@ -10,10 +10,18 @@ from tests.servers.receiver import ReceiverProcess, run_receiver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="package")
+def shared_receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceiverProcess]:
+    """A receiver that runs as long as these tests do."""
+    with run_receiver(tmp_path_factory.mktemp("node")) as process:
+        yield process
 
 
 @pytest.fixture
-def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceiverProcess]:
-    """A receiver of its own for each test."""
-    with run_receiver(tmp_path_factory.mktemp("node")) as process:
-        yield process
+def receiver(shared_receiver: ReceiverProcess, sqlite_template: Path) -> ReceiverProcess:
+    """A receiver that has neither stored nor refused anything yet."""
+    shared_receiver.forget(sqlite_template)
+    return shared_receiver

@@ -120,19 +120,20 @@ def test_leftovers_of_a_kill_are_swept_at_the_start(tmp_path: Path) -> None:
         assert receiver.files() == set()
 
 
-def test_a_stop_lets_open_associations_finish(receiver: ReceiverProcess) -> None:
+def test_a_stop_lets_open_associations_finish(tmp_path: Path) -> None:
     codes: list[int] = []
-    with association(receiver.port) as assoc:
-        assert send_raw(assoc, *encoded_image(1)) == Status.SUCCESS
-        stopping = threading.Thread(target=lambda: codes.append(receiver.stop()))
-        stopping.start()
-        wait_until(lambda: not accepts_connections(receiver.port))
-        late = send_raw(assoc, *encoded_image(2))
-    stopping.join()
+    with run_receiver(tmp_path) as receiver:
+        with association(receiver.port) as assoc:
+            assert send_raw(assoc, *encoded_image(1)) == Status.SUCCESS
+            stopping = threading.Thread(target=lambda: codes.append(receiver.stop()))
+            stopping.start()
+            wait_until(lambda: not accepts_connections(receiver.port))
+            late = send_raw(assoc, *encoded_image(2))
+        stopping.join()
 
-    assert late == Status.SUCCESS
-    assert codes == [0]
-    assert len(receiver.instances()) == len(receiver.files()) == 2
+        assert late == Status.SUCCESS
+        assert codes == [0]
+        assert len(receiver.instances()) == len(receiver.files()) == 2
 
 
 def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
