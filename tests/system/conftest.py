@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from node.embedded.process import free_port
 from node.embedded.stack import EmbeddedStack, embedded_settings
 from node.pacs import AE_TITLE
 from tests.paths import ROOT
+from tests.servers.mllp import scripted_receiver
 from tests.servers.orthanc import start_orthanc
 from tests.system.studies import generate_synthetic_study
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from node.pacs import OrthancPacs
+    from tests.servers.mllp import ScriptedReceiver
     from tests.servers.postgres import PostgresServer
 
 ENDED = ("delivered", "committed", "rejected", "failed")
@@ -36,6 +39,7 @@ class Node:
 
     stack: EmbeddedStack
     pacs: OrthancPacs
+    ris: ScriptedReceiver
     engine: Engine
 
     @property
@@ -66,11 +70,17 @@ class Node:
 def node(
     tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer
 ) -> Iterator[Node]:
-    """The whole stack on PostgreSQL, with Orthanc as destination and as auto-forwarding sender."""
+    """The whole stack on PostgreSQL, with Orthanc as destination and as auto-forwarding sender.
+
+    Orthanc commits to what it stored; a RIS is told by HL7.
+    """
     work_dir = tmp_path_factory.mktemp("node")
     port = free_port()
     pacs = start_orthanc(work_dir / "orthanc", forward_to=("EPVSNODE", port))
-    try:
+    with ExitStack() as ending:
+        ending.callback(pacs.stop)
+        ris = ending.enter_context(scripted_receiver())
+        archive = f"{AE_TITLE}@127.0.0.1:{pacs.dicom_port}?pm=1&notgraded=1&commit=1"
         settings = embedded_settings(
             load_settings(
                 data_dir=work_dir / "data",
@@ -81,15 +91,13 @@ def node(
                 other_classes="accept",  # so that the CT samples reach selection too
                 quiet_period_s=2.0,
                 sweep_interval_s=0.2,
-                destinations=f"{AE_TITLE}@127.0.0.1:{pacs.dicom_port}?pm=1&notgraded=1",
+                destinations=f"{archive},{ris.destination.name}",
             )
         )
         with EmbeddedStack(settings) as stack:
             engine = create_engine(settings.database_url)
-            yield Node(stack, pacs, engine)
+            yield Node(stack, pacs, ris, engine)
             engine.dispose()
-    finally:
-        pacs.stop()
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,7 @@ def test_a_study_from_sending_to_reprocessing(
     assert sent.returncode == 0, sent.stderr
     first = node.wait(study_uid)
 
-    listed = {row["study_uid"]: row for row in _json(run, "studies", "--status", "delivered")}
+    listed = {row["study_uid"]: row for row in _json(run, "studies", "--status", "committed")}
     assert listed[study_uid]["rating"] == first["rating"]
     story = _json(run, "show", study_uid)
     verdicts = [verdict["reason"] for verdict in story["revisions"][0]["verdicts"]]
@@ -91,7 +91,7 @@ def test_a_study_from_sending_to_reprocessing(
     assert "Not for clinical use" in run("show", study_uid).stdout
 
     assert run("reprocess", study_uid).returncode == 0
-    node.wait_for(study_uid, lambda row: row["revision"] == 2 and row["status"] == "delivered")
+    node.wait_for(study_uid, lambda row: row["revision"] == 2 and row["status"] == "committed")
     reports = [
         dataset
         for content in node.pacs.instances(study_uid)

@@ -103,5 +103,5 @@ def test_malformed_files_leave_the_node_alive(node: Node) -> None:
     assert rows
     for row in rows:
         end = node.wait(row["study_uid"])
-        assert end["status"] in ("rejected", "delivered"), end
+        assert end["status"] in ("rejected", "committed"), end
     node.stack.check()

@@ -41,7 +41,7 @@ def _values(dataset: pydicom.Dataset, name: Code) -> list[Any]:
 def _check_results(node: Node, study_uid: str, tmp_path: Path) -> Path:
     """Compare what the PACS has with what SQL says; return the report as a file."""
     row = node.wait(study_uid)
-    assert row["status"] == "delivered", row
+    assert row["status"] == "committed", row
     stored = [pydicom.dcmread(io.BytesIO(c)) for c in node.pacs.instances(study_uid)]
     (report,) = [ds for ds in stored if ds.Modality == "SR"]
     pictures = [ds for ds in stored if ds.SOPClassUID == "1.2.840.10008.5.1.4.1.1.7"]
@@ -58,6 +58,9 @@ def _check_results(node: Node, study_uid: str, tmp_path: Path) -> Path:
     per_image = _values(report, codes.RATING)
     assert len(per_image) == 6
     assert max(per_image) == ratings[0]
+    (message,) = [m.decode() for m in node.ris.messages if row["sr_uid"] in m.decode()]
+    assert f"{codes.RATINGS[row['rating']].value}^" in message
+    assert f"|{row['patient_id']}|" in message
     path = tmp_path / "report.dcm"
     report.save_as(path)
     assert dciodvfy(path) == []
