@@ -29,7 +29,7 @@ _CENTRE: Final = 112
 def draw_test(target: Path, answers: Answers, auc: float) -> None:
     """Draw the ROC curve of the test, and its confusion (the paper's Fig. 1)."""
     severe, predicted = answers.severe, answers.called_severe
-    figure, (roc, table) = plt.subplots(1, 2, figsize=(8.4, 3.8))
+    figure, (roc, table) = plt.subplots(1, 2, figsize=(8.4, 3.8), layout="constrained")
     false_positive, true_positive, _ = roc_curve(severe, answers.probability)
     roc.plot(false_positive, true_positive, color=_BLUE)
     roc.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
