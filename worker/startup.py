@@ -50,7 +50,10 @@ def _say_ready(**_: Any) -> None:
 def _check() -> None:
     try:
         load_template()
-        services.current().check_models()
+        current = services.current()
+        if current.settings.tls_identity is not None:
+            current.settings.tls_identity.client_context()
+        current.check_models()
     except EpvsError as error:
         log.error("the worker does not start: %s", error)  # noqa: TRY400 - the text says it all
         sys.exit(1)
