@@ -7,7 +7,7 @@ first, and an instance that another transaction inserted meanwhile is compared, 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 
@@ -17,7 +17,7 @@ from db.session import insert_or_ignore
 from db.states import StudyState, open_revision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy.orm import Session
 
@@ -34,6 +34,11 @@ class Intake(StrEnum):
     """A report of this node that somebody sent back: no new work, or it would go round for ever."""
     CONFLICT = "conflict"
     """Same SOP Instance UID, other bytes: quarantined and audited, never graded."""
+    OTHER_PATIENT = "other-patient"
+    """Another Patient ID than the study's: quarantined and audited, never graded."""
+
+
+_QUARANTINED: Final = (Intake.CONFLICT, Intake.OTHER_PATIENT)
 
 
 def record_instances(session: Session, instances: Sequence[ReceivedInstance]) -> list[Intake]:
@@ -51,11 +56,11 @@ def record_instances(session: Session, instances: Sequence[ReceivedInstance]) ->
         One for each instance, in their order.
     """
     own = _read_own(session, instances)
-    _lock_studies(session, [i for i in instances if i.sop_instance_uid not in own])
+    patients = _lock_studies(session, [i for i in instances if i.sop_instance_uid not in own])
     known = _read_digests(session, (i.sop_instance_uid for i in instances))
     new: dict[str, ReceivedInstance] = {}
     for instance in instances:
-        if instance.sop_instance_uid not in known.keys() | own:
+        if instance.sop_instance_uid not in known.keys() | own and _is_of(patients, instance):
             new.setdefault(instance.sop_instance_uid, instance)
 
     latest = _read_latest_revisions(session, {i.study_uid for i in instances})
@@ -72,8 +77,10 @@ def record_instances(session: Session, instances: Sequence[ReceivedInstance]) ->
             continue
         if uid in inserted and new[uid] is instance:
             outcomes.append(Intake.STORED)
-        elif known[uid] == (instance.study_uid, instance.sha256):
+        elif known.get(uid) == (instance.study_uid, instance.sha256):
             outcomes.append(Intake.DUPLICATE)
+        elif not _is_of(patients, instance):
+            outcomes.append(Intake.OTHER_PATIENT)
         else:
             outcomes.append(Intake.CONFLICT)
         revision = latest.get(instance.study_uid)
@@ -82,7 +89,7 @@ def record_instances(session: Session, instances: Sequence[ReceivedInstance]) ->
     session.flush()
     _quarantine(
         session,
-        [i for i, o in zip(instances, outcomes, strict=True) if o is Intake.CONFLICT],
+        [(i, o) for i, o in zip(instances, outcomes, strict=True) if o in _QUARANTINED],
         latest,
     )
     return outcomes
@@ -96,7 +103,8 @@ def _read_own(session: Session, instances: Sequence[ReceivedInstance]) -> set[st
     return set(session.scalars(found))
 
 
-def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> None:
+def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> dict[str, str]:
+    """Lock the studies, opening those that are new; return the Patient ID of each."""
     first = {i.study_uid: i for i in reversed(instances)}
     rows = [
         {
@@ -109,14 +117,30 @@ def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> No
         for uid in sorted(first)  # everyone locks in the same order, so nobody waits in a circle
     ]
     locked = (
-        select(Study.study_uid)
+        select(Study)
         .where(Study.study_uid.in_(first))
         .order_by(Study.study_uid)
         .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
     )
-    if len(session.scalars(locked).all()) < len(rows):
+    studies = session.scalars(locked).all()
+    if len(studies) < len(rows):
         session.execute(insert_or_ignore(session, Study), rows)
-        session.scalars(locked).all()
+        studies = session.scalars(locked).all()
+    patients = {study.study_uid: study for study in studies}
+    for instance in instances:
+        study = patients[instance.study_uid]
+        study.patient_id = study.patient_id or _storable(instance.patient_id)
+    return {uid: study.patient_id for uid, study in patients.items()}
+
+
+def _is_of(patients: Mapping[str, str], instance: ReceivedInstance) -> bool:
+    """Whether nothing says that the instance is of another patient than its study.
+
+    An absent Patient ID says nothing: senders leave it out for emergencies.
+    """
+    patient_id = _storable(instance.patient_id)
+    return not patient_id or patients[instance.study_uid] == patient_id
 
 
 def _read_digests(session: Session, sop_uids: Iterable[str]) -> dict[str, tuple[str, str]]:
@@ -187,10 +211,13 @@ def _file_row(instance: ReceivedInstance) -> dict[str, object]:
 
 
 def _quarantine(
-    session: Session, conflicts: list[ReceivedInstance], latest: dict[str, Revision]
+    session: Session,
+    instances: list[tuple[ReceivedInstance, Intake]],
+    latest: dict[str, Revision],
 ) -> None:
-    for instance in conflicts:
-        statement = insert_or_ignore(session, QuarantinedInstance).values(_file_row(instance))
+    for instance, reason in instances:
+        row = {**_file_row(instance), "reason": reason.value}
+        statement = insert_or_ignore(session, QuarantinedInstance).values(row)
         if session.scalar(statement.returning(QuarantinedInstance.id)) is None:
             continue  # the same contradiction again: recorded and audited the first time
         revision = latest.get(instance.study_uid)
@@ -199,7 +226,11 @@ def _quarantine(
             "instance-quarantined",
             study_uid=instance.study_uid,
             revision_id=revision.id if revision else None,
-            detail={"sop_instance_uid": instance.sop_instance_uid, "sha256": instance.sha256},
+            detail={
+                "reason": reason.value,
+                "sop_instance_uid": instance.sop_instance_uid,
+                "sha256": instance.sha256,
+            },
             now=instance.received_at,
         )
 
