@@ -97,9 +97,9 @@ class Settings(BaseSettings):
     host: str = "0.0.0.0"  # noqa: S104 - a DICOM node is there to be reached from the PACS
     port: int = Field(default=11112, ge=0, le=65535)
     tls_port: int = Field(default=0, ge=0, le=65535)
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    tls_authorities: Path | None = None
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_authorities: str = ""
     callers: str = ""
     destinations: str = ""
     other_classes: Literal["refuse", "accept"] = "refuse"
@@ -196,9 +196,8 @@ class Settings(BaseSettings):
     @cached_property
     def tls_identity(self) -> Identity | None:
         """Certificate, key and authorities; None where they are not all set."""
-        if self.tls_certificate and self.tls_key and self.tls_authorities:
-            return Identity(self.tls_certificate, self.tls_key, self.tls_authorities)
-        return None
+        files = (self.tls_certificate, self.tls_key, self.tls_authorities)
+        return Identity(*(Path(file) for file in files)) if all(files) else None
 
     @cached_property
     def caller_rules(self) -> tuple[CallerRule, ...]:

@@ -20,6 +20,7 @@ from db.migrate import upgrade
 from db.models import AuditEvent, Instance, QuarantinedInstance
 from db.session import create_engine, unit_of_work
 from tests.paths import ROOT
+from tests.servers.dcmtk import program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +65,7 @@ class ReceiverProcess:
         assert self.process.poll() is None, self.log.read_text()
         # Notes are written one after the other, some just after the answer; this is the last.
         subprocess.run(
-            ["echoscu", "-aec", "LAST-NOTE", "127.0.0.1", str(self.port)],
+            [program("echoscu"), "-aec", "LAST-NOTE", "127.0.0.1", str(self.port)],
             capture_output=True,
             check=False,
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from core.destinations import DicomDestination
+from tests.servers.dcmtk import program
 from tests.servers.ports import free_port
 from tests.servers.receiver import accepts_connections, wait_until
 
@@ -27,13 +27,9 @@ def run_storescp(folder: Path, identity: Identity | None) -> Iterator[DicomDesti
     With an `identity` it speaks TLS only, by the BCP 195 profile, with those whom the same
     authority vouches for; the destination that is returned says ``localhost`` and ``tls=1``.
     """
-    # Not by PATH alone: pynetdicom comes with a program of the same name.
-    program = shutil.which("storescp", path="/usr/bin:/usr/local/bin")
-    if program is None:
-        raise RuntimeError("storescp is not installed; `make test` installs it")
     received, port = folder / "received", free_port()
     received.mkdir(parents=True)
-    command = [program, "+B", "-od", str(received)]
+    command = [program("storescp"), "+B", "-od", str(received)]
     if identity is not None:
         command += ["+tls", str(identity.key), str(identity.certificate)]
         command += ["+cf", str(identity.authorities)]

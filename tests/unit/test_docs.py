@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs" / "operations.md").read_text()
 
 def as_documented(value: object) -> str:
     """How the table of settings writes a default."""
-    if value in ("", None):
+    if value == "":
         return "empty"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
