@@ -117,6 +117,8 @@ class Settings(BaseSettings):
     sweep_interval_s: float = Field(default=1.0, gt=0)
     max_associations: int = Field(default=32, ge=1)
     network_timeout_s: float = Field(default=60.0, gt=0)
+    data_path: Literal["streaming", "plain"] = "streaming"
+    max_instance_mb: int = Field(default=2048, ge=1)
     spool_reserve_mb: int = Field(default=1024, ge=0)
     trust_store_status: bool = True
     commitment_timeout_s: float = Field(default=600.0, gt=0)

@@ -1,7 +1,8 @@
-"""Receiving: the application entity. The only module that knows pynetdicom's associations.
+"""Receiving: the application entity, and what becomes of each event of an association.
 
-pynetdicom negotiates and keeps the protocol; each of its events is handed to the module that
-decides: `receiver.admission`, `receiver.contexts`, `receiver.storage`.
+pynetdicom negotiates; its events are handed to the module that decides: `receiver.admission`,
+`receiver.contexts`. Once established, an association is served by `receiver.streaming`, or, where
+``EPVS_DATA_PATH=plain``, by pynetdicom.
 """
 
 from __future__ import annotations
@@ -11,23 +12,28 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
+from io import BytesIO
 from socketserver import BaseServer
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pynetdicom import AE, evt
-from pynetdicom import _config as pynetdicom_config
+from pynetdicom.dsutils import decode
 from pynetdicom.transport import ThreadedAssociationServer
 
 from core.version import NAME, VERSION
 from db.commitments import take_report
+from receiver import pynetdicom_internals
 from receiver.admission import refusal
 from receiver.contexts import REJECTION_REASONS, supported_contexts
 from receiver.ledger import Ledger
 from receiver.spool import IMPLEMENTATION_CLASS_UID, Spool
 from receiver.status import Refused, Status
 from receiver.storage import Storage, StoreRequest
+from receiver.streaming import DataPhase
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -48,12 +54,8 @@ _ABORT_S: Final = 0.5
 
 def configure_libraries() -> None:
     """Set the process-wide switches of pynetdicom and pydicom that the receiver relies on."""
-    # A UID that is none shall be answered with a status, for the sender to go on with the next
-    # instance; pynetdicom would abort the association. `receiver.header` checks every UID.
-    pynetdicom_config.VALIDATORS["UI"] = lambda _value: (True, "")
-    pynetdicom_config.LOG_HANDLER_LEVEL = "none"
-    # Warnings about UIDs, and those of pydicom's validation, quote the values.
-    logging.getLogger("pynetdicom.utils").setLevel(logging.ERROR)
+    pynetdicom_internals.configure()
+    # Warnings of pydicom's validation quote the values.
     pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
     pydicom_config.settings.writing_validation_mode = pydicom_config.IGNORE
 
@@ -94,7 +96,7 @@ class Receiver:
         self._spool = Spool(settings.spool_dir, settings.spool_reserve_mb * 1024 * 1024)
         # Senders wait about as long as we do for the network; they shall get their 0xA700 before.
         self._ledger = Ledger(engine, patience_s=settings.network_timeout_s / 2)
-        self._storage = Storage(self._spool, self._ledger)
+        self._storage = Storage(self._spool, self._ledger, settings.max_instance_mb * 1024 * 1024)
         self._server: StorageServer | None = None
 
     def start(self) -> None:
@@ -116,6 +118,10 @@ class Receiver:
                 (evt.EVT_N_EVENT_REPORT, self._on_n_event_report),
             ],
             server_class=StorageServer,
+            request_handler=partial(
+                pynetdicom_internals.StorageRequestHandler,
+                serve=self._data_phase().serve if self._settings.data_path == "streaming" else None,
+            ),
         )
         self._server = cast("StorageServer", server)
         threading.Thread(
@@ -158,6 +164,9 @@ class Receiver:
         ae.acse_timeout = min(ASSOCIATE_TIMEOUT_S, self._settings.network_timeout_s)
         return ae
 
+    def _data_phase(self) -> DataPhase:
+        return DataPhase(self._storage, self._take_report, self._settings.network_timeout_s)
+
     def _open_associations(self) -> list[Association]:
         """Associations that are established or being negotiated; not mere connections."""
         active = self._server.active_associations if self._server else []
@@ -188,20 +197,20 @@ class Receiver:
     def _on_c_store(self, event: Event) -> Dataset:
         request: Any = event.request  # pynetdicom types it as any DIMSE request
         parties = _parties(event.assoc)
+        store_request = StoreRequest(
+            sop_class_uid=str(request.AffectedSOPClassUID),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+            abstract_syntax=str(event.context.abstract_syntax),
+            transfer_syntax_uid=str(event.context.transfer_syntax),
+            calling_ae=parties["calling_ae"],
+            peer_address=parties["peer_address"],
+        )
         response = Dataset()
         response.Status = int(Status.SUCCESS)
         try:
-            self._storage.store(
-                StoreRequest(
-                    sop_class_uid=str(request.AffectedSOPClassUID),
-                    sop_instance_uid=str(request.AffectedSOPInstanceUID),
-                    abstract_syntax=str(event.context.abstract_syntax),
-                    transfer_syntax_uid=str(event.context.transfer_syntax),
-                    data_set=event.encoded_dataset(include_meta=False),
-                    calling_ae=parties["calling_ae"],
-                    peer_address=parties["peer_address"],
-                )
-            )
+            with self._storage.begin(store_request) as incoming:
+                incoming.write(event.encoded_dataset(include_meta=False))
+                incoming.finish()
         except Refused as refused:
             response.Status = int(refused.status)
             response.ErrorComment = refused.message[:64]
@@ -210,6 +219,11 @@ class Receiver:
     def _on_n_event_report(self, event: Event) -> tuple[int, None]:
         """Storage commitment, reported on an association of the archive's own."""
         return take_report(self._engine, event.event_information), None
+
+    def _take_report(self, encoded: bytes, transfer_syntax_uid: str) -> int:
+        syntax = UID(transfer_syntax_uid)
+        information = decode(BytesIO(encoded), syntax.is_implicit_VR, syntax.is_little_endian)
+        return take_report(self._engine, information)
 
 
 def _parties(association: Association) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -80,6 +81,8 @@ def send_raw(
         context_id = assoc.accepted_contexts[0].context_id
     assert context_id is not None
     assoc._reactor_checkpoint.clear()
+    while not assoc._is_paused:  # else the reactor might take the response of a fast receiver
+        time.sleep(0.0001)
     assoc.dimse.send_msg(store_request(data_set, sop_instance_uid, sop_class_uid), context_id)
     _, response = assoc.dimse.get_msg(block=True)
     assoc._reactor_checkpoint.set()
