@@ -43,17 +43,12 @@ class CallerRule:
     network: ipaddress.IPv4Network | ipaddress.IPv6Network
     certificate: str = ""
 
-    def admits(self, ae_title: str, address: str, names: Collection[str] = ()) -> bool:
-        """Whether a caller with this AE title at this address may associate.
+    def is_proven_by(self, names: Collection[str]) -> bool:
+        """Whether a certificate with these names, in lower case, is the one that is asked for."""
+        return not self.certificate or self.certificate.lower() in names
 
-        Parameters
-        ----------
-        ae_title, address : str
-        names : collection of str
-            What the caller's certificate carries, in lower case; empty without TLS.
-        """
-        if self.certificate and self.certificate.lower() not in names:
-            return False
+    def lists(self, ae_title: str, address: str) -> bool:
+        """Whether a caller with this AE title at this address is meant."""
         ip = ipaddress.ip_address(address)
         if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
@@ -116,6 +111,8 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=30.0, gt=0)
     sweep_interval_s: float = Field(default=1.0, gt=0)
     max_associations: int = Field(default=32, ge=1)
+    max_waiting: int = Field(default=16, ge=1)
+    receiver_processes: int = Field(default=1, ge=1, le=64)
     network_timeout_s: float = Field(default=60.0, gt=0)
     data_path: Literal["streaming", "plain"] = "streaming"
     max_instance_mb: int = Field(default=2048, ge=1)

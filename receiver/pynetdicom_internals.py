@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import select
 import socket
+import ssl
 import struct
 import time
 from copy import deepcopy
@@ -67,13 +68,16 @@ class BoundedSocket(AssociationSocket):
         end = time.monotonic() + (timeout_s or self.assoc.acse_timeout or 0)
         received = bytearray()
         while len(received) < nr_bytes:
-            if time.monotonic() > end:
+            left_s = end - time.monotonic()
+            if left_s <= 0:
                 self._give_up("PDU too slow")
+            connection.settimeout(left_s)
             part = connection.recv(min(nr_bytes - len(received), _RECV_BYTES))
             acknowledge_at_once(connection)
             if not part:
                 break
             received += part
+        connection.settimeout(self.assoc.network_timeout)
         return received
 
     def _give_up(self, cause: str) -> None:
@@ -90,7 +94,8 @@ class NegotiatingDul(DULServiceProvider):
         if state == "Sta6":  # established: the A-ASSOCIATE-AC is out, the socket is not ours now
             self.kill_dul()
             return False
-        if state == "Sta2":  # nothing can happen but the A-ASSOCIATE-RQ: wait instead of polling
+        # Nothing can happen but the A-ASSOCIATE-RQ, unless it has come: wait instead of polling.
+        if state == "Sta2" and self.event_queue.empty():
             connection = self.socket.socket if self.socket else None
             if connection is not None:
                 waiting = select.poll()
@@ -163,6 +168,12 @@ class StreamingAssociation(Association):
         )
 
 
+def peer_certificate(association: Association) -> dict[str, Any] | None:
+    """Return the caller's verified certificate, as `ssl` gives it; None without TLS."""
+    connection = association.dul.socket.socket if association.dul.socket else None
+    return connection.getpeercert() if isinstance(connection, ssl.SSLSocket) else None
+
+
 class StorageRequestHandler(RequestHandler):
     """Makes the association of each connection.
 
@@ -213,7 +224,13 @@ class StorageRequestHandler(RequestHandler):
 
 
 def _set_timeouts(connection: socket.socket, timeout_s: float) -> None:
-    """Let the kernel keep the timeouts: Python's own cost a system call for each read."""
+    """Let the kernel keep the timeouts: Python's own cost a system call for each read.
+
+    Not for TLS, where Python waits for the kernel once more when the kernel's time is up.
+    """
+    if isinstance(connection, ssl.SSLSocket):
+        connection.settimeout(timeout_s)
+        return
     connection.settimeout(None)
     seconds, rest = divmod(timeout_s, 1)
     timeval = struct.pack("@ll", int(seconds), int(rest * 1_000_000))

@@ -169,24 +169,33 @@ class Spool:
     root : Path
     reserve_bytes : int
         Free space below which nothing more is taken.
+    slot, n_slots : int
+        Which of how many processes that write here this is.
     """
 
-    def __init__(self, root: Path, reserve_bytes: int) -> None:
+    def __init__(self, root: Path, reserve_bytes: int, *, slot: int = 0, n_slots: int = 1) -> None:
         self.root = root.absolute()
-        self.tmp_dir = self.root / "tmp"
+        self.tmp_dir = self.root / "tmp" / str(slot)
         self._reserve_bytes = reserve_bytes
+        self._others = {str(other) for other in range(n_slots) if other != slot}
 
     def prepare(self) -> int:
         """Create the folders, remove what an earlier run left half written, and count that.
 
-        All 256 shard folders exist from the start, so that storing never has to create one.
+        All 256 shard folders exist from the start, so that storing never has to create one. What
+        other processes are writing is left to them.
         """
         for name in ("tmp", *(f"{shard:02x}" for shard in range(256))):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         _fsync_folder(self.root)
-        leftovers = list(self.tmp_dir.iterdir())
+        leftovers = [
+            path
+            for path in (self.root / "tmp").rglob("*")
+            if path.is_file() and path.parent.name not in self._others
+        ]
         for leftover in leftovers:
             leftover.unlink()
+        self.tmp_dir.mkdir(exist_ok=True)
         return len(leftovers)
 
     def has_room(self, size_bytes: int = 0) -> bool:
