@@ -86,6 +86,8 @@ def send_raw(
     assoc.dimse.send_msg(store_request(data_set, sop_instance_uid, sop_class_uid), context_id)
     _, response = assoc.dimse.get_msg(block=True)
     assoc._reactor_checkpoint.set()
+    # Until its reactor has run on, it still says that it pauses, and would take the next response.
+    time.sleep(0.005)
     status: int | None = getattr(response, "Status", None)
     return status
 
