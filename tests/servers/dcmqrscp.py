@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from core.destinations import DicomDestination
-from tests.servers.dcmtk import program
+from tests.servers.dcmtk import dcmtk_program
 from tests.servers.ports import free_port
 from tests.servers.receiver import accepts_connections, wait_until
 
@@ -31,7 +31,9 @@ def run_dcmqrscp(folder: Path) -> Iterator[DicomDestination]:
     )
     with (folder / "dcmqrscp.log").open("wb") as log:
         process = subprocess.Popen(
-            [program("dcmqrscp"), "-c", str(configuration)], stdout=log, stderr=subprocess.STDOUT
+            [dcmtk_program("dcmqrscp"), "-c", str(configuration)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
     try:
         wait_until(lambda: accepts_connections(port))

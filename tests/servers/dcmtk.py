@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 
 
-def program(name: str) -> str:
+def dcmtk_program(name: str) -> str:
     """Path of a program of DCMTK.
 
     Not the first on PATH: pynetdicom comes with programs of the same names, which an activated
     environment puts first.
     """
-    found = shutil.which(name, path="/usr/bin:/usr/local/bin")
-    if found is None:
+    program = shutil.which(name, path="/usr/bin:/usr/local/bin")
+    if program is None:
         raise RuntimeError(f"{name} is not installed; `make test` installs it")
-    return found
+    return program

@@ -13,7 +13,7 @@ from pynetdicom import AE, build_context
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
-from tests.servers.dcmtk import program
+from tests.servers.dcmtk import dcmtk_program
 from tests.servers.receiver import AE_TITLE
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def dcmtk(name: str, port: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run echoscu, storescu or dcmsend against a port of this machine."""
-    command = [program(name), "-aet", "PACS", "-aec", AE_TITLE, "127.0.0.1", str(port)]
+    command = [dcmtk_program(name), "-aet", "PACS", "-aec", AE_TITLE, "127.0.0.1", str(port)]
     return subprocess.run(
         [*command, *(str(argument) for argument in arguments)],
         capture_output=True,

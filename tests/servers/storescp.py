@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from core.destinations import DicomDestination
-from tests.servers.dcmtk import program
+from tests.servers.dcmtk import dcmtk_program
 from tests.servers.ports import free_port
 from tests.servers.receiver import accepts_connections, wait_until
 
@@ -29,7 +29,7 @@ def run_storescp(folder: Path, identity: Identity | None) -> Iterator[DicomDesti
     """
     received, port = folder / "received", free_port()
     received.mkdir(parents=True)
-    command = [program("storescp"), "+B", "-od", str(received)]
+    command = [dcmtk_program("storescp"), "+B", "-od", str(received)]
     if identity is not None:
         command += ["+tls", str(identity.key), str(identity.certificate)]
         command += ["+cf", str(identity.authorities)]

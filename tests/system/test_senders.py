@@ -11,7 +11,7 @@ import pytest
 
 from core.version import CAVEAT
 from tests.paths import SAMPLE_DATA
-from tests.servers.dcmtk import program
+from tests.servers.dcmtk import dcmtk_program
 from tests.servers.validators import dciodvfy, dsrdump
 from tests.system.studies import copy_study
 from worker.stages.report import codes
@@ -81,7 +81,7 @@ def sent(
         uids[name] = copy_study(source, folder)
         subprocess.run(
             [
-                *(program(sender), "-aec", called_ae, "--scan-directories"),
+                *(dcmtk_program(sender), "-aec", called_ae, "--scan-directories"),
                 *("127.0.0.1", str(port), folder),
             ],
             check=True,

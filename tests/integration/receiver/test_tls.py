@@ -12,7 +12,7 @@ import pytest
 
 from tests.servers import upper_layer as ul
 from tests.servers.certificates import Authority
-from tests.servers.dcmtk import program
+from tests.servers.dcmtk import dcmtk_program
 from tests.servers.mr_series import write_series
 from tests.servers.receiver import free_port, run_receiver
 
@@ -61,7 +61,7 @@ def dcmtk_tls(
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
-            *(program(name), "-aet", calling_ae, "-aec", "EPVSNODE"),
+            *(dcmtk_program(name), "-aet", calling_ae, "-aec", "EPVSNODE"),
             *("+tls", str(identity.key), str(identity.certificate)),
             *("+cf", str(identity.authorities), "127.0.0.1", str(port)),
             *(str(argument) for argument in arguments),
