@@ -98,7 +98,9 @@ class StorageServer(ThreadedAssociationServer):
         """Whether the connection may wait for its request."""
         address = client_address[0]
         waiting = self._arriving[address] + sum(
-            each.requestor.primitive is None and each.requestor.address == address
+            each.requestor.primitive is None
+            and each.requestor.address == address
+            and each.dul.is_alive()
             for each in self.active_associations
         )
         if waiting >= self._door.max_waiting:

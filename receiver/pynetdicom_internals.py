@@ -86,7 +86,22 @@ class BoundedSocket(AssociationSocket):
         raise OSError(cause)
 
 
-class NegotiatingDul(DULServiceProvider):
+class PromptDul(DULServiceProvider):
+    """A DUL service provider that says so when it ends.
+
+    pynetdicom's association waits for its request as long as it may take, also when the connection
+    has gone: that is a thread for some seconds for everyone who connects and hangs up.
+    """
+
+    def run_reactor(self) -> None:
+        """Run until the connection ends."""
+        try:
+            super().run_reactor()
+        finally:
+            self.to_user_queue.put(None)  # nothing came, and nothing will
+
+
+class NegotiatingDul(PromptDul):
     """A DUL service provider that ends with the negotiation, before it reads any P-DATA."""
 
     def _is_transport_event(self) -> bool:
@@ -118,10 +133,7 @@ class StreamingAssociation(Association):
         super().__init__(ae, "acceptor")
         self._serve = serve
         self._is_streaming = False
-        self.dul = NegotiatingDul(self)
-        # These setters reach through to the provider that has just been replaced.
-        self.acse_timeout = ae.acse_timeout
-        self.network_timeout = ae.network_timeout
+        _replace_dul(self, NegotiatingDul(self))
 
     def _run_reactor(self) -> None:
         """Take the place of pynetdicom's loop over the messages of an established association."""
@@ -197,11 +209,11 @@ class StorageRequestHandler(RequestHandler):
         super().__init__(request, client_address, server)
 
     def _create_association(self) -> Association:
-        association = (
-            Association(self.ae, "acceptor")
-            if self._serve is None
-            else StreamingAssociation(self.ae, self._serve)
-        )
+        if self._serve is None:
+            association = Association(self.ae, "acceptor")
+            _replace_dul(association, PromptDul(association))
+        else:
+            association = StreamingAssociation(self.ae, self._serve)
         association._server = self.server  # noqa: SLF001 - this module is where that is done
         association.name = f"AcceptorThread@{time.time():.0f}"  # the server finds them by this name
         association.set_socket(BoundedSocket(association, client_socket=self.request))
@@ -221,6 +233,14 @@ class StorageRequestHandler(RequestHandler):
             bound: Any = self.server.get_handlers(event)
             for handler, arguments in [bound] if event.is_intervention else bound:
                 association.bind(event, handler, arguments)
+
+
+def _replace_dul(association: Association, dul: DULServiceProvider) -> None:
+    """Give an association that has not begun another provider."""
+    association.dul = dul
+    # These setters reach through to the provider that has just been replaced.
+    association.acse_timeout = association.ae.acse_timeout
+    association.network_timeout = association.ae.network_timeout
 
 
 def _set_timeouts(connection: socket.socket, timeout_s: float) -> None:

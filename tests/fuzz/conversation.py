@@ -22,8 +22,6 @@ from typing import TYPE_CHECKING, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from pydicom import Dataset, dcmwrite
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import UID
 
 from tests.servers import upper_layer as ul
 from tests.servers.receiver import wait_until
@@ -330,8 +328,6 @@ def instance(number: int, explicit: bool) -> tuple[str, bytes]:
     data_set.Rows = data_set.Columns = 12
     data_set.PixelData = bytes(range(144)) * 2
     data_set["PixelData"].VR = "OW"
-    data_set.file_meta = FileMetaDataset()
-    data_set.file_meta.TransferSyntaxUID = UID(ul.EXPLICIT if explicit else ul.IMPLICIT)
     stream = BytesIO()
     dcmwrite(stream, data_set, implicit_vr=not explicit, little_endian=True)
     return str(data_set.SOPInstanceUID), stream.getvalue()

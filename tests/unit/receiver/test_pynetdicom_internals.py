@@ -19,6 +19,7 @@ SIGNATURES = {
     "association.Association.kill": (association, "(self)"),
     "dul.DULServiceProvider.__init__": (dul, "(self, assoc)"),
     "dul.DULServiceProvider._is_transport_event": (dul, "(self)"),
+    "dul.DULServiceProvider.run_reactor": (dul, "(self)"),
     "dul.DULServiceProvider.kill_dul": (dul, "(self)"),
     "transport.AssociationSocket.__init__": (transport, "(self, assoc, client_socket, address)"),
     "transport.AssociationSocket.recv": (transport, "(self, nr_bytes)"),
@@ -35,6 +36,14 @@ CALLERS = {
     "DULServiceProvider._is_transport_event": (
         dul.DULServiceProvider.run_reactor,
         "self._is_transport_event()",
+    ),
+    "DULServiceProvider.run_reactor": (
+        dul.DULServiceProvider.__init__,
+        "make_target(self.run_reactor)",
+    ),
+    "DULServiceProvider.to_user_queue": (
+        association.Association.run_reactor,
+        "if primitive is None:\n                self.kill()",
     ),
     "DULServiceProvider._kill_thread": (
         dul.DULServiceProvider.run_reactor,
