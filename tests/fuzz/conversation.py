@@ -15,15 +15,15 @@ import struct
 from collections import Counter
 from contextlib import closing, suppress
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from pydicom import Dataset, dcmwrite
 
 from tests.servers import upper_layer as ul
+from tests.servers.instances import encoded_instance
 from tests.servers.receiver import wait_until
 
 if TYPE_CHECKING:
@@ -317,20 +317,14 @@ def reaction_of(answer: ul.Response | ul.Pdu | None) -> str:
 @cache
 def instance(number: int, explicit: bool) -> tuple[str, bytes]:
     """A small instance: its UID, and its data set."""
-    data_set = Dataset()
-    data_set.SOPClassUID = ul.MR_IMAGE
-    data_set.SOPInstanceUID = f"2.25.7{number}{int(explicit)}"
-    data_set.Modality = "MR"
-    data_set.PatientName = "Canary^Fuzz"
-    data_set.PatientID = f"CANARY-{number // 10}"
-    data_set.StudyInstanceUID = f"2.25.5{number // 10}"
-    data_set.SeriesInstanceUID = f"2.25.6{number // 10}"
-    data_set.Rows = data_set.Columns = 12
-    data_set.PixelData = bytes(range(144)) * 2
-    data_set["PixelData"].VR = "OW"
-    stream = BytesIO()
-    dcmwrite(stream, data_set, implicit_vr=not explicit, little_endian=True)
-    return str(data_set.SOPInstanceUID), stream.getvalue()
+    uid = f"2.25.7{number}{int(explicit)}"
+    return uid, encoded_instance(
+        uid,
+        f"2.25.5{number // 10}",
+        pixels=np.arange(144, dtype=np.uint16).reshape(12, 12),
+        patient_id=f"CANARY-{number // 10}",
+        explicit=explicit,
+    )
 
 
 def _store_command(uid: str) -> bytes:
