@@ -146,12 +146,14 @@ def targets(results: Results, setups: Sequence[Setup]) -> list[str]:
     return rows
 
 
-def report(results: Results, setups: Sequence[Setup], arguments: argparse.Namespace) -> str:
+def report(
+    results: Results, setups: Sequence[Setup], arguments: argparse.Namespace, n_repeats: int
+) -> str:
     machine = (
         f"{os.cpu_count()} cores ({platform.machine()}) shared by senders and receiver, load "
         f"average {os.getloadavg()[0]:.1f} at the end. {arguments.note}"
     )
-    options = f"--studies {arguments.studies} --repeats {arguments.repeats}"
+    options = f"--studies {arguments.studies} --repeats {n_repeats}"
     lines = [
         "# Receivers side by side",
         "",
@@ -203,7 +205,8 @@ def main() -> None:
                 measured = measure(receiver, setup, studies, work)
                 results.setdefault((setup, receiver), []).append(measured)
                 print(repeat, setup, receiver, measured, flush=True)
-    arguments.output.write_text(report(results, setups, arguments))
+            # After each repeat: a long run that is cut short leaves what it has.
+            arguments.output.write_text(report(results, setups, arguments, repeat + 1))
 
 
 if __name__ == "__main__":
