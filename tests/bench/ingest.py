@@ -14,8 +14,10 @@ import os
 import platform
 import random
 import shutil
+import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -184,6 +186,7 @@ def main() -> None:
     parser.add_argument("--note", default="", help="a sentence on the machine, for the report")
     parser.add_argument("--output", type=Path, default=REPORT)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no receiver is left running
     setups = [
         setup
         for sender in arguments.senders
