@@ -9,7 +9,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, cast
 
-from sqlalchemy import select, update
+from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
+from sqlalchemy import bindparam, case, exists, or_, select, update
 
 from db import audit
 from db.models import Instance, QuarantinedInstance, ReportObjectRow, Revision, Study
@@ -18,6 +19,7 @@ from db.states import StudyState, open_revision
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Table
     from sqlalchemy.orm import Session
@@ -29,6 +31,31 @@ if TYPE_CHECKING:
 _studies: Final = cast("Table", Study.__table__)
 _instances: Final = cast("Table", Instance.__table__)
 _own: Final = cast("Table", ReportObjectRow.__table__)
+_revisions: Final = cast("Table", Revision.__table__)
+
+_received_at: Final = bindparam("at", type_=_revisions.c.last_received_at.type)
+_KEEP_RECEIVING: Final = (
+    update(_revisions)
+    .where(
+        _revisions.c.study_uid == bindparam("of_study"),
+        _revisions.c.state == StudyState.RECEIVING,
+        exists().where(
+            _studies.c.study_uid == bindparam("of_study"),
+            # Nobody's is anybody's, but the first ID that comes is to become the study's.
+            or_(bindparam("of_patient") == "", _studies.c.patient_id == bindparam("of_patient")),
+        ),
+    )
+    .values(
+        last_received_at=case(
+            (_revisions.c.last_received_at < _received_at, _received_at),
+            else_=_revisions.c.last_received_at,
+        )
+    )
+    .returning(_revisions.c.id)
+)
+"""A study has at most one revision that is receiving, its latest."""
+_NEVER_OURS: Final = frozenset({MRImageStorage, EnhancedMRImageStorage})
+"""SOP classes of which this node makes no reports."""
 
 
 class Intake(StrEnum):
@@ -63,6 +90,45 @@ def record_instances(session: Session, instances: Sequence[ReceivedInstance]) ->
         One for each instance, in their order.
     """
     own = _read_own(session, instances)
+    added = _add_to_open_revisions(session, instances, own)
+    rest = [instance for n, instance in enumerate(instances) if n not in added]
+    others = iter(_record(session, rest, own) if rest else ())
+    return [Intake.STORED if n in added else next(others) for n in range(len(instances))]
+
+
+def _add_to_open_revisions(
+    session: Session, instances: Sequence[ReceivedInstance], own: set[str]
+) -> set[int]:
+    """Insert what is new and of a study that is receiving already; return the places of those.
+
+    Nearly every instance is one of these, and needs no more than two statements. The update locks
+    the revision, so that it cannot be closed until the commit: closing passes over locked ones.
+    """
+    first: dict[str, int] = {}
+    newest: dict[str, datetime] = {}
+    patients: dict[str, set[str]] = {}
+    for n, instance in enumerate(instances):
+        if instance.sop_instance_uid not in own:
+            first.setdefault(instance.sop_instance_uid, n)
+            last = newest.get(instance.study_uid, instance.received_at)
+            newest[instance.study_uid] = max(last, instance.received_at)
+            patients.setdefault(instance.study_uid, set()).add(_storable(instance.patient_id))
+    connection = session.connection()
+    revisions: dict[str, str | None] = {}
+    for study_uid in sorted(newest):  # everyone locks in the same order
+        patient, *others = patients[study_uid]
+        values = {"of_study": study_uid, "at": newest[study_uid], "of_patient": patient}
+        revisions[study_uid] = None if others else connection.scalar(_KEEP_RECEIVING, values)
+    rows = [
+        _instance_row(instances[n], revision_id)
+        for n in first.values()
+        if (revision_id := revisions[instances[n].study_uid]) is not None
+    ]
+    return {first[uid] for uid in _insert_rows(session, rows)}
+
+
+def _record(session: Session, instances: Sequence[ReceivedInstance], own: set[str]) -> list[Intake]:
+    """Register instances of which nothing is known."""
     patients = _lock_studies(session, [i for i in instances if i.sop_instance_uid not in own])
     known = _read_digests(session, (i.sop_instance_uid for i in instances))
     new: dict[str, ReceivedInstance] = {}
@@ -103,7 +169,9 @@ def record_instances(session: Session, instances: Sequence[ReceivedInstance]) ->
 
 
 def _read_own(session: Session, instances: Sequence[ReceivedInstance]) -> set[str]:
-    uids = {instance.sop_instance_uid for instance in instances}
+    uids = {i.sop_instance_uid for i in instances if i.sop_class_uid not in _NEVER_OURS}
+    if not uids:
+        return set()
     found = select(_own.c.sop_instance_uid).where(_own.c.sop_instance_uid.in_(uids))
     return set(session.connection().scalars(found))
 
@@ -193,7 +261,13 @@ def _insert(
                 now=instance.received_at,
                 detail={"calling_ae": instance.calling_ae},
             )
-    rows = [_instance_row(i, latest[i.study_uid].id) for i in new.values()]
+    return _insert_rows(session, [_instance_row(i, latest[i.study_uid].id) for i in new.values()])
+
+
+def _insert_rows(session: Session, rows: list[dict[str, object]]) -> set[str]:
+    """Insert instances; return the UIDs of those that were not there."""
+    if not rows:
+        return set()
     statement = insert_or_ignore(session, _instances).returning(_instances.c.sop_instance_uid)
     return set(session.connection().scalars(statement, rows))
 

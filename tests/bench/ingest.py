@@ -14,8 +14,10 @@ import os
 import platform
 import random
 import shutil
+import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +49,13 @@ storescp and the handler sync nothing. "Without fsync" is our receiver with fsyn
 process and SQLite at `synchronous=OFF`, which no setting of the product can do. Only ratios within
 one table mean anything."""
 
+BOUNDS: Final = """\
+## What bounds ours
+With one association nothing can be grouped: each image waits for three commits of the disk's
+journal in turn (file, folder, row). Over several associations the kernel groups the fsyncs and the
+ledger the rows; then the CPU of the row bounds it: writing it by SQLAlchemy costs several times
+what reading, hashing and writing the image does."""
+
 
 class Setup(NamedTuple):
     """How a measurement sends."""
@@ -73,7 +82,10 @@ def cpu_s(process: psutil.Process) -> float:
     """CPU seconds of a process and its children, the ended ones included."""
     total = 0.0
     for each in (process, *process.children(recursive=True)):
-        times = each.cpu_times()
+        try:
+            times = each.cpu_times()
+        except psutil.NoSuchProcess:  # its parent has it in a moment
+            continue
         total += times.user + times.system + times.children_user + times.children_system
     return total
 
@@ -103,6 +115,7 @@ def measure(name: str, setup: Setup, studies: Sequence[Path], work: Path) -> Mea
         cpu, began = cpu_s(process), time.monotonic()
         sent = send(running, setup, studies[1:])
         wall_s = time.monotonic() - began
+        time.sleep(0.2)  # a receiver that forks collects its children
         cpu = cpu_s(process) - cpu
         stored = running.n_stored()
     shutil.rmtree(folder)
@@ -146,12 +159,14 @@ def targets(results: Results, setups: Sequence[Setup]) -> list[str]:
     return rows
 
 
-def report(results: Results, setups: Sequence[Setup], arguments: argparse.Namespace) -> str:
+def report(
+    results: Results, setups: Sequence[Setup], arguments: argparse.Namespace, n_repeats: int
+) -> str:
     machine = (
         f"{os.cpu_count()} cores ({platform.machine()}) shared by senders and receiver, load "
         f"average {os.getloadavg()[0]:.1f} at the end. {arguments.note}"
     )
-    options = f"--studies {arguments.studies} --repeats {arguments.repeats}"
+    options = f"--studies {arguments.studies} --repeats {n_repeats}"
     lines = [
         "# Receivers side by side",
         "",
@@ -170,7 +185,7 @@ def report(results: Results, setups: Sequence[Setup], arguments: argparse.Namesp
             lost = "" if all(m.complete for m in results[setup, name]) else " (**incomplete**)"
             lines.append(f"| {name}{lost} | {rate:.0f} | {rate / base:.2f} | {cpu:.2f} |")
     lines += ["", "## Aims", "", "| setup | aim | measured | |", "|---|---|---|---|"]
-    return "\n".join([*lines, *targets(results, setups), ""])
+    return "\n".join([*lines, *targets(results, setups), "", BOUNDS, ""])
 
 
 def main() -> None:
@@ -182,6 +197,7 @@ def main() -> None:
     parser.add_argument("--note", default="", help="a sentence on the machine, for the report")
     parser.add_argument("--output", type=Path, default=REPORT)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no receiver is left running
     setups = [
         setup
         for sender in arguments.senders
@@ -203,7 +219,8 @@ def main() -> None:
                 measured = measure(receiver, setup, studies, work)
                 results.setdefault((setup, receiver), []).append(measured)
                 print(repeat, setup, receiver, measured, flush=True)
-    arguments.output.write_text(report(results, setups, arguments))
+            # After each repeat: a long run that is cut short leaves what it has.
+            arguments.output.write_text(report(results, setups, arguments, repeat + 1))
 
 
 if __name__ == "__main__":

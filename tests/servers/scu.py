@@ -81,7 +81,10 @@ def send_raw(
         context_id = assoc.accepted_contexts[0].context_id
     assert context_id is not None
     assoc._reactor_checkpoint.clear()
-    while not assoc._is_paused:  # else the reactor might take the response of a fast receiver
+    # Else the reactor might take the response of a fast receiver. It says that it is paused before
+    # it is, and passes once more where it was let through just before: so give it time for that.
+    time.sleep(0.003)
+    while not assoc._is_paused:
         time.sleep(0.0001)
     assoc.dimse.send_msg(store_request(data_set, sop_instance_uid, sop_class_uid), context_id)
     _, response = assoc.dimse.get_msg(block=True)

@@ -139,6 +139,18 @@ def test_a_stop_lets_open_associations_finish(tmp_path: Path, data_path: str) ->
         assert len(receiver.instances()) == len(receiver.files()) == 2
 
 
+def test_a_stop_aborts_what_does_not_finish(tmp_path: Path, data_path: str) -> None:
+    data, uid = encoded_image(1, size=256)
+    with run_receiver(tmp_path, data_path=data_path) as receiver:
+        with association(receiver.port) as assoc:
+            send_beginning(assoc, data, uid)
+            assert receiver.stop() == 0
+            wait_until(lambda: assoc.is_aborted)
+
+        assert receiver.files() == set()
+        assert receiver.instances() == []
+
+
 def test_a_restart_goes_on_where_it_was(tmp_path: Path, data_path: str) -> None:
     paths = write_series(tmp_path / "series", 2)
     for expected in (1, 2):

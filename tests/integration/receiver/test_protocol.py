@@ -6,6 +6,7 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from pydicom import Dataset
 from pydicom.filebase import DicomBytesIO
@@ -244,6 +245,26 @@ def test_an_instance_over_the_cap_is_drained_and_refused(streaming: ReceiverProc
         assert streaming.files() == set()
         peer.send(p_data(*message(1000)))
         assert peer.status() == Status.SUCCESS
+
+
+def test_a_long_instance_takes_no_memory(tmp_path: Path) -> None:
+    part = p_data(pdv(1, 0, bytes(100_000)))
+    with (
+        run_receiver(tmp_path, data_path="streaming") as receiver,
+        raw_association(receiver.port) as peer,
+    ):
+        peer.send(p_data(*message(4096)))
+        assert peer.status() == Status.SUCCESS
+        memory = psutil.Process(receiver.process.pid).memory_info
+        before = memory().rss
+        other = store_command("1.2.3.1.2")
+        peer.send(p_data(pdv(1, COMMAND | LAST, other), pdv(1, 0, encoded_image(2)[0])))
+        for _ in range(1000):
+            peer.send(part)
+        grown = memory().rss - before
+        peer.send(p_data(pdv(1, LAST)))
+        assert peer.status() == Status.SUCCESS
+    assert grown < 8_000_000, f"{grown} bytes for an instance of 100 MB"
 
 
 @pytest.mark.parametrize("drip", ["inside a PDU", "a PDU each", "nothing"])

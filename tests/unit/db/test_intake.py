@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pydicom.uid import ComprehensiveSRStorage
 from sqlalchemy import func, select
 
 from db.closing import close_quiet_studies
@@ -64,7 +64,12 @@ def test_a_report_of_ours_that_comes_back_makes_no_new_work(database_engine: Eng
     with unit_of_work(database_engine) as session:
         grade_study(session, queue_study(session))
         report = session.scalars(select(ReportObjectRow.sop_instance_uid)).first()
-        back = replace(instance(4, received_at=after(100)), sop_instance_uid=report or "")
+        back = instance(
+            4,
+            received_at=after(100),
+            sop_instance_uid=report or "",
+            sop_class_uid=ComprehensiveSRStorage,
+        )
         assert record_instances(session, [back]) == [Intake.OWN]
         assert _count(session, Revision) == 1
         late = instance(5, received_at=after(101))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import operator
+from copy import deepcopy
 from typing import Any
 
 import pynetdicom
 import pytest
-from pynetdicom import AE, _config, association, dul, fsm, transport
+from pynetdicom import AE, _config, association, build_context, dul, fsm, transport
+from pynetdicom.presentation import negotiate_as_acceptor
 
 from receiver import pynetdicom_internals
+from receiver.contexts import supported_contexts
 
 SIGNATURES = {
     "association.Association.__init__": (association, "(self, ae, mode)"),
@@ -86,6 +89,20 @@ def test_attributes_and_switches_are_there() -> None:
     assert made.dul.state_machine.current_state == "Sta1"
     assert "Sta2" in inspect.getsource(fsm.AE_5), "state Sta2 of the DUL has another name"
     assert "Sta6" in inspect.getsource(fsm.AE_7), "state Sta6 of the DUL has another name"
+
+
+def test_a_negotiation_leaves_the_contexts_that_associations_share_as_they_are() -> None:
+    supported = supported_contexts("refuse")
+    before = deepcopy(supported)
+    proposed = [build_context(str(context.abstract_syntax)) for context in supported]
+    for number, context in enumerate(proposed):
+        context.context_id = 2 * number + 1
+
+    results, _ = negotiate_as_acceptor(proposed, supported, None)
+
+    assert any(context.result == 0x00 for context in results)
+    assert supported == before
+    assert [vars(context) for context in supported] == [vars(context) for context in before]
 
 
 def test_the_provider_that_is_put_in_place_gets_the_timeouts() -> None:
