@@ -47,6 +47,9 @@ _PROPOSALS: Sequence[dict[int, tuple[str, Sequence[str]]]] = (
     },
 )
 
+_DAMAGED = 99_999_000
+"""First number of instances that may be damaged; no few flips of their UIDs make those of others."""
+
 flips = st.lists(st.tuples(st.integers(0, 4095), st.integers(1, 255)), min_size=1, max_size=4)
 sizes = st.lists(st.integers(1, 700), min_size=1, max_size=12)
 numbers = st.integers(0, 400)
@@ -131,8 +134,7 @@ class Conversation(RuleBasedStateMachine):
     ) -> None:
         """Other bytes than were meant, in a sound message: there must be a status."""
         context_id, explicit = self._storage_context(which)
-        # Of a study of its own, whose UID no few flips make that of another.
-        uid, data_set = instance(99_999_000 + number, explicit)
+        uid, data_set = instance(_DAMAGED + number, explicit)
         damaged = _flipped(data_set, changes)
         self._say(_message(context_id, _store_command(uid), damaged, pieces, in_one_pdu=False))
         assert self._hear().startswith("C-STORE-RSP")
@@ -145,9 +147,9 @@ class Conversation(RuleBasedStateMachine):
         then=st.sampled_from(["release", "abort", "echo", "store", "nothing", "command"]),
     )
     def break_off(self, number: int, keep: int, which: int, then: str) -> None:
-        """Something else, or nothing, in the middle of a message."""
+        """Something else, or nothing, in the middle of a message, which may even complete it."""
         context_id, explicit = self._storage_context(which)
-        uid, data_set = instance(number, explicit)
+        uid, data_set = instance(_DAMAGED + number, explicit)
         whole = _message(context_id, _store_command(uid), data_set, [211], in_one_pdu=False)
         self._say(whole[: min(keep, len(whole) - 1)])
         self._say(
