@@ -48,7 +48,7 @@ _PROPOSALS: Sequence[dict[int, tuple[str, Sequence[str]]]] = (
 )
 
 _DAMAGED = 99_999_000
-"""First number of instances that may be damaged; no few flips of their UIDs make those of others."""
+"""First number of instances that may be damaged: no few flips make their UIDs those of others."""
 
 flips = st.lists(st.tuples(st.integers(0, 4095), st.integers(1, 255)), min_size=1, max_size=4)
 sizes = st.lists(st.integers(1, 700), min_size=1, max_size=12)
