@@ -2,9 +2,11 @@
 
 ::
 
-    AE@host:port[?sr=comprehensive3d&sc=1&pm=0&commit=1&notgraded=1&tls=1]   a DICOM storage SCP
-    *@*:port[?the same]                                                      whoever sent the study
-    hl7://host:port[?application=RIS&facility=HOSPITAL&notgraded=1]          HL7 v2 by MLLP
+    AE@host:port[?sr=comprehensive3d&sc=1&pm=0&commit=1&notgraded=1&tls=1&tlsname=NAME]
+    *@*:port[?the same]
+    hl7://host:port[?application=RIS&facility=HOSPITAL&notgraded=1]
+
+A DICOM storage SCP; whoever sent the study; HL7 v2 by MLLP.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 from urllib.parse import parse_qsl
+
+from core.tls import is_certificate_name
 
 AE_TITLE: Final = re.compile(r"[ -\[\]-~]{1,16}")
 """Printable ASCII without backslash (PS3.8 7.1.1.4)."""
@@ -38,6 +42,8 @@ class DicomDestination:
     not_graded: bool = False
     """Whether it is told of studies that could not be graded, too."""
     tls: bool = False
+    tls_name: str = ""
+    """Name that its certificate must carry, where that is not `host`."""
 
     @property
     def name(self) -> str:
@@ -140,8 +146,11 @@ def _parse_dicom(address: str, options: dict[str, str]) -> DicomDestination:
         commitment=_flag(options, "commit", False),
         not_graded=_flag(options, "notgraded", False),
         tls=_flag(options, "tls", False),
+        tls_name=_tls_name(options),
     )
-    _refuse_unknown(options, "sr, sc, pm, commit, notgraded and tls")
+    if destination.tls_name and not destination.tls:
+        raise ValueError("tlsname= without tls=1")
+    _refuse_unknown(options, "sr, sc, pm, commit, notgraded, tls and tlsname")
     return destination
 
 
@@ -165,6 +174,13 @@ def _flag(options: dict[str, str], key: str, default: bool) -> bool:
     if value not in ("0", "1"):
         raise ValueError(f"option {key}={value} must be {key}=0 or {key}=1")
     return value == "1"
+
+
+def _tls_name(options: dict[str, str]) -> str:
+    value = options.pop("tlsname", "")
+    if value and not is_certificate_name(value):
+        raise ValueError(f"option tlsname={value} is no name that a certificate carries")
+    return value
 
 
 def _hl7_name(options: dict[str, str], key: str) -> str:

@@ -14,7 +14,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -26,17 +26,29 @@ from pydantic_settings import (
 
 from core.destinations import AE_TITLE, Destination, DicomDestination, parse_destination
 from core.errors import ConfigurationError
+from core.tls import Identity, is_certificate_name
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 @dataclass(frozen=True, slots=True)
 class CallerRule:
-    """One entry of the allow-list: an AE title (``*`` for any) at an address or network."""
+    """One entry of the allow-list: an AE title (``*`` for any) at an address or network.
+
+    With a `certificate` it admits over TLS only, and only who proves to be of that name.
+    """
 
     ae_title: str
     network: ipaddress.IPv4Network | ipaddress.IPv6Network
+    certificate: str = ""
 
-    def admits(self, ae_title: str, address: str) -> bool:
-        """Whether a caller with this AE title at this address may associate."""
+    def is_proven_by(self, names: Collection[str]) -> bool:
+        """Whether a certificate with these names, in lower case, is the one that is asked for."""
+        return not self.certificate or self.certificate.lower() in names
+
+    def lists(self, ae_title: str, address: str) -> bool:
+        """Whether a caller with this AE title at this address is meant."""
         ip = ipaddress.ip_address(address)
         if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
@@ -50,18 +62,24 @@ def _split(text: str) -> list[str]:
 def parse_caller(text: str) -> CallerRule:
     """Read ``AE@address`` or ``AE@network/bits``; the AE may be ``*``.
 
+    ``?certificate=NAME`` after it binds the entry to a certificate.
+
     Raises
     ------
     ValueError
         Names what is wrong and shows the form that is right.
     """
-    ae_title, _, network = text.strip().partition("@")
+    caller, option, certificate = text.strip().partition("?certificate=")
+    if option and not is_certificate_name(certificate):
+        raise ValueError(f"caller {text!r}: {certificate!r} is no name that a certificate carries")
+    ae_title, _, network = caller.partition("@")
     if ae_title == "*" or AE_TITLE.fullmatch(ae_title):
         with contextlib.suppress(ValueError):
-            return CallerRule(ae_title, ipaddress.ip_network(network))
+            return CallerRule(ae_title, ipaddress.ip_network(network), certificate)
     raise ValueError(
         f"caller {text!r} is not of the form AE@address or AE@network/bits, "
-        "for example PACS@192.0.2.10 or *@192.0.2.0/24 (addresses, not host names)"
+        "for example PACS@192.0.2.10 or *@192.0.2.0/24 (addresses, not host names), with "
+        "?certificate=NAME where only that certificate may call"
     )
 
 
@@ -72,7 +90,11 @@ class Settings(BaseSettings):
 
     ae_title: str = "EPVSNODE"
     host: str = "0.0.0.0"  # noqa: S104 - a DICOM node is there to be reached from the PACS
-    port: int = Field(default=11112, ge=1, le=65535)
+    port: int = Field(default=11112, ge=0, le=65535)
+    tls_port: int = Field(default=0, ge=0, le=65535)
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_authorities: str = ""
     callers: str = ""
     destinations: str = ""
     other_classes: Literal["refuse", "accept"] = "refuse"
@@ -89,7 +111,11 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=30.0, gt=0)
     sweep_interval_s: float = Field(default=1.0, gt=0)
     max_associations: int = Field(default=32, ge=1)
+    max_waiting: int = Field(default=16, ge=1)
+    receiver_processes: int = Field(default=1, ge=1, le=64)
     network_timeout_s: float = Field(default=60.0, gt=0)
+    data_path: Literal["streaming", "plain"] = "streaming"
+    max_instance_mb: int = Field(default=2048, ge=1)
     spool_reserve_mb: int = Field(default=1024, ge=0)
     trust_store_status: bool = True
     commitment_timeout_s: float = Field(default=600.0, gt=0)
@@ -148,6 +174,29 @@ class Settings(BaseSettings):
             data_dir = Path(values.get("data_dir") or "data").absolute()
             values["database_url"] = f"sqlite:///{data_dir / 'epvs.sqlite'}"
         return values
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if self.tls_port == self.port:
+            raise ValueError(
+                "EPVS_PORT and EPVS_TLS_PORT are the same; 0 turns one of them off, not both"
+            )
+        if self.tls_identity is not None:
+            return self
+        tls_destination = any(
+            isinstance(each, DicomDestination) and each.tls for each in self.destination_list
+        )
+        if self.tls_port or tls_destination or any(rule.certificate for rule in self.caller_rules):
+            raise ValueError(
+                "TLS needs EPVS_TLS_CERTIFICATE, EPVS_TLS_KEY and EPVS_TLS_AUTHORITIES"
+            )
+        return self
+
+    @cached_property
+    def tls_identity(self) -> Identity | None:
+        """Certificate, key and authorities; None where they are not all set."""
+        files = (self.tls_certificate, self.tls_key, self.tls_authorities)
+        return Identity(*(Path(file) for file in files)) if all(files) else None
 
     @cached_property
     def caller_rules(self) -> tuple[CallerRule, ...]:
@@ -212,10 +261,12 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def _explain(problem: Any) -> str:
-    name = ".".join(str(part) for part in problem["loc"]) or "settings"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"]:  # about several settings at once; the message names them
+        return message
+    name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{name}: no such setting; docs/operations.md lists them"
-    message = str(problem["msg"]).removeprefix("Value error, ")
     # A URL may carry a password.
     value = "as given" if name.endswith("_url") else repr(problem.get("input"))
     return f"EPVS_{name.upper()} is {value}: {message}"

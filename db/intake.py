@@ -7,9 +7,10 @@ first, and an instance that another transaction inserted meanwhile is compared, 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, cast
 
-from sqlalchemy import select
+from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
+from sqlalchemy import bindparam, case, exists, or_, select, update
 
 from db import audit
 from db.models import Instance, QuarantinedInstance, ReportObjectRow, Revision, Study
@@ -17,11 +18,44 @@ from db.session import insert_or_ignore
 from db.states import StudyState, open_revision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
+    from sqlalchemy import Table
     from sqlalchemy.orm import Session
 
     from core.records import ReceivedInstance
+
+# Tables, not entities: an ORM statement costs two to three times the CPU, on a path where every
+# image of every sender waits for a handful of them.
+_studies: Final = cast("Table", Study.__table__)
+_instances: Final = cast("Table", Instance.__table__)
+_own: Final = cast("Table", ReportObjectRow.__table__)
+_revisions: Final = cast("Table", Revision.__table__)
+
+_received_at: Final = bindparam("at", type_=_revisions.c.last_received_at.type)
+_KEEP_RECEIVING: Final = (
+    update(_revisions)
+    .where(
+        _revisions.c.study_uid == bindparam("of_study"),
+        _revisions.c.state == StudyState.RECEIVING,
+        exists().where(
+            _studies.c.study_uid == bindparam("of_study"),
+            # Nobody's is anybody's, but the first ID that comes is to become the study's.
+            or_(bindparam("of_patient") == "", _studies.c.patient_id == bindparam("of_patient")),
+        ),
+    )
+    .values(
+        last_received_at=case(
+            (_revisions.c.last_received_at < _received_at, _received_at),
+            else_=_revisions.c.last_received_at,
+        )
+    )
+    .returning(_revisions.c.id)
+)
+"""A study has at most one revision that is receiving, its latest."""
+_NEVER_OURS: Final = frozenset({MRImageStorage, EnhancedMRImageStorage})
+"""SOP classes of which this node makes no reports."""
 
 
 class Intake(StrEnum):
@@ -34,6 +68,11 @@ class Intake(StrEnum):
     """A report of this node that somebody sent back: no new work, or it would go round for ever."""
     CONFLICT = "conflict"
     """Same SOP Instance UID, other bytes: quarantined and audited, never graded."""
+    OTHER_PATIENT = "other-patient"
+    """Another Patient ID than the study's: quarantined and audited, never graded."""
+
+
+_QUARANTINED: Final = (Intake.CONFLICT, Intake.OTHER_PATIENT)
 
 
 def record_instances(session: Session, instances: Sequence[ReceivedInstance]) -> list[Intake]:
@@ -51,11 +90,50 @@ def record_instances(session: Session, instances: Sequence[ReceivedInstance]) ->
         One for each instance, in their order.
     """
     own = _read_own(session, instances)
-    _lock_studies(session, [i for i in instances if i.sop_instance_uid not in own])
+    added = _add_to_open_revisions(session, instances, own)
+    rest = [instance for n, instance in enumerate(instances) if n not in added]
+    others = iter(_record(session, rest, own) if rest else ())
+    return [Intake.STORED if n in added else next(others) for n in range(len(instances))]
+
+
+def _add_to_open_revisions(
+    session: Session, instances: Sequence[ReceivedInstance], own: set[str]
+) -> set[int]:
+    """Insert what is new and of a study that is receiving already; return the places of those.
+
+    Nearly every instance is one of these, and needs no more than two statements. The update locks
+    the revision, so that it cannot be closed until the commit: closing passes over locked ones.
+    """
+    first: dict[str, int] = {}
+    newest: dict[str, datetime] = {}
+    patients: dict[str, set[str]] = {}
+    for n, instance in enumerate(instances):
+        if instance.sop_instance_uid not in own:
+            first.setdefault(instance.sop_instance_uid, n)
+            last = newest.get(instance.study_uid, instance.received_at)
+            newest[instance.study_uid] = max(last, instance.received_at)
+            patients.setdefault(instance.study_uid, set()).add(_storable(instance.patient_id))
+    connection = session.connection()
+    revisions: dict[str, str | None] = {}
+    for study_uid in sorted(newest):  # everyone locks in the same order
+        patient, *others = patients[study_uid]
+        values = {"of_study": study_uid, "at": newest[study_uid], "of_patient": patient}
+        revisions[study_uid] = None if others else connection.scalar(_KEEP_RECEIVING, values)
+    rows = [
+        _instance_row(instances[n], revision_id)
+        for n in first.values()
+        if (revision_id := revisions[instances[n].study_uid]) is not None
+    ]
+    return {first[uid] for uid in _insert_rows(session, rows)}
+
+
+def _record(session: Session, instances: Sequence[ReceivedInstance], own: set[str]) -> list[Intake]:
+    """Register instances of which nothing is known."""
+    patients = _lock_studies(session, [i for i in instances if i.sop_instance_uid not in own])
     known = _read_digests(session, (i.sop_instance_uid for i in instances))
     new: dict[str, ReceivedInstance] = {}
     for instance in instances:
-        if instance.sop_instance_uid not in known.keys() | own:
+        if instance.sop_instance_uid not in known.keys() | own and _is_of(patients, instance):
             new.setdefault(instance.sop_instance_uid, instance)
 
     latest = _read_latest_revisions(session, {i.study_uid for i in instances})
@@ -72,8 +150,10 @@ def record_instances(session: Session, instances: Sequence[ReceivedInstance]) ->
             continue
         if uid in inserted and new[uid] is instance:
             outcomes.append(Intake.STORED)
-        elif known[uid] == (instance.study_uid, instance.sha256):
+        elif known.get(uid) == (instance.study_uid, instance.sha256):
             outcomes.append(Intake.DUPLICATE)
+        elif not _is_of(patients, instance):
+            outcomes.append(Intake.OTHER_PATIENT)
         else:
             outcomes.append(Intake.CONFLICT)
         revision = latest.get(instance.study_uid)
@@ -82,21 +162,22 @@ def record_instances(session: Session, instances: Sequence[ReceivedInstance]) ->
     session.flush()
     _quarantine(
         session,
-        [i for i, o in zip(instances, outcomes, strict=True) if o is Intake.CONFLICT],
+        [(i, o) for i, o in zip(instances, outcomes, strict=True) if o in _QUARANTINED],
         latest,
     )
     return outcomes
 
 
 def _read_own(session: Session, instances: Sequence[ReceivedInstance]) -> set[str]:
-    uids = {instance.sop_instance_uid for instance in instances}
-    found = select(ReportObjectRow.sop_instance_uid).where(
-        ReportObjectRow.sop_instance_uid.in_(uids)
-    )
-    return set(session.scalars(found))
+    uids = {i.sop_instance_uid for i in instances if i.sop_class_uid not in _NEVER_OURS}
+    if not uids:
+        return set()
+    found = select(_own.c.sop_instance_uid).where(_own.c.sop_instance_uid.in_(uids))
+    return set(session.connection().scalars(found))
 
 
-def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> None:
+def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> dict[str, str]:
+    """Lock the studies, opening those that are new; return the Patient ID of each."""
     first = {i.study_uid: i for i in reversed(instances)}
     rows = [
         {
@@ -109,23 +190,46 @@ def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> No
         for uid in sorted(first)  # everyone locks in the same order, so nobody waits in a circle
     ]
     locked = (
-        select(Study.study_uid)
-        .where(Study.study_uid.in_(first))
-        .order_by(Study.study_uid)
+        select(_studies.c.study_uid, _studies.c.patient_id)
+        .where(_studies.c.study_uid.in_(first))
+        .order_by(_studies.c.study_uid)
         .with_for_update(key_share=True)
     )
-    if len(session.scalars(locked).all()) < len(rows):
-        session.execute(insert_or_ignore(session, Study), rows)
-        session.scalars(locked).all()
+    connection = session.connection()
+    studies = connection.execute(locked).all()
+    if len(studies) < len(rows):
+        connection.execute(insert_or_ignore(session, _studies), rows)
+        studies = connection.execute(locked).all()
+    patients: dict[str, str] = {row.study_uid: row.patient_id for row in studies}
+    for instance in instances:
+        patient_id = _storable(instance.patient_id)
+        if patient_id and not patients[instance.study_uid]:
+            patients[instance.study_uid] = patient_id
+            connection.execute(
+                update(_studies)
+                .where(_studies.c.study_uid == instance.study_uid)
+                .values(patient_id=patient_id)
+            )
+    return patients
+
+
+def _is_of(patients: Mapping[str, str], instance: ReceivedInstance) -> bool:
+    """Whether nothing says that the instance is of another patient than its study.
+
+    An absent Patient ID says nothing: senders leave it out for emergencies.
+    """
+    patient_id = _storable(instance.patient_id)
+    return not patient_id or patients[instance.study_uid] == patient_id
 
 
 def _read_digests(session: Session, sop_uids: Iterable[str]) -> dict[str, tuple[str, str]]:
     uids = list(sop_uids)
     if not uids:
         return {}
-    rows = session.execute(
-        select(Instance.sop_instance_uid, Instance.study_uid, Instance.sha256).where(
-            Instance.sop_instance_uid.in_(uids)
+    columns = _instances.c
+    rows = session.connection().execute(
+        select(columns.sop_instance_uid, columns.study_uid, columns.sha256).where(
+            columns.sop_instance_uid.in_(uids)
         )
     )
     return {uid: (study_uid, sha256) for uid, study_uid, sha256 in rows}
@@ -157,9 +261,15 @@ def _insert(
                 now=instance.received_at,
                 detail={"calling_ae": instance.calling_ae},
             )
-    statement = insert_or_ignore(session, Instance).returning(Instance.sop_instance_uid)
-    rows = [_instance_row(i, latest[i.study_uid].id) for i in new.values()]
-    return set(session.scalars(statement, rows))
+    return _insert_rows(session, [_instance_row(i, latest[i.study_uid].id) for i in new.values()])
+
+
+def _insert_rows(session: Session, rows: list[dict[str, object]]) -> set[str]:
+    """Insert instances; return the UIDs of those that were not there."""
+    if not rows:
+        return set()
+    statement = insert_or_ignore(session, _instances).returning(_instances.c.sop_instance_uid)
+    return set(session.connection().scalars(statement, rows))
 
 
 def _instance_row(instance: ReceivedInstance, revision_id: str) -> dict[str, object]:
@@ -187,10 +297,13 @@ def _file_row(instance: ReceivedInstance) -> dict[str, object]:
 
 
 def _quarantine(
-    session: Session, conflicts: list[ReceivedInstance], latest: dict[str, Revision]
+    session: Session,
+    instances: list[tuple[ReceivedInstance, Intake]],
+    latest: dict[str, Revision],
 ) -> None:
-    for instance in conflicts:
-        statement = insert_or_ignore(session, QuarantinedInstance).values(_file_row(instance))
+    for instance, reason in instances:
+        row = {**_file_row(instance), "reason": reason.value}
+        statement = insert_or_ignore(session, QuarantinedInstance).values(row)
         if session.scalar(statement.returning(QuarantinedInstance.id)) is None:
             continue  # the same contradiction again: recorded and audited the first time
         revision = latest.get(instance.study_uid)
@@ -199,7 +312,11 @@ def _quarantine(
             "instance-quarantined",
             study_uid=instance.study_uid,
             revision_id=revision.id if revision else None,
-            detail={"sop_instance_uid": instance.sop_instance_uid, "sha256": instance.sha256},
+            detail={
+                "reason": reason.value,
+                "sop_instance_uid": instance.sop_instance_uid,
+                "sha256": instance.sha256,
+            },
             now=instance.received_at,
         )
 

@@ -131,7 +131,7 @@ class Instance(Base):
 
 
 class QuarantinedInstance(Base):
-    """An instance under a known SOP Instance UID but with other bytes."""
+    """An instance that contradicts what is known of its SOP Instance UID or of its study."""
 
     __tablename__ = "quarantined_instances"
     __table_args__ = (
@@ -140,9 +140,12 @@ class QuarantinedInstance(Base):
     )
 
     id: Mapped[int] = mapped_column(primary_key=True, comment="Number of the row")
-    sop_instance_uid: Mapped[str] = _uid(
-        "SOP Instance UID that is taken", ForeignKey("instances.sop_instance_uid")
+    reason: Mapped[str] = mapped_column(
+        String(16),
+        server_default="conflict",
+        comment="conflict: UID known with other content; other-patient: not that of its study",
     )
+    sop_instance_uid: Mapped[str] = _uid("SOP Instance UID that it claims")
     study_uid: Mapped[str] = _uid("Study that it claims to belong to")
     series_uid: Mapped[str] = _uid("Series that it claims to belong to")
     path: Mapped[str] = _text("Part 10 file in the spool")

@@ -2,5 +2,6 @@
 
 ``association → admission → presentation contexts → C-STORE → header → spool file → row → status``
 
-Only `receiver.service` knows pynetdicom; the modules behind it take plain bytes and strings.
+`receiver.service` and `receiver.pynetdicom_internals` alone know pynetdicom's associations; the
+modules behind them take plain bytes and strings.
 """

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
-import signal
 import sys
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from core.errors import ConfigurationError
 from core.logs import configure_logging
 from core.settings import load_settings
 from db.session import create_engine
+from receiver.listener import require_free
 from receiver.service import Receiver
+from receiver.supervisor import (
+    CANNOT_START,
+    STOP_SIGNALS,
+    Occupancy,
+    Supervisor,
+    open_signals,
+    wait_for_stop,
+)
+
+if TYPE_CHECKING:
+    from core.settings import Settings
 
 DRAIN_DEADLINE_S: Final = 8.0
 """Docker kills after 10 s; an association cut short costs its sender no more than a resend."""
@@ -35,31 +48,38 @@ def main() -> int:
         return 2
     configure_logging(settings, "receiver")
     os.umask(0o027)  # the spool holds patients' images
+    n_processes = settings.receiver_processes
+    run = partial(_run_process, settings, Occupancy(n_processes))
+    if n_processes == 1:
+        return run(0, None)
+    try:
+        for port in filter(None, (settings.port, settings.tls_port)):
+            require_free(settings.host, port)
+    except OSError as error:
+        logger.exception("cannot-start errno=%s", error.errno)
+        return CANNOT_START
+    return Supervisor(run, n_processes, DRAIN_DEADLINE_S + 1.0).run()
 
-    stop_requests = _open_stop_requests()
-    receiver = Receiver(settings, create_engine(settings.database_url))
+
+def _run_process(
+    settings: Settings, occupancy: Occupancy, slot: int, parent_alive: int | None
+) -> int:
+    """Receive until a signal says to stop, or the parent is gone; return the exit code."""
+    signals = open_signals(STOP_SIGNALS)
+    receiver = Receiver(settings, create_engine(settings.database_url), occupancy, slot)
     try:
         receiver.start()
     except OSError as error:
         logger.exception("cannot-start errno=%s", error.errno)
-        return 1
-    os.read(stop_requests, 1)
+        return CANNOT_START
+    except ConfigurationError as error:
+        logger.error("cannot-start %s", error)  # noqa: TRY400 - the text says it all
+        return CANNOT_START
+    # What is loaded by now stays: collecting garbage need not go through it again and again.
+    gc.freeze()
+    wait_for_stop(signals, parent_alive)
     receiver.stop(DRAIN_DEADLINE_S)
     return 0
-
-
-def _open_stop_requests() -> int:
-    """File descriptor from which a byte can be read once SIGTERM or SIGINT has come.
-
-    An Event that the handler sets would not do: Python runs handlers in the main thread, and a
-    signal that the kernel gives to another thread does not wake the main thread from its wait.
-    """
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-    signal.set_wakeup_fd(write_end)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    return read_end
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ class Refusal:
 
 
 CALLER_NOT_ADMITTED: Final = Refusal(0x01, 0x01, 0x03, "caller-not-on-allow-list")
+CALLER_NOT_PROVEN: Final = Refusal(0x01, 0x01, 0x03, "caller-without-its-certificate")
 CALLED_AE_NOT_OURS: Final = Refusal(0x01, 0x01, 0x07, "called-ae-not-recognised")
 DISK_BELOW_RESERVE: Final = Refusal(0x02, 0x03, 0x01, "disk-below-reserve")
 """Transient (temporary congestion): the sender keeps the study and tries again."""
@@ -36,6 +37,7 @@ def refusal(
     calling_ae: str,
     called_ae: str,
     peer_address: str,
+    certificate_names: frozenset[str],
     has_room: bool,
     n_open: int,
 ) -> Refusal | None:
@@ -49,13 +51,18 @@ def refusal(
         Of the A-ASSOCIATE-RQ.
     peer_address : str
         Numeric IPv4 or IPv6 address that the connection comes from.
+    certificate_names : frozenset of str
+        What the caller's certificate carries, in lower case; empty without TLS.
     has_room : bool
         Whether the spool is above its reserve.
     n_open : int
         Associations that are open already.
     """
-    if not any(rule.admits(calling_ae, peer_address) for rule in settings.caller_rules):
+    listed = [rule for rule in settings.caller_rules if rule.lists(calling_ae, peer_address)]
+    if not listed:
         return CALLER_NOT_ADMITTED
+    if not any(rule.is_proven_by(certificate_names) for rule in listed):
+        return CALLER_NOT_PROVEN
     if called_ae.strip() != settings.ae_title:
         return CALLED_AE_NOT_OURS
     if not has_room:

@@ -88,6 +88,10 @@ def _commitment_reports() -> PresentationContext:
 
     Roles are those of the caller. One that does not negotiate them is taken for what it does.
     """
-    context = build_context(commitment.SOP_CLASS_UID)
+    # Not deflated: a report is decoded, and a few bytes could swell to any size.
+    context = build_context(
+        commitment.SOP_CLASS_UID,
+        [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian],
+    )
     context.scu_role, context.scp_role = False, True
     return context

@@ -11,11 +11,14 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydicom.charset import convert_encodings, decode_bytes
 
 from receiver.status import Refused, Status
+
+if TYPE_CHECKING:
+    from mmap import mmap
 
 _CHARACTER_SET: Final = 0x00080005
 _SOP_CLASS_UID: Final = 0x00080016
@@ -96,15 +99,17 @@ def is_valid_uid(text: str) -> bool:
     return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
-def read_header(data: bytes, transfer_syntax_uid: str) -> Header:
+def read_header(data: bytes | mmap, transfer_syntax_uid: str, start: int = 0) -> Header:
     """Read the elements that file an instance.
 
     Parameters
     ----------
-    data : bytes
-        The data set as received, without preamble and file meta information.
+    data : bytes or mmap
+        Ends with the data set as received, or with its beginning.
     transfer_syntax_uid : str
         How it is encoded.
+    start : int, optional
+        Where in `data` the data set begins, behind preamble and file meta information.
 
     Raises
     ------
@@ -113,8 +118,10 @@ def read_header(data: bytes, transfer_syntax_uid: str) -> Header:
     """
     try:
         if transfer_syntax_uid in _DEFLATED:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, _MAX_INFLATED_BYTES)
-        values = _Walk(data).leading_values(_encoding(transfer_syntax_uid))
+            with memoryview(data) as view, view[start:] as deflated:
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, _MAX_INFLATED_BYTES)
+            start = 0
+        values = _Walk(data).leading_values(_encoding(transfer_syntax_uid), start)
     except (struct.error, zlib.error) as error:
         raise _unreadable("ends or breaks off inside the header") from error
     uids = {tag: _uid(values, tag) for tag in _UIDS}
@@ -148,17 +155,16 @@ class _Walk:
 
     Parameters
     ----------
-    data : bytes
+    data : bytes or mmap
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | mmap) -> None:
         self._data = data
         self._elements_left = _MAX_ELEMENTS
 
-    def leading_values(self, encoding: _Encoding) -> dict[int, bytes]:
-        """Raw values of the wanted top-level elements, as far as they are there."""
+    def leading_values(self, encoding: _Encoding, position: int) -> dict[int, bytes]:
+        """Raw values of the wanted top-level elements from `position` on, as far as they go."""
         values: dict[int, bytes] = {}
-        position = 0
         while position < len(self._data):
             element = self._element(position, encoding)
             if element.tag > _LAST_WANTED:

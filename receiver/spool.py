@@ -15,7 +15,7 @@ import shutil
 import struct
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from core.uids import derived_uid
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 IMPLEMENTATION_CLASS_UID: Final = derived_uid("implementation-class", {})
 """Part of every spooled file: changing it would make every known instance a conflicting one."""
+_SMALL_WRITE_BYTES: Final = 16 * 1024
+"""Less than this waits for more: a sender may cut a data set into fragments of a single byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +71,24 @@ class SpoolFile:
     spool : Spool
     head : bytes
         What the file begins with, see `file_head`.
+
+    Raises
+    ------
+    OSError
+        The file cannot be created.
     """
 
     def __init__(self, spool: Spool, head: bytes) -> None:
         self._spool = spool
-        self._tmp = spool.tmp_dir / uuid.uuid4().hex
+        self.path = spool.tmp_dir / uuid.uuid4().hex
+        """Where the file lies until it is committed."""
+        self.head_bytes = len(head)
         self._hash = hashlib.sha256()
         self._size = 0
-        self._file: BinaryIO
-        self._head = head
+        self._waiting = bytearray(head)
+        self._file = self.path.open("x+b", buffering=0)
 
     def __enter__(self) -> Self:
-        self._file = self._tmp.open("xb", buffering=0)
-        try:
-            self.write(self._head)
-        except OSError:
-            self._discard()
-            raise
         return self
 
     def __exit__(
@@ -94,21 +97,30 @@ class SpoolFile:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._discard()
+        self.discard()
 
-    def write(self, data: bytes) -> None:
-        """Append `data`.
+    def write(self, data: bytes | memoryview) -> None:
+        """Append `data`; small pieces are gathered, so `flush` before reading the file.
 
         Raises
         ------
         OSError
             The disk is full, or worse.
         """
-        rest = memoryview(data)
-        while rest:  # an unbuffered write may take a part only
-            rest = rest[self._file.write(rest) :]
-        self._hash.update(data)
-        self._size += len(data)
+        if len(data) + len(self._waiting) < _SMALL_WRITE_BYTES:
+            self._waiting += data
+        else:
+            self._write_out(data)
+
+    def flush(self) -> None:
+        """Write what has been gathered.
+
+        Raises
+        ------
+        OSError
+            The disk is full, or worse.
+        """
+        self._write_out(b"")
 
     def commit(self) -> StoredFile:
         """Make the file durable under its final name.
@@ -119,17 +131,34 @@ class SpoolFile:
             It is not known to be durable. At most a whole file without a row remains, which the
             next attempt to send the instance replaces by itself.
         """
+        self.flush()
         os.fsync(self._file.fileno())
         sha256 = self._hash.hexdigest()
         folder = self._spool.root / sha256[:2]
         path = folder / f"{sha256}.dcm"
-        self._tmp.rename(path)
+        self.path.rename(path)
+        self._file.close()
         _fsync_folder(folder)
         return StoredFile(path, sha256, self._size)
 
-    def _discard(self) -> None:
-        self._file.close()
-        self._tmp.unlink(missing_ok=True)
+    def discard(self) -> None:
+        """Remove the file, unless it was committed."""
+        if not self._file.closed:
+            self._file.close()
+            self.path.unlink(missing_ok=True)
+
+    def _write_out(self, data: bytes | memoryview) -> None:
+        parts = [part for part in (memoryview(bytes(self._waiting)), memoryview(data)) if part]
+        self._waiting.clear()
+        for part in parts:
+            self._hash.update(part)
+            self._size += len(part)
+        while parts:
+            written = os.writev(self._file.fileno(), parts)  # may take a part only
+            while parts and written >= len(parts[0]):
+                written -= len(parts.pop(0))
+            if parts:
+                parts[0] = parts[0][written:]
 
 
 class Spool:
@@ -140,24 +169,33 @@ class Spool:
     root : Path
     reserve_bytes : int
         Free space below which nothing more is taken.
+    slot, n_slots : int
+        Which of how many processes that write here this is.
     """
 
-    def __init__(self, root: Path, reserve_bytes: int) -> None:
+    def __init__(self, root: Path, reserve_bytes: int, *, slot: int = 0, n_slots: int = 1) -> None:
         self.root = root.absolute()
-        self.tmp_dir = self.root / "tmp"
+        self.tmp_dir = self.root / "tmp" / str(slot)
         self._reserve_bytes = reserve_bytes
+        self._others = {str(other) for other in range(n_slots) if other != slot}
 
     def prepare(self) -> int:
         """Create the folders, remove what an earlier run left half written, and count that.
 
-        All 256 shard folders exist from the start, so that storing never has to create one.
+        All 256 shard folders exist from the start, so that storing never has to create one. What
+        other processes are writing is left to them.
         """
         for name in ("tmp", *(f"{shard:02x}" for shard in range(256))):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         _fsync_folder(self.root)
-        leftovers = list(self.tmp_dir.iterdir())
+        leftovers = [
+            path
+            for path in (self.root / "tmp").rglob("*")
+            if path.is_file() and path.parent.name not in self._others
+        ]
         for leftover in leftovers:
             leftover.unlink()
+        self.tmp_dir.mkdir(exist_ok=True)
         return len(leftovers)
 
     def has_room(self, size_bytes: int = 0) -> bool:
@@ -167,7 +205,13 @@ class Spool:
     def create(
         self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str
     ) -> SpoolFile:
-        """Begin a file; use it in a ``with`` block, write the data set, then commit."""
+        """Begin a file: write the data set, then commit, or else discard.
+
+        Raises
+        ------
+        OSError
+            The file cannot be created.
+        """
         return SpoolFile(self, file_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid))
 
 

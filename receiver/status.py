@@ -1,8 +1,8 @@
 """Receiving: every status that a C-STORE may be answered with, and what the sender is told.
 
-==========  =================================================  ==============================
+==========  =================================================  =================================
 status      when                                               what the sender should do
-==========  =================================================  ==============================
+==========  =================================================  =================================
 ``0x0000``  the instance is durable: file and row              nothing
 ``0x0110``  something of ours broke (the log says where)       tell the operator
 ``0x0122``  the SOP class is not that of the context used      correct the sender
@@ -11,7 +11,8 @@ status      when                                               what the sender s
 ``0xC010``  the header cannot be read                          correct the instance
 ``0xC011``  a UID that identifies the instance is missing      correct the instance
 ``0xC012``  such a UID is not one (PS3.5 section 9.1)          correct the instance
-==========  =================================================  ==============================
+``0xC013``  longer than an instance may be here                raise the limit, or do not send it
+==========  =================================================  =================================
 
 The ranges are those of PS3.4 section B.2.3 and PS3.7 section C.4.2; the last digits are ours. An
 instance whose SOP Instance UID is known with other content is kept in quarantine and answered
@@ -36,6 +37,7 @@ class Status(IntEnum):
     HEADER_UNREADABLE = 0xC010
     UID_MISSING = 0xC011
     UID_INVALID = 0xC012
+    TOO_LARGE = 0xC013
 
 
 class Refused(EpvsError):

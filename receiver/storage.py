@@ -1,11 +1,15 @@
-"""Receiving: one C-STORE from data set bytes to status; success means file and row are durable."""
+"""Receiving: one C-STORE from its first byte to its status; success means file and row are durable.
+
+Both data paths store through `Incoming`, so checks, statuses and audit rows are the same on both.
+"""
 
 from __future__ import annotations
 
 import logging
+import mmap
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Self
 
 from core.errors import Unavailable
 from core.records import ReceivedInstance
@@ -14,21 +18,27 @@ from receiver.header import Header, is_valid_uid, read_header
 from receiver.status import Refused, Status
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from receiver.ledger import Ledger
-    from receiver.spool import Spool, StoredFile
+    from receiver.spool import Spool, SpoolFile, StoredFile
 
 logger = logging.getLogger(__name__)
+
+_HEADER_BYTES: Final = 16 * 1024
+"""Beginning of a data set that is kept in memory: nearly every header ends in it."""
+_ROOM_CHECK_BYTES: Final = 16 * 1024 * 1024
+"""How much is written before the reserve is looked at again: nobody says how much will come."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreRequest:
-    """A C-STORE-RQ: what its command says, over which context it came, and the data set."""
+    """A C-STORE-RQ: what its command says, over which context it came, and from whom."""
 
     sop_class_uid: str
     sop_instance_uid: str
     abstract_syntax: str
     transfer_syntax_uid: str
-    data_set: bytes
     calling_ae: str
     peer_address: str
 
@@ -40,13 +50,71 @@ class Storage:
     ----------
     spool : Spool
     ledger : Ledger
+    max_instance_bytes : int
+        A longer data set is refused.
     """
 
-    def __init__(self, spool: Spool, ledger: Ledger) -> None:
-        self._spool = spool
-        self._ledger = ledger
+    def __init__(self, spool: Spool, ledger: Ledger, max_instance_bytes: int) -> None:
+        self.spool = spool
+        self.ledger = ledger
+        self.max_instance_bytes = max_instance_bytes
 
-    def store(self, request: StoreRequest) -> None:
+    def begin(self, request: StoreRequest) -> Incoming:
+        """Begin to store an instance; use it in a ``with`` block."""
+        return Incoming(self, request)
+
+
+class Incoming:
+    """An instance on its way in; leaving the ``with`` block before `finish` removes all of it.
+
+    A refusal waits for `finish`: a sender that is in the midst of a data set can be told nothing
+    before its end, so what still comes of a refused instance is taken and dropped.
+
+    Parameters
+    ----------
+    storage : Storage
+    request : StoreRequest
+    """
+
+    def __init__(self, storage: Storage, request: StoreRequest) -> None:
+        self._storage = storage
+        self._request = request
+        self._size = 0
+        self._beginning = bytearray()
+        self._room_checked_at = 0
+        self._file: SpoolFile | None = None
+        self._refusal: Refused | None = None
+        try:
+            self._file = self._open()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must end as a status
+            self._refuse(error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove what has come of an instance that was not finished."""
+        if self._file is not None:
+            self._file.discard()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next part of the data set; never raises."""
+        if self._file is None:
+            return
+        try:
+            self._append(self._file, data)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must end as a status
+            self._refuse(error)
+
+    def finish(self) -> None:
         """Return once the instance is durable.
 
         Raises
@@ -54,82 +122,125 @@ class Storage:
         Refused
             With the status to answer; an audit row says so too.
         """
-        try:
-            self._store(request)
-        except Refused as refused:
-            self._ledger.note(
-                "instance-refused",
-                status=f"0x{refused.status:04X}",
-                reason=refused.message,
-                sop_class_uid=_quotable(request.sop_class_uid),
-                sop_instance_uid=_quotable(request.sop_instance_uid),
-                calling_ae=request.calling_ae,
-                peer_address=request.peer_address,
-            )
-            raise
+        if self._file is not None:
+            try:
+                self._complete(self._file)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must end as a status
+                self._refuse(error)
+        if self._refusal is not None:
+            self._note(self._refusal)
+            raise self._refusal
 
-    def _store(self, request: StoreRequest) -> None:
-        try:
-            header = _checked_header(request)
-            stored = self._write(request)
-            intake = self._ledger.record(_received(request, header, stored))
-        except Refused:
-            raise
-        except OSError as error:
-            raise Refused(Status.OUT_OF_RESOURCES, f"Disk error {error.errno}.") from error
-        except Unavailable as error:
-            logger.exception("database-unavailable")
-            raise Refused(Status.OUT_OF_RESOURCES, "The database does not answer.") from error
-        except Exception as error:  # a fault of ours, whatever it is, must end as a status
-            logger.exception("store-failed")
-            raise Refused(Status.PROCESSING_FAILURE, "Internal error; see the log.") from error
+    def _open(self) -> SpoolFile:
+        request = self._request
+        if not is_valid_uid(request.sop_instance_uid):
+            raise Refused(Status.UID_INVALID, "The Affected SOP Instance UID is not a UID.")
+        if request.sop_class_uid != request.abstract_syntax:
+            raise Refused(
+                Status.SOP_CLASS_NOT_SUPPORTED, "The SOP class is not that of the context."
+            )
+        self._check_room()
+        return self._storage.spool.create(
+            request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid
+        )
+
+    def _append(self, file: SpoolFile, data: bytes | memoryview) -> None:
+        self._size += len(data)
+        if self._size > self._storage.max_instance_bytes:
+            raise Refused(
+                Status.TOO_LARGE, f"Over {self._storage.max_instance_bytes} bytes in one instance."
+            )
+        if self._size - self._room_checked_at > _ROOM_CHECK_BYTES:
+            self._check_room()
+        if len(self._beginning) < _HEADER_BYTES:
+            self._beginning += data[: _HEADER_BYTES - len(self._beginning)]
+        file.write(data)
+
+    def _check_room(self) -> None:
+        if not self._storage.spool.has_room():
+            raise Refused(Status.OUT_OF_RESOURCES, "The disk is at its reserve.")
+        self._room_checked_at = self._size
+
+    def _complete(self, file: SpoolFile) -> None:
+        header = self._checked_header(file)
+        stored = file.commit()
+        intake = self._storage.ledger.record(self._received(header, stored))
         if intake is Intake.OWN:
             stored.path.unlink(missing_ok=True)  # it has no row, and is kept elsewhere
         logger.debug(
             "%s sop_instance_uid=%s sha256=%s", intake.value, header.sop_instance_uid, stored.sha256
         )
 
-    def _write(self, request: StoreRequest) -> StoredFile:
-        if not self._spool.has_room(len(request.data_set)):
-            raise Refused(Status.OUT_OF_RESOURCES, "The disk is at its reserve.")
-        with self._spool.create(
-            request.sop_class_uid, request.sop_instance_uid, request.transfer_syntax_uid
-        ) as file:
-            file.write(request.data_set)
-            return file.commit()
+    def _checked_header(self, file: SpoolFile) -> Header:
+        header = self._read_header(file)
+        if header.sop_class_uid != self._request.sop_class_uid:
+            raise Refused(Status.DATA_SET_MISMATCH, "SOP Class UID differs from the command's.")
+        if header.sop_instance_uid != self._request.sop_instance_uid:
+            raise Refused(Status.DATA_SET_MISMATCH, "SOP Instance UID differs from the command's.")
+        return header
+
+    def _read_header(self, file: SpoolFile) -> Header:
+        syntax = self._request.transfer_syntax_uid
+        try:
+            return read_header(bytes(self._beginning), syntax)
+        except Refused:
+            if len(self._beginning) == self._size:
+                raise
+        # The header is longer than what was kept, or broken: the whole data set decides.
+        file.flush()
+        with (
+            file.path.open("rb") as spooled,
+            mmap.mmap(spooled.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        ):
+            return read_header(mapped, syntax, file.head_bytes)
+
+    def _refuse(self, error: Exception) -> None:
+        self._refusal = _as_refusal(error)
+        if self._file is not None:
+            self._file.discard()
+            self._file = None
+
+    def _note(self, refusal: Refused) -> None:
+        self._storage.ledger.note(
+            "instance-refused",
+            status=f"0x{refusal.status:04X}",
+            reason=refusal.message,
+            sop_class_uid=_quotable(self._request.sop_class_uid),
+            sop_instance_uid=_quotable(self._request.sop_instance_uid),
+            calling_ae=self._request.calling_ae,
+            peer_address=self._request.peer_address,
+        )
+
+    def _received(self, header: Header, stored: StoredFile) -> ReceivedInstance:
+        return ReceivedInstance(
+            study_uid=header.study_uid,
+            series_uid=header.series_uid,
+            sop_instance_uid=header.sop_instance_uid,
+            sop_class_uid=header.sop_class_uid,
+            transfer_syntax_uid=self._request.transfer_syntax_uid,
+            path=stored.path,
+            sha256=stored.sha256,
+            size_bytes=stored.size_bytes,
+            calling_ae=self._request.calling_ae,
+            peer_address=self._request.peer_address,
+            received_at=datetime.now(UTC),
+            patient_id=header.patient_id,
+            accession_number=header.accession_number,
+            study_date=header.study_date,
+            modality=header.modality,
+        )
 
 
-def _checked_header(request: StoreRequest) -> Header:
-    if not is_valid_uid(request.sop_instance_uid):
-        raise Refused(Status.UID_INVALID, "The Affected SOP Instance UID is not a UID.")
-    if request.sop_class_uid != request.abstract_syntax:
-        raise Refused(Status.SOP_CLASS_NOT_SUPPORTED, "The SOP class is not that of the context.")
-    header = read_header(request.data_set, request.transfer_syntax_uid)
-    if header.sop_class_uid != request.sop_class_uid:
-        raise Refused(Status.DATA_SET_MISMATCH, "SOP Class UID differs from the command's.")
-    if header.sop_instance_uid != request.sop_instance_uid:
-        raise Refused(Status.DATA_SET_MISMATCH, "SOP Instance UID differs from the command's.")
-    return header
-
-
-def _received(request: StoreRequest, header: Header, stored: StoredFile) -> ReceivedInstance:
-    return ReceivedInstance(
-        study_uid=header.study_uid,
-        series_uid=header.series_uid,
-        sop_instance_uid=header.sop_instance_uid,
-        sop_class_uid=header.sop_class_uid,
-        transfer_syntax_uid=request.transfer_syntax_uid,
-        path=stored.path,
-        sha256=stored.sha256,
-        size_bytes=stored.size_bytes,
-        calling_ae=request.calling_ae,
-        peer_address=request.peer_address,
-        received_at=datetime.now(UTC),
-        patient_id=header.patient_id,
-        accession_number=header.accession_number,
-        study_date=header.study_date,
-        modality=header.modality,
-    )
+def _as_refusal(error: Exception) -> Refused:
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, OSError):
+        return Refused(Status.OUT_OF_RESOURCES, f"Disk error {error.errno}.")
+    if isinstance(error, Unavailable):
+        logger.error("database-unavailable", exc_info=error)
+        return Refused(Status.OUT_OF_RESOURCES, "The database does not answer.")
+    logger.error("store-failed", exc_info=error)  # a fault of ours
+    return Refused(Status.PROCESSING_FAILURE, "Internal error; see the log.")
 
 
 def _quotable(uid: str) -> str:

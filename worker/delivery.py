@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from celery.exceptions import SoftTimeLimitExceeded
 
 from core.destinations import DicomDestination, Hl7Destination
-from core.errors import Unavailable
+from core.errors import ConfigurationError, Unavailable
 from core.logs import describe
 from core.records import ObjectKind
 from core.uids import derived_uid
@@ -84,9 +84,6 @@ def decide(claim: DeliveryClaim, settings: Settings) -> Outcome:
     destination = settings.destination_named(claim.destination)
     if destination is None:
         return Parked("EPVS_DESTINATIONS does not name this destination any more")
-    if isinstance(destination, DicomDestination) and destination.tls:
-        # Never fall back to sending patient data in the clear.
-        return Parked("tls=1 is set, and this version cannot deliver over TLS")
     damaged = [item.sop_instance_uid for item in claim.objects if not _is_intact(item)]
     if damaged:
         return Parked(f"kept object missing or changed on disk: {', '.join(damaged)}")
@@ -94,10 +91,10 @@ def decide(claim: DeliveryClaim, settings: Settings) -> Outcome:
         return _guarded(claim, lambda: tell(destination, claim.objects, settings))
     if destination.commitment and claim.stored:
         return Stored({})
-    user = _user(destination, settings)
     objects = _in_order(claim)
 
     def attempt() -> Outcome:
+        user = _user(destination, settings)
         stored = store(user, objects)
         if not isinstance(stored, Stored) or destination.commitment:
             return stored
@@ -156,10 +153,10 @@ def ask_for_commitment(engine: Engine, claim: DeliveryClaim, settings: Settings)
     destination = settings.destination_named(claim.destination)
     if not isinstance(destination, DicomDestination):
         return Parked("EPVS_DESTINATIONS does not name this destination any more")
-    user = _user(destination, settings)
     objects = _in_order(claim)
 
     def attempt() -> Outcome:
+        user = _user(destination, settings)
         result = user.request_commitment(
             objects,
             _transaction_uid(claim),
@@ -180,6 +177,8 @@ def _guarded(claim: DeliveryClaim, attempt: Callable[[], Outcome]) -> Outcome:
         return attempt()
     except Unavailable as error:
         return Postponed(error.message)
+    except ConfigurationError as error:  # a certificate that is being renewed, for example
+        return Postponed(str(error))
     except SoftTimeLimitExceeded:
         return Postponed("the attempt took too long")
     except Exception as error:
@@ -190,7 +189,10 @@ def _guarded(claim: DeliveryClaim, attempt: Callable[[], Outcome]) -> Outcome:
 
 def _user(destination: DicomDestination, settings: Settings) -> StorageUser:
     return StorageUser(
-        destination, calling_ae=settings.ae_title, timeout_s=settings.network_timeout_s
+        destination,
+        calling_ae=settings.ae_title,
+        timeout_s=settings.network_timeout_s,
+        identity=settings.tls_identity,
     )
 
 

@@ -61,11 +61,13 @@ def _check_models(settings: Settings) -> None:
 
 def _check_archive(destination: DicomDestination, settings: Settings) -> None:
     name = f"destination {destination.name}"
-    user = StorageUser(
-        destination, calling_ae=settings.ae_title, timeout_s=settings.network_timeout_s
-    )
     try:
-        user.echo()
+        StorageUser(
+            destination,
+            calling_ae=settings.ae_title,
+            timeout_s=settings.network_timeout_s,
+            identity=settings.tls_identity,
+        ).echo()
     except EpvsError as error:
         remedy = error.remedy or "Check address, port, both AE titles, and that the PACS knows us."
         _say(name, False, error.message, remedy)

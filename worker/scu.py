@@ -24,9 +24,10 @@ from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made on import
 
 from core import commitment
-from core.errors import Unavailable
+from core.errors import ConfigurationError, Unavailable
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pynetdicom.presentation import PresentationContext
 
     from core.destinations import DicomDestination
+    from core.tls import Identity
 
 # Files go out byte for byte as they were kept; the default decodes and encodes them anew.
 _config.STORE_SEND_CHUNKED_DATASET = True
@@ -129,10 +131,25 @@ class StorageUser:
     timeout_s : float
         For each answer that is waited for, and for each piece that the peer must take off the
         network.
+    identity : Identity or None
+        What the node proves itself with where `destination` is to be reached over TLS.
+
+    Raises
+    ------
+    ConfigurationError
+        TLS is asked for, and the identity is missing or cannot be used.
     """
 
-    def __init__(self, destination: DicomDestination, *, calling_ae: str, timeout_s: float) -> None:
+    def __init__(
+        self,
+        destination: DicomDestination,
+        *,
+        calling_ae: str,
+        timeout_s: float,
+        identity: Identity | None = None,
+    ) -> None:
         self._destination = destination
+        self._tls = _tls(destination, identity)
         self._timeout_s = timeout_s
         self._ae = AE(ae_title=calling_ae)
         self._ae.connection_timeout = min(_CONNECTION_TIMEOUT_S, timeout_s)
@@ -279,9 +296,10 @@ class StorageUser:
             contexts=list(contexts),
             ae_title=destination.ae_title,
             evt_handlers=[(evt.EVT_CONN_OPEN, self._bound_socket), *handlers],
+            tls_args=self._tls,
         )
         if not assoc.is_established and not _all_contexts_refused(assoc):
-            raise Unavailable(destination.name, _why_not_established(assoc))
+            raise Unavailable(destination.name, _why_not_established(assoc, destination))
         try:
             yield assoc
         finally:
@@ -302,13 +320,32 @@ def _all_contexts_refused(assoc: Association) -> bool:
     return bool(assoc.rejected_contexts) and not assoc.accepted_contexts
 
 
-def _why_not_established(assoc: Association) -> str:
+def _tls(
+    destination: DicomDestination, identity: Identity | None
+) -> tuple[ssl.SSLContext, str] | None:
+    """Context, and the name that the peer's certificate must carry; None without TLS."""
+    if not destination.tls:
+        return None
+    if identity is None:  # never fall back to sending patient data in the clear
+        raise ConfigurationError(
+            f"{destination.name} is to be reached over TLS, and this node has no certificate.",
+            "Set EPVS_TLS_CERTIFICATE, EPVS_TLS_KEY and EPVS_TLS_AUTHORITIES.",
+        )
+    return identity.client_context(), destination.tls_name or destination.host
+
+
+def _why_not_established(assoc: Association, destination: DicomDestination) -> str:
     answer = assoc.acceptor.primitive
     if assoc.is_rejected and answer is not None:
         return f"association rejected: {answer.result_str}, {answer.reason_str}"
-    if assoc.is_aborted:
-        return "association aborted or no connection"
-    return "no association"
+    reason = "association aborted or no connection" if assoc.is_aborted else "no association"
+    if destination.tls:  # pynetdicom keeps the reason to its log
+        name = destination.tls_name or destination.host
+        reason += (
+            f"; over TLS its certificate must carry the name {name} and come from "
+            "EPVS_TLS_AUTHORITIES, and it must accept ours"
+        )
+    return reason
 
 
 def _store(assoc: Association, file: Outgoing, message_id: int) -> StoreResult:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from core.destinations import DicomDestination
+    from core.tls import Identity
 
 _CONTEXTS_PER_ASSOCIATION = 128  # PS3.8 9.3.2.2: context ids are the odd numbers up to 255
 
@@ -57,7 +58,11 @@ def in_batches(files: Sequence[OutgoingFile]) -> Iterator[list[OutgoingFile]]:
 
 
 def send(
-    paths: Sequence[Path], destination: DicomDestination, calling_ae: str, timeout_s: float
+    paths: Sequence[Path],
+    destination: DicomDestination,
+    calling_ae: str,
+    timeout_s: float,
+    identity: Identity | None = None,
 ) -> None:
     """Send `paths` and write one line for each to standard output.
 
@@ -65,6 +70,8 @@ def send(
     ------
     Unavailable
         No association came about.
+    ConfigurationError
+        The destination asks for TLS, and `identity` is missing or cannot be used.
     """
     outgoing = []
     for path in paths:
@@ -73,7 +80,7 @@ def send(
             _say("refused", path, "not a DICOM Part 10 instance")
         else:
             outgoing.append(file)
-    user = StorageUser(destination, calling_ae=calling_ae, timeout_s=timeout_s)
+    user = StorageUser(destination, calling_ae=calling_ae, timeout_s=timeout_s, identity=identity)
     for batch in in_batches(outgoing):
         for file, result in zip(batch, user.store_each(batch), strict=True):
             if result.answer is Answer.STORED:
@@ -95,7 +102,7 @@ def main() -> None:
         settings = load_settings()
         destination = parse_dicom_destination(sys.argv[1])
         paths = [Path(line) for line in sys.stdin.read().splitlines() if line]
-        send(paths, destination, "EPVSSEND", settings.network_timeout_s)
+        send(paths, destination, "EPVSSEND", settings.network_timeout_s, settings.tls_identity)
     except (EpvsError, ValueError) as error:
         sys.exit(str(error))
 

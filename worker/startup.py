@@ -1,4 +1,4 @@
-"""When a worker starts: its log, and the proof that both models answer as they should."""
+"""When a worker starts: its log, and the proof that template and models are what they should be."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from celery.signals import setup_logging, worker_init, worker_ready
 from core.errors import EpvsError
 from core.logs import configure_logging
 from worker import services
+from worker.stages.template import load_template
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +24,14 @@ def _set_up_logging(**_: Any) -> None:
 
 
 @worker_init.connect
-def _refuse_wrong_models(**_: Any) -> None:
-    """Take no work before both models have answered their golden input as expected.
+def _refuse_to_grade_wrongly(**_: Any) -> None:
+    """Take no work before the template is read and both models have answered their golden input.
 
     The check runs in a process of its own: the parent must stay free of gRPC, whose threads do
     not survive the forks to come.
     """
     configure_logging(services.current().settings, "worker")
-    check = multiprocessing.get_context("fork").Process(target=_check_models)
+    check = multiprocessing.get_context("fork").Process(target=_check)
     check.start()
     check.join()
     if check.exitcode != 0:
@@ -46,9 +47,13 @@ def _say_ready(**_: Any) -> None:
     log.info("ready")
 
 
-def _check_models() -> None:
+def _check() -> None:
     try:
-        services.current().check_models()
+        load_template()
+        current = services.current()
+        if current.settings.tls_identity is not None:
+            current.settings.tls_identity.client_context()
+        current.check_models()
     except EpvsError as error:
         log.error("the worker does not start: %s", error)  # noqa: TRY400 - the text says it all
         sys.exit(1)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from core.destinations import DicomDestination
+from tests.servers.dcmtk import dcmtk_program
 from tests.servers.ports import free_port
 from tests.servers.receiver import accepts_connections, wait_until
 
@@ -21,9 +21,6 @@ AE_TITLE = "DCMQRSCP"
 @contextmanager
 def run_dcmqrscp(folder: Path) -> Iterator[DicomDestination]:
     """Run it on a free port with an empty store in `folder`, and end it afterwards."""
-    program = shutil.which("dcmqrscp")
-    if program is None:
-        raise RuntimeError("dcmqrscp is not installed; `make test` installs it")
     store, port = folder / "store", free_port()
     store.mkdir(parents=True)
     configuration = folder / "dcmqrscp.cfg"
@@ -34,7 +31,9 @@ def run_dcmqrscp(folder: Path) -> Iterator[DicomDestination]:
     )
     with (folder / "dcmqrscp.log").open("wb") as log:
         process = subprocess.Popen(
-            [program, "-c", str(configuration)], stdout=log, stderr=subprocess.STDOUT
+            [dcmtk_program("dcmqrscp"), "-c", str(configuration)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
     try:
         wait_until(lambda: accepts_connections(port))

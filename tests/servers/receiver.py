@@ -20,9 +20,10 @@ from db.migrate import upgrade
 from db.models import AuditEvent, Instance, QuarantinedInstance
 from db.session import create_engine, unit_of_work
 from tests.paths import ROOT
+from tests.servers.dcmtk import dcmtk_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 AE_TITLE = "EPVSNODE"
@@ -64,7 +65,7 @@ class ReceiverProcess:
         assert self.process.poll() is None, self.log.read_text()
         # Notes are written one after the other, some just after the answer; this is the last.
         subprocess.run(
-            ["echoscu", "-aec", "LAST-NOTE", "127.0.0.1", str(self.port)],
+            [dcmtk_program("echoscu"), "-aec", "LAST-NOTE", "127.0.0.1", str(self.port)],
             capture_output=True,
             check=False,
         )
@@ -103,6 +104,7 @@ def run_receiver(
     *,
     database_url: str | None = None,
     largest_file_bytes: int | None = None,
+    module: Sequence[str] = ("receiver",),
     **settings: str,
 ) -> Iterator[ReceiverProcess]:
     """Start a receiver on a free port and stop it afterwards.
@@ -114,6 +116,8 @@ def run_receiver(
         By default a new SQLite file in `data_dir`.
     largest_file_bytes : int, optional
         RLIMIT_FSIZE of the process: writing beyond it fails as on a full disk.
+    module : sequence of str, optional
+        What Python runs as a module, with its arguments.
     **settings : str
         ``callers="*@127.0.0.1"`` becomes ``EPVS_CALLERS``.
     """
@@ -142,7 +146,7 @@ def run_receiver(
 
     with log.open("ab") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "receiver"],
+            [sys.executable, "-m", *module],
             cwd=ROOT,
             env=environment,
             stderr=stderr,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from pynetdicom import AE, build_context
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
+from tests.servers.dcmtk import dcmtk_program
 from tests.servers.receiver import AE_TITLE
 
 if TYPE_CHECKING:
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
 
 
-def dcmtk(program: str, port: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def dcmtk(name: str, port: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run echoscu, storescu or dcmsend against a port of this machine."""
-    command = [program, "-aet", "PACS", "-aec", AE_TITLE, "127.0.0.1", str(port)]
+    command = [dcmtk_program(name), "-aet", "PACS", "-aec", AE_TITLE, "127.0.0.1", str(port)]
     return subprocess.run(
         [*command, *(str(argument) for argument in arguments)],
         capture_output=True,
@@ -79,9 +81,16 @@ def send_raw(
         context_id = assoc.accepted_contexts[0].context_id
     assert context_id is not None
     assoc._reactor_checkpoint.clear()
+    # Else the reactor might take the response of a fast receiver. It says that it is paused before
+    # it is, and passes once more where it was let through just before: so give it time for that.
+    time.sleep(0.003)
+    while not assoc._is_paused:
+        time.sleep(0.0001)
     assoc.dimse.send_msg(store_request(data_set, sop_instance_uid, sop_class_uid), context_id)
     _, response = assoc.dimse.get_msg(block=True)
     assoc._reactor_checkpoint.set()
+    # Until its reactor has run on, it still says that it pauses, and would take the next response.
+    time.sleep(0.005)
     status: int | None = getattr(response, "Status", None)
     return status
 

@@ -16,6 +16,7 @@ from core.errors import Reason
 from db import queries
 from db.session import unit_of_work
 from tests.paths import SAMPLE_DATA
+from tests.servers.dcmtk import dcmtk_program
 from worker.stages.report import codes
 from worker.stages.report.tree import is_named, walk
 
@@ -49,8 +50,8 @@ REASONS = {
 def _send(node: Node, folder: Path) -> None:
     # Some of these files are refused one by one; what counts is how the study ends.
     subprocess.run(
-        ["dcmsend", "-aec", "EPVSNODE", "--no-halt", "--scan-directories", "--no-illegal-proposal",
-         "--decompress-lossless", "127.0.0.1", str(node.port), folder],
+        [dcmtk_program("dcmsend"), "-aec", "EPVSNODE", "--no-halt", "--scan-directories",
+         "--no-illegal-proposal", "--decompress-lossless", "127.0.0.1", str(node.port), folder],
         check=False, capture_output=True,
     )  # fmt: skip
 

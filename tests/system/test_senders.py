@@ -11,6 +11,7 @@ import pytest
 
 from core.version import CAVEAT
 from tests.paths import SAMPLE_DATA
+from tests.servers.dcmtk import dcmtk_program
 from tests.servers.validators import dciodvfy, dsrdump
 from tests.system.studies import copy_study
 from worker.stages.report import codes
@@ -75,11 +76,14 @@ def sent(
     """Study UID of what each sender sent; all are on their way before one is waited for."""
     uids = {}
 
-    def send(name: str, source: Path, program: str, called_ae: str, port: int) -> None:
+    def send(name: str, source: Path, sender: str, called_ae: str, port: int) -> None:
         folder = tmp_path_factory.mktemp(name) / "study"
         uids[name] = copy_study(source, folder)
         subprocess.run(
-            [program, "-aec", called_ae, "--scan-directories", "127.0.0.1", str(port), folder],
+            [
+                *(dcmtk_program(sender), "-aec", called_ae, "--scan-directories"),
+                *("127.0.0.1", str(port), folder),
+            ],
             check=True,
         )
 

@@ -80,8 +80,8 @@ def test_settings_are_known_and_valid(name: str, monkeypatch: pytest.MonkeyPatch
     for key, value in settings.items():
         monkeypatch.setenv(key, substitute(value, given))
     loaded = load_settings()
-    assert any(rule.admits("HEALTH", "127.0.0.1") for rule in loaded.caller_rules)
-    assert any(rule.admits("PACS", "192.0.2.10") for rule in loaded.caller_rules)
+    assert any(rule.lists("HEALTH", "127.0.0.1") for rule in loaded.caller_rules)
+    assert any(rule.lists("PACS", "192.0.2.10") for rule in loaded.caller_rules)
     # What the settings name is what compose provides.
     assert mounts(SERVICES[name])[str(loaded.data_dir)] == "data"
     assert mounts(SERVICES[name])[str(loaded.models_dir)] == "./triton_models"

@@ -5,6 +5,8 @@ The file is derived by ``training/derive_template.py``; see ``worker/assets/NOTI
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import SimpleITK as sitk
 
+from core.errors import Failed
 from core.records import Template
 
 if TYPE_CHECKING:
@@ -21,16 +24,29 @@ TEMPLATE_FILE: Final = Path(__file__).resolve().parent.parent / "assets" / "temp
 
 
 @cache
-def load_template() -> Template:
-    """Read the template: 1 mm isotropic, LPS axes; read once in a process."""
-    with np.load(TEMPLATE_FILE) as arrays:
-        origin = arrays["origin_mm"]
-        t2 = arrays["t2"].astype(np.float32) / arrays["levels"].astype(np.float32)
-        return Template(
-            t2=_image(t2, origin),
-            brain_mask=_image(arrays["brain"], origin),
-            basal_ganglia_mask=_image(arrays["basal_ganglia"], origin),
-        )
+def load_template(file: Path = TEMPLATE_FILE) -> Template:
+    """Read the template: 1 mm isotropic, LPS axes; read once in a process.
+
+    Raises
+    ------
+    Failed
+        ``template-unreadable``: the file is missing or damaged.
+    """
+    try:
+        with file.open("rb") as opened, np.load(opened) as arrays:
+            origin = arrays["origin_mm"]
+            t2 = arrays["t2"].astype(np.float32) / arrays["levels"].astype(np.float32)
+            return Template(
+                t2=_image(t2, origin),
+                brain_mask=_image(arrays["brain"], origin),
+                basal_ganglia_mask=_image(arrays["basal_ganglia"], origin),
+            )
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise Failed(
+            "template-unreadable",
+            f"The MNI template {file} cannot be read: {error}.",
+            "Install epvs-node again: the file is part of it.",
+        ) from error
 
 
 def _image(

@@ -56,6 +56,8 @@ def test_whoever_sent_the_study_is_a_destination() -> None:
         ("PACS@host:104?pm=yes", "pm=0 or pm=1"),
         ("PACS@host:104?colour=1", "unknown option 'colour'"),
         ("*@host:104", "*@*:port"),
+        ("PACS@host:104?tlsname=pacs", "without tls=1"),
+        ("PACS@host:104?tls=1&tlsname=a/b", "no name that a certificate carries"),
         ("hl7://host", "hl7://host:port"),
         ("hl7://host:2575?sr=comprehensive", "unknown option 'sr'"),
         ("hl7://host:2575?facility=A|B", "letters, digits"),
@@ -71,15 +73,37 @@ def test_wrong_destination_names_setting_and_remedy(
     assert complaint in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"tls_port": 2762},
+        {"destinations": "PACS@host:104?tls=1"},
+        {"callers": "PACS@192.0.2.1?certificate=pacs.example"},
+    ],
+)
+def test_what_needs_tls_names_the_files_and_shows_no_password(setting: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match="EPVS_TLS_CERTIFICATE") as raised:
+        load_settings(database_url="postgresql://epvs:secret@db/epvs", **setting)
+    assert "secret" not in str(raised.value)
+
+
+def test_at_least_one_port_is_open() -> None:
+    with pytest.raises(ConfigurationError, match="EPVS_TLS_PORT are the same"):
+        load_settings(port=0)
+
+
 def test_caller_rules() -> None:
     rule = parse_caller("PACS@192.0.2.0/24")
-    assert rule.admits("PACS ", "192.0.2.7")
-    assert rule.admits("PACS", "::ffff:192.0.2.7")
-    assert not rule.admits("PACS", "198.51.100.7")
-    assert not rule.admits("OTHER", "192.0.2.7")
-    assert parse_caller("*@127.0.0.0/8").admits("ANY", "127.0.0.1")
-    with pytest.raises(ValueError, match="not host names"):
-        parse_caller("PACS@pacs.example")
+    assert rule.lists("PACS ", "192.0.2.7")
+    assert rule.lists("PACS", "::ffff:192.0.2.7")
+    assert not rule.lists("PACS", "198.51.100.7")
+    assert not rule.lists("OTHER", "192.0.2.7")
+    assert rule.is_proven_by(frozenset())
+    assert parse_caller("*@127.0.0.0/8").lists("ANY", "127.0.0.1")
+    bound = parse_caller("PACS@192.0.2.0/24?certificate=Pacs.Example")
+    assert bound.is_proven_by({"pacs.example", "192.0.2.7"})
+    assert not bound.is_proven_by({"other.example"})
+    assert not bound.is_proven_by(frozenset())
 
 
 def test_environment_wins_over_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pydicom.uid import ComprehensiveSRStorage
 from sqlalchemy import func, select
 
 from db.closing import close_quiet_studies
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
-STORED, DUPLICATE, CONFLICT = Intake.STORED, Intake.DUPLICATE, Intake.CONFLICT
+STORED, DUPLICATE = Intake.STORED, Intake.DUPLICATE
+CONFLICT, OTHER_PATIENT = Intake.CONFLICT, Intake.OTHER_PATIENT
 
 
 def _count(session: Session, model: type) -> int:
@@ -63,7 +64,12 @@ def test_a_report_of_ours_that_comes_back_makes_no_new_work(database_engine: Eng
     with unit_of_work(database_engine) as session:
         grade_study(session, queue_study(session))
         report = session.scalars(select(ReportObjectRow.sop_instance_uid)).first()
-        back = replace(instance(4, received_at=after(100)), sop_instance_uid=report or "")
+        back = instance(
+            4,
+            received_at=after(100),
+            sop_instance_uid=report or "",
+            sop_class_uid=ComprehensiveSRStorage,
+        )
         assert record_instances(session, [back]) == [Intake.OWN]
         assert _count(session, Revision) == 1
         late = instance(5, received_at=after(101))
@@ -96,9 +102,34 @@ def test_other_bytes_under_a_known_uid_are_quarantined_and_audited_once(
             select(AuditEvent).where(AuditEvent.event == "instance-quarantined")
         ).one()
         assert event.detail == {
+            "reason": "conflict",
             "sop_instance_uid": changed.sop_instance_uid,
             "sha256": changed.sha256,
         }
+
+
+def test_instances_of_another_patient_stay_out_of_the_study(database_engine: Engine) -> None:
+    stray = instance(2, patient_id="CANARY-8")
+    with unit_of_work(database_engine) as session:
+        assert record_instances(session, [instance(1), stray]) == [STORED, OTHER_PATIENT]
+        assert record_instances(session, [stray]) == [OTHER_PATIENT]
+        # Where nobody is named, nobody else is.
+        assert record_instances(session, [instance(3, patient_id="")]) == [STORED]
+        assert record_instances(session, [instance(2)]) == [STORED]
+    with unit_of_work(database_engine) as session:
+        kept = session.scalars(select(QuarantinedInstance)).one()
+        assert (kept.reason, kept.sha256) == ("other-patient", stray.sha256)
+        events = select(AuditEvent).where(AuditEvent.event == "instance-quarantined")
+        assert "CANARY" not in str(session.scalars(events).one().detail)
+
+
+def test_the_first_patient_id_that_comes_is_the_one_of_the_study(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        assert record_instances(session, [instance(1, patient_id="")]) == [STORED]
+        assert record_instances(session, [instance(2)]) == [STORED]
+        assert session.get_one(Study, STUDY).patient_id == "CANARY-7"
+        stray = instance(3, patient_id="CANARY-8")
+        assert record_instances(session, [stray]) == [OTHER_PATIENT]
 
 
 def test_a_known_instance_claimed_for_another_study_is_a_conflict(database_engine: Engine) -> None:

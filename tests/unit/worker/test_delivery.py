@@ -49,7 +49,6 @@ def _claim(path: Path, destination: str) -> DeliveryClaim:
     ("destinations", "error"),
     [
         ("", "does not name this destination"),
-        ("PACS@127.0.0.1:1?tls=1", "TLS"),
         ("PACS@127.0.0.1:1", "missing or changed"),
     ],
 )

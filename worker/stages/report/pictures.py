@@ -1,6 +1,7 @@
 """Reporting: the pictures: a summary page, and one page for each graded slice.
 
-They are legible at 512 pixels and hold no patient data: what is burned in cannot be removed.
+They are legible at 512 pixels. Which study it is, is burned into the summary page; who the patient
+is, is not: what is burned in cannot be removed, and every viewer shows the name from the header.
 """
 
 from __future__ import annotations
@@ -30,8 +31,17 @@ _SEVERITY_NAMES: Final = {
 }
 
 
-def render_summary(volume: Volume, grade: Grade, saliency: SaliencyMap) -> RGBArray:
+def render_summary(
+    volume: Volume, grade: Grade, saliency: SaliencyMap, *, study_date: str, accession_number: str
+) -> RGBArray:
     """Draw the three graded slices side by side with both grades.
+
+    Parameters
+    ----------
+    volume, grade, saliency
+        What is shown.
+    study_date, accession_number : str
+        Which study it is: ``YYYYMMDD`` and free text, empty where the source does not say.
 
     Returns
     -------
@@ -46,6 +56,7 @@ def render_summary(volume: Volume, grade: Grade, saliency: SaliencyMap) -> RGBAr
     page.line(_rating_line(grade), 46, _TEXT)
     page.line(_severity_line(grade), 34, _TEXT)
     page.line(_agreement_line(grade), 34, _MUTED if grade.models_agree else _WARNING)
+    page.line(_study_line(study_date, accession_number), 28, _MUTED)
     page.space(12)
     lefts = [_GAP + n * (_PANEL[0] + _GAP) for n in range(len(panels))]
     page.columns(
@@ -172,6 +183,14 @@ def _levels(grade: Grade) -> dict[Level, list[ImageRating]]:
     for images in levels.values():
         images.sort(key=lambda image: float(np.mean([c for c, _ in image.crop.corners_px])))
     return levels
+
+
+def _study_line(study_date: str, accession_number: str) -> str:
+    year, month, day = study_date[:4], study_date[4:6], study_date[6:]
+    date = f"of {year}-{month}-{day}" if study_date else "without a date"
+    # The typeface has ASCII only, and a box in place of a letter would look like a fault.
+    number = accession_number.encode("ascii", "replace").decode("ascii")
+    return f"Study {date}; accession number: {number or 'none'}"
 
 
 def _rating_line(grade: Grade) -> str:

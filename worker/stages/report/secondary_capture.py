@@ -16,7 +16,11 @@ def build_secondary_captures(case: Case) -> tuple[ReportObject, ...]:
     """Build the series: the summary first, then one picture for each graded slice, upward."""
     shown = (case.volume, case.grade, case.saliency)
     graded = {image.crop.sop_instance_uid for image in case.grade.images}
-    pages = [(render_summary(*shown), graded)]
+    header = case.source.patient_and_study
+    summary = render_summary(
+        *shown, study_date=str(header.StudyDate), accession_number=str(header.AccessionNumber)
+    )
+    pages = [(summary, graded)]
     for level in Level:
         uids = {i.crop.sop_instance_uid for i in case.grade.images if i.crop.level is level}
         pages.append((render_slice(*shown, level), uids))

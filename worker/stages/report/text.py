@@ -38,8 +38,11 @@ def render_text(sr: Dataset, *, identity: bool = True) -> str:
     if identity:
         lines += [
             _row("Patient", f"{sr.PatientName}, ID {sr.PatientID}"),
-            _row("Study", f"{sr.StudyDate}, accession number {sr.AccessionNumber or 'unknown'}"),
-            _row("Reported", f"{sr.ContentDate} {sr.ContentTime}"),
+            _row(
+                "Study",
+                f"{_day(sr.StudyDate)}, accession number {sr.AccessionNumber or 'unknown'}",
+            ),
+            _row("Reported", f"{_day(sr.ContentDate)} {_minute(sr.ContentTime)}"),
         ]
     lines.append(_row("Status", ", ".join(str(sr.get(flag, "")).lower() for flag in _FLAGS)))
 
@@ -50,6 +53,15 @@ def render_text(sr: Dataset, *, identity: bool = True) -> str:
     groups = [item for item in tree if is_named(item, codes.MEASUREMENT_GROUP)]
     lines += ["", *(_findings(groups) if groups else _no_grade(tree))]
     return "\n".join(lines) + "\n"
+
+
+def _day(date: str) -> str:
+    """``YYYYMMDD`` as people write it (ISO 8601)."""
+    return f"{date[:4]}-{date[4:6]}-{date[6:8]}" if date else "date unknown"
+
+
+def _minute(time: str) -> str:
+    return f"{time[:2]}:{time[2:4]}"
 
 
 def _findings(groups: Sequence[Dataset]) -> list[str]:

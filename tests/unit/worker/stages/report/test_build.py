@@ -283,7 +283,7 @@ def test_summary_says_the_result_and_not_whose_it_is(report: Report) -> None:
     assert "rating 3 of 4 (21-40 EPVS)" in report.summary
     assert CAVEAT.split(":")[0] in report.summary
     named = render_text(sr_of(report))
-    for secret in ("Canary^Patient", "CANARY-17", "ACC0001", "20260302"):
+    for secret in ("Canary^Patient", "CANARY-17", "ACC0001", "2026-03-02"):
         assert secret in named
         assert secret not in report.summary
     assert uid("study") not in report.summary

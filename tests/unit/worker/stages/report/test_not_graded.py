@@ -231,6 +231,6 @@ def test_text_says_why_and_nothing_of_findings(report: Report) -> None:
     assert "Figures   correlation over the brain 0.12" in text
     assert "Findings" not in text
     assert "Algorithms" not in text
-    for secret in ("Canary^Patient", "CANARY-17", "ACC0001", "20260302"):
+    for secret in ("Canary^Patient", "CANARY-17", "ACC0001", "2026-03-02"):
         assert secret in text
         assert secret not in report.summary

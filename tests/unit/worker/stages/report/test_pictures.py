@@ -16,7 +16,8 @@ from worker.stages.report.overlay import View, blend, edge_letters
 from worker.stages.report.pictures import render_slice, render_summary
 
 if TYPE_CHECKING:
-    from core.records import SaliencyMap, Volume
+    from core.records import Grade, SaliencyMap, Volume
+    from worker.stages.report.overlay import RGBArray
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +113,22 @@ def test_an_empty_slice_does_not_break_the_view(given: Inputs) -> None:
     assert View.around_head(volume, given.saliency, [3]).render(3, [], 100, 100).width > 0
 
 
-def test_pages_differ_with_the_grade_and_fit_a_screen(given: Inputs) -> None:
-    shown = (given.volume, given.grade, given.saliency)
-    summary = render_summary(*shown)
-    assert summary.shape[1:] == (1024, 3)
-    other = replace(given.grade, severity_probability=0.5)
-    assert not np.array_equal(summary, render_summary(given.volume, other, given.saliency))
-    pages = [render_slice(*shown, level) for level in Level]
+def test_pages_differ_with_grade_and_study_and_fit_a_screen(given: Inputs) -> None:
+    def summary(grade: Grade, date: str, number: str) -> RGBArray:
+        return render_summary(
+            given.volume, grade, given.saliency, study_date=date, accession_number=number
+        )
+
+    page = summary(given.grade, "20260114", "A1")
+    assert page.shape[1:] == (1024, 3)
+    for grade, date, number in (
+        (replace(given.grade, severity_probability=0.5), "20260114", "A1"),
+        (given.grade, "20260115", "A1"),
+        (given.grade, "20260114", "A2"),
+        (given.grade, "", "番号"),
+    ):
+        other = summary(grade, date, number)
+        assert other.shape == page.shape
+        assert not np.array_equal(other, page)
+    pages = [render_slice(given.volume, given.grade, given.saliency, level) for level in Level]
     assert all(page.shape[1] == 768 and page.shape[0] < 1200 for page in pages)

@@ -1,0 +1,199 @@
+"""Receiving: several processes that share a port, each replaced when it dies.
+
+The kernel spreads connections over the processes that listen (SO_REUSEPORT), so one that dies takes
+its own open associations with it, which their senders repeat, and no other's. The supervisor forks
+before anything of a process exists that a fork would break: threads, database connections, sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import select
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+CANNOT_START: Final = 1
+"""Exit code of a process that never came to listen."""
+_STEADY_S: Final = 10.0
+"""A process that has lived so long is replaced at once."""
+_LONGEST_WAIT_S: Final = 30.0
+_FIRST_WAIT_S: Final = 0.5
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class Occupancy:
+    """How many associations each process has open, in memory that they share.
+
+    Parameters
+    ----------
+    n_processes : int
+    """
+
+    def __init__(self, n_processes: int) -> None:
+        # Anonymous and shared: made before the forks, seen by all, gone with the last of them.
+        self._counts = memoryview(mmap.mmap(-1, 4 * n_processes)).cast("i")
+
+    def set(self, slot: int, count: int) -> None:
+        """Say how many the process in `slot` has open."""
+        self._counts[slot] = count
+
+    def of_others(self, slot: int) -> int:
+        """Associations that are open in all processes but the one in `slot`."""
+        return sum(self._counts) - self._counts[slot]
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One of the processes, through all its lives."""
+
+    number: int
+    pid: int = 0
+    """0 between two lives."""
+    started_at: float = 0.0
+    start_at: float = 0.0
+    failures: int = 0
+    """Short lives in a row."""
+    lives: int = 0
+
+
+class Supervisor:
+    """Keeps `n_processes` running.
+
+    Parameters
+    ----------
+    serve : callable
+        Body of a process: is given the number of its slot and returns its exit code. It must end
+        on SIGTERM, and when `parent_alive`, which it is given too, can be read from.
+    n_processes : int
+    stop_deadline_s : float
+        How long a process may take to end after SIGTERM.
+    """
+
+    def __init__(
+        self, serve: Callable[[int, int], int], n_processes: int, stop_deadline_s: float
+    ) -> None:
+        self._serve = serve
+        self._slots = [_Slot(number) for number in range(n_processes)]
+        self._stop_deadline_s = stop_deadline_s
+        # Nobody writes to it: a process reads its end when the last writer, this one, is gone.
+        self._parent_alive, self._life_line = os.pipe()
+
+    def run(self) -> int:
+        """Keep the processes running until SIGTERM or SIGINT.
+
+        Returns
+        -------
+        int
+            0 stopped by a signal, `CANNOT_START` where no process could.
+        """
+        signals = open_signals((*STOP_SIGNALS, signal.SIGCHLD))
+        while True:
+            self._start_due()
+            select.select([signals], [], [], self._until_next_start())
+            if any(number in STOP_SIGNALS for number in _read_signals(signals)):
+                self._stop()
+                return 0
+            if self._reap():
+                self._stop()
+                return CANNOT_START
+
+    def _start_due(self) -> None:
+        for slot in self._slots:
+            if not slot.pid and time.monotonic() >= slot.start_at:
+                self._start(slot)
+
+    def _start(self, slot: _Slot) -> None:
+        slot.started_at = time.monotonic()
+        slot.lives += 1
+        pid = os.fork()
+        if pid:
+            slot.pid = pid
+            return
+        code = CANNOT_START
+        try:
+            signal.set_wakeup_fd(-1)  # a signal to the child is no news for the parent
+            os.close(self._life_line)
+            code = self._serve(slot.number, self._parent_alive)
+        except BaseException:  # nothing may unwind into the parent's code in the child
+            logger.exception("process-failed slot=%d", slot.number)
+        finally:
+            logging.shutdown()
+            os._exit(code)
+
+    def _until_next_start(self) -> float | None:
+        waits = [slot.start_at - time.monotonic() for slot in self._slots if not slot.pid]
+        return max(0.0, min(waits)) if waits else None
+
+    def _reap(self) -> bool:
+        """Note which processes have ended; whether one could not start in its first life."""
+        for slot in self._slots:
+            if not slot.pid:
+                continue
+            pid, status = os.waitpid(slot.pid, os.WNOHANG)
+            if not pid:
+                continue
+            slot.pid = 0
+            code = os.waitstatus_to_exitcode(status)
+            if code == CANNOT_START and slot.lives == 1:
+                return True
+            lived_s = time.monotonic() - slot.started_at
+            slot.failures = 0 if lived_s >= _STEADY_S else slot.failures + 1
+            if slot.failures > 1:  # the first time may be chance
+                wait_s = min(_FIRST_WAIT_S * 2**slot.failures, _LONGEST_WAIT_S)
+                slot.start_at = time.monotonic() + wait_s
+            logger.error(
+                "process-ended slot=%d exit_code=%d lived_s=%.1f: its open associations are lost, "
+                "their senders repeat them; it is replaced",
+                *(slot.number, code, lived_s),
+            )
+        return False
+
+    def _stop(self) -> None:
+        for slot in self._slots:
+            if slot.pid:
+                os.kill(slot.pid, signal.SIGTERM)
+        end = time.monotonic() + self._stop_deadline_s
+        for slot in self._slots:
+            while slot.pid:
+                if os.waitpid(slot.pid, os.WNOHANG)[0]:
+                    slot.pid = 0
+                elif time.monotonic() > end:
+                    logger.error("process-killed slot=%d: it did not end in time", slot.number)
+                    os.kill(slot.pid, signal.SIGKILL)
+                    os.waitpid(slot.pid, 0)
+                    slot.pid = 0
+                else:
+                    time.sleep(0.02)
+
+
+def open_signals(numbers: tuple[signal.Signals, ...]) -> int:
+    """File descriptor from which the number of each signal that comes can be read as a byte.
+
+    An Event that the handler sets would not do: Python runs handlers in the main thread, and a
+    signal that the kernel gives to another thread does not wake the main thread from its wait.
+    """
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end)
+    for number in numbers:
+        signal.signal(number, lambda *_: None)
+    return read_end
+
+
+def wait_for_stop(signals: int, parent_alive: int | None = None) -> None:
+    """Return once a signal has come, or the parent has ended."""
+    select.select([signals] if parent_alive is None else [signals, parent_alive], [], [])
+
+
+def _read_signals(signals: int) -> bytes:
+    ready, _, _ = select.select([signals], [], [], 0)
+    return os.read(signals, 256) if ready else b""

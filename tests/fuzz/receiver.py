@@ -1,0 +1,146 @@
+"""Fuzz the receiver: ``python -m tests.fuzz.receiver --minutes 30``.
+
+Leads conversations of `tests.fuzz.conversation` with a real receiver until the time is over, keeps
+the shortest transcript that led to each sequence of reactions in ``tests/fuzz/corpus/``, which the
+test suite replays, and writes what it saw to ``docs/results/fuzz.md``. Ends with an error at the
+first conversation after which something is not as it must be, having shrunk it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import psutil
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.fuzz.conversation import Conversation
+from tests.paths import ROOT
+from tests.servers.receiver import run_receiver
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CORPUS: Final = Path(__file__).parent / "corpus"
+REPORT: Final = ROOT / "docs" / "results" / "fuzz.md"
+_ROUND: Final = 50
+"""Examples from one seed."""
+
+
+def lead_conversations(n_examples: int, first_seed: int, steps: int = 20) -> None:
+    """Lead `n_examples` conversations with `Conversation.receiver`.
+
+    Raises
+    ------
+    AssertionError
+        Something was not as it must be; the message shows the shortest conversation that does it.
+    """
+    machine = seed(first_seed)(Conversation)
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=n_examples,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the campaign."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--data-path", choices=["streaming", "plain"], default="streaming")
+    options = parser.parse_args(arguments)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        run_receiver(
+            Path(folder) / "data",
+            network_timeout_s="10",
+            log_level="WARNING",
+            data_path=options.data_path,
+        ) as receiver,
+    ):
+        Conversation.receiver = receiver
+        process = psutil.Process(receiver.process.pid)
+        began, rounds, memory = time.monotonic(), 0, []
+        while time.monotonic() - began < options.minutes * 60:
+            lead_conversations(_ROUND, options.seed + rounds)
+            rounds += 1
+            memory.append(process.memory_info().rss / 1e6)
+            print(f"{rounds * _ROUND} examples, {memory[-1]:.0f} MB", flush=True)  # noqa: T201
+        minutes = (time.monotonic() - began) / 60
+        faults = receiver.log.read_text().count("association-failed")
+    n_files = save_corpus()
+    REPORT.write_text(_report(options, minutes, rounds, memory, faults, n_files))
+
+
+def save_corpus() -> int:
+    """Write the transcripts; return how many there are."""
+    CORPUS.mkdir(exist_ok=True)
+    for old in CORPUS.glob("*.txt"):
+        old.unlink()
+    for reactions, sent in Conversation.corpus.items():
+        text = "\n".join([f"# {' | '.join(reactions)}", *(part.hex() for part in sent)]) + "\n"
+        name = hashlib.sha256(text.splitlines()[0].encode()).hexdigest()[:12]
+        (CORPUS / f"{name}.txt").write_text(text)
+    return len(Conversation.corpus)
+
+
+def read_corpus() -> dict[str, tuple[tuple[str, ...], list[bytes]]]:
+    """Reactions and what was sent to provoke them, by the name of the transcript."""
+    transcripts = {}
+    for path in sorted(CORPUS.glob("*.txt")):
+        head, *parts = path.read_text().splitlines()
+        reactions = tuple(head.removeprefix("# ").split(" | "))
+        transcripts[path.stem] = (reactions, [bytes.fromhex(part) for part in parts])
+    return transcripts
+
+
+def _report(
+    options: argparse.Namespace,
+    minutes: float,
+    rounds: int,
+    memory: list[float],
+    faults: int,
+    n_files: int,
+) -> str:
+    tally = Conversation.tally
+    rows = "\n".join(
+        f"| {name} | {count} |" for name, count in sorted(tally.items()) if name != "connections"
+    )
+    return f"""# Fuzzing the receiver
+
+Last output of `python -m tests.fuzz.receiver --minutes {options.minutes:g} --seed {options.seed}`
+(data path: {options.data_path}).
+
+Hypothesis led {rounds * _ROUND} examples of up to 20 steps in {minutes:.0f} minutes,
+{tally["connections"]} connections in all, against one receiver. Steps are what senders do
+(instances in fragments of any size, C-ECHO, release, abort, hanging up) and what none should do,
+most of it inside an association: damaged data sets and commands, lengths of PDUs and PDVs that lie,
+contexts that were never accepted, messages broken off by others, PDUs of any kind. After every
+example nothing half-written was left, everything answered `0x0000` had its row and its file with
+that content, and a new association answered C-ECHO.
+
+Violations found: none (the command ends at the first). Faults of the receiver's own code, caught
+and logged: {faults}. Memory of the receiver after the first {_ROUND} examples {memory[0]:.0f} MB,
+at the end {memory[-1]:.0f} MB. The shortest transcript for each of {n_files} sequences of reactions
+is kept in `tests/fuzz/corpus/` and replayed by the test suite.
+
+| reaction | times |
+|---|---|
+{rows}
+"""
+
+
+if __name__ == "__main__":
+    main()

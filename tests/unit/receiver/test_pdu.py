@@ -1,0 +1,115 @@
+"""The PDU reader gives back what was sent, however PDUs, fragments, reads and its buffer cut it."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from receiver.pdu import ConnectionLost, End, PduReader, PeerFault, command_pdus
+from tests.servers.raw_pdu import LAST, P_DATA, abort, p_data, pdu, pdv, release_rq
+
+if TYPE_CHECKING:
+    import socket
+
+
+class Feed:
+    """A connection that hands a stream out in pieces of any size."""
+
+    def __init__(self, stream: bytes, cuts: random.Random, largest: int) -> None:
+        self._stream = memoryview(stream)
+        self._cuts = cuts
+        self._largest = largest
+
+    def recv_into(self, buffer: memoryview) -> int:
+        assert len(buffer) > 0
+        size = min(len(buffer), len(self._stream), self._cuts.randint(1, self._largest))
+        buffer[:size] = self._stream[:size]
+        self._stream = self._stream[size:]
+        return size
+
+    def setsockopt(self, *_arguments: object) -> None:
+        pass
+
+
+def reader(stream: bytes, seed: int = 0, largest: int = 10**6) -> PduReader:
+    feed = Feed(stream, random.Random(seed), largest)
+    return PduReader(cast("socket.socket", feed), pdu_timeout_s=60)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    length=st.sampled_from([0, 1, 5_000, 262_144, 262_133, 700_000]),
+    largest_pdv=st.sampled_from([3, 4_000, 131_066, 262_140, 600_000]),
+    largest_read=st.sampled_from([7, 1_500, 100_000, 10**6]),
+)
+def test_what_was_cut_comes_together_again(
+    seed: int, length: int, largest_pdv: int, largest_read: int
+) -> None:
+    cuts = random.Random(seed)
+    if largest_pdv < 100 or largest_read < 100:
+        length = min(length, 5_000)
+    data = cuts.randbytes(length)
+    parts, position = [], 0
+    while position < length:
+        size = cuts.randint(0, largest_pdv)
+        parts.append(data[position : position + size])
+        position += size
+    pdvs = [pdv(5, 0, part) for part in parts] + [pdv(5, LAST)]
+    stream = b""
+    while pdvs:
+        count = cuts.randint(1, 3)
+        joined, pdvs = pdvs[:count], pdvs[count:]
+        fits = sum(len(part) for part in joined) <= 1024 * 1024
+        stream += p_data(*joined) if fits else b"".join(p_data(part) for part in joined)
+
+    pdus = reader(stream + release_rq(), seed, largest_read)
+    received, ends = b"", []
+    for piece in pdus.pieces():
+        assert piece.context_id == 5
+        assert not piece.is_command
+        received += piece.data
+        ends.append(piece.ends_message)
+
+    assert received == data
+    assert ends.count(True) == 1
+    assert ends[-1]
+    assert pdus.ended_by is End.RELEASE
+
+
+@settings(max_examples=300, deadline=None)
+@given(stream=st.binary(max_size=200), header=st.booleans(), seed=st.integers(0, 100))
+def test_noise_ends_as_a_fault_or_an_end(stream: bytes, header: bool, seed: int) -> None:
+    try:
+        for _ in reader(pdu(P_DATA, stream) if header else stream, seed, 50).pieces():
+            pass
+    except (PeerFault, ConnectionLost):
+        pass
+
+
+def test_an_abort_ends_the_reading() -> None:
+    pdus = reader(abort() + p_data(pdv(1, LAST)))
+
+    assert list(pdus.pieces()) == []
+    assert pdus.ended_by is End.ABORT
+
+
+@pytest.mark.parametrize("max_length", [0, 1, 7, 50, 16_384])
+def test_a_response_is_cut_as_the_peer_asks(max_length: int) -> None:
+    command = bytes(range(200))
+    stream = command_pdus(3, command, max_length)
+
+    pieces = [
+        (piece.context_id, piece.is_command, bytes(piece.data), piece.ends_message)
+        for piece in reader(stream + abort()).pieces()
+    ]
+
+    assert b"".join(data for _, _, data, _ in pieces) == command
+    assert {(context, is_command) for context, is_command, _, _ in pieces} == {(3, True)}
+    assert [ends for *_, ends in pieces] == [False] * (len(pieces) - 1) + [True]
+    if max_length > 6:
+        assert max(len(data) for _, _, data, _ in pieces) <= max_length - 6
