@@ -9,8 +9,11 @@ from tests.conformance.statement import BLOCKS, PAGE, render
 
 def test_the_tables_are_those_of_the_code() -> None:
     page = PAGE.read_text()
-    drift = unified_diff(page.splitlines(), render(page).splitlines(), "page", "code", n=0)
-    assert list(drift) == [], "run python -m tests.conformance.statement"
+    tables = render(page)
+    drift = list(
+        unified_diff(page.splitlines(), tables.splitlines(), "page", "code", "", "", 0, "")
+    )
+    assert not drift, "\n".join(["run python -m tests.conformance.statement", *drift])
 
 
 def test_no_table_was_lost_from_the_page() -> None:
