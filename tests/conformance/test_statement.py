@@ -9,9 +9,8 @@ from tests.conformance.statement import BLOCKS, PAGE, render
 
 def test_the_tables_are_those_of_the_code() -> None:
     page = PAGE.read_text()
-    tables = render(page)
     drift = list(
-        unified_diff(page.splitlines(), tables.splitlines(), "page", "code", "", "", 0, "")
+        unified_diff(page.splitlines(), render(page).splitlines(), "page", "code", n=0, lineterm="")
     )
     assert not drift, "\n".join(["run python -m tests.conformance.statement", *drift])
 
