@@ -8,6 +8,7 @@ answers mean for a delivery is `worker.delivery`'s matter.
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable
 from contextlib import closing, contextmanager
@@ -310,6 +311,8 @@ class StorageUser:
         transport = event.assoc.dul.socket
         if transport is not None and transport.socket is not None:
             transport.socket.settimeout(self._timeout_s)
+            # A data set must not wait for the peer's delayed acknowledgement of its command.
+            transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _all_contexts_refused(assoc: Association) -> bool:

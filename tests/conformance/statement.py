@@ -32,7 +32,7 @@ from worker.scu import STUDY_ROOT_FIND, Answer, interpret
 from worker.stages.report import codes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pydicom.dataset import Dataset
 
@@ -250,24 +250,28 @@ def _strip(ds: Dataset) -> None:
         del ds[keyword]
 
 
+Objects = dict[ObjectKind, list["Dataset"]]
+BLOCKS: dict[str, Callable[[Objects], str]] = {
+    "overview": _overview,
+    "receiver-classes": lambda _: _receiver_classes(),
+    "receiver-policies": lambda _: _receiver_policies(),
+    "receiver-rejections": lambda _: _receiver_rejections(),
+    "receiver-syntaxes": lambda _: _table(
+        ["transfer syntax", "UID"], [_class(str(uid)) for uid in TRANSFER_SYNTAXES]
+    ),
+    "receiver-statuses": lambda _: _receiver_statuses(),
+    "delivery-classes": _delivery_classes,
+    "delivery-statuses": lambda _: _delivery_statuses(),
+    "attributes": _attributes,
+    "codes": lambda _: _codes(),
+}
+"""What stands between a mark of this name and the next end mark."""
+
+
 def render(page: str) -> str:
     """Write every table of `page` anew."""
     objects = _build_objects()
-    blocks = {
-        "overview": lambda: _overview(objects),
-        "receiver-classes": _receiver_classes,
-        "receiver-policies": _receiver_policies,
-        "receiver-rejections": _receiver_rejections,
-        "receiver-syntaxes": lambda: _table(
-            ["transfer syntax", "UID"], [_class(str(uid)) for uid in TRANSFER_SYNTAXES]
-        ),
-        "receiver-statuses": _receiver_statuses,
-        "delivery-classes": lambda: _delivery_classes(objects),
-        "delivery-statuses": _delivery_statuses,
-        "attributes": lambda: _attributes(objects),
-        "codes": _codes,
-    }
-    return _BLOCK.sub(lambda match: f"{match[1]}{blocks[match[2]]()}{match[4]}", page)
+    return _BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]](objects)}{match[4]}", page)
 
 
 if __name__ == "__main__":

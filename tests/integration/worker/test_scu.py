@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from pynetdicom import build_context
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made on import
 
 from core.destinations import DicomDestination
 from core.errors import Unavailable
@@ -165,3 +168,13 @@ def test_no_association(ae_title: str, pacs: ScriptedDestination) -> None:
 
 def test_echo(pacs: ScriptedDestination) -> None:
     StorageUser(pacs.destination, calling_ae="EPVSNODE", timeout_s=1.0).echo()
+
+
+def test_no_message_waits_for_the_peers_delayed_acknowledgement(pacs: ScriptedDestination) -> None:
+    """Else each costs its 40 ms (RFC 1122 4.2.3.2): a command and its data set are two writes."""
+    user = StorageUser(pacs.destination, calling_ae="EPVSNODE", timeout_s=5)
+    with user._associate([build_context(Verification)]) as assoc:
+        transport = assoc.dul.socket
+        assert transport is not None
+        assert transport.socket is not None
+        assert transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
