@@ -1,4 +1,4 @@
-"""The five views that administrators query; their columns are a promise.
+"""The six views that administrators query; their columns are a promise.
 
 The SQL that makes them is in the migrations; here they are described for reading with types.
 """
@@ -29,6 +29,7 @@ _COLUMNS: Final = {
         "delivery_id study_uid revision revision_id destination status attempts waiting_since "
         "next_attempt_at last_error last_status"
     ),
+    "refusals": "event reason calling_ae peer_address times first_at last_at",
     "model_usage": (
         "name version weights_sha256 display_name training_data studies rating_0 rating_1 "
         "rating_2 rating_3 rating_4 none_to_mild moderate_to_severe mean_seconds first_used_at "
@@ -41,6 +42,8 @@ _MOMENTS: Final = {
     "since",
     "waiting_since",
     "next_attempt_at",
+    "first_at",
+    "last_at",
     "first_used_at",
     "last_used_at",
 }

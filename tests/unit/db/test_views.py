@@ -8,7 +8,7 @@ from sqlalchemy import select, text
 from core.destinations import parse_destination
 from core.errors import Reason, Rejected
 from core.version import CAVEAT
-from db import deliveries, leases
+from db import audit, deliveries, leases
 from db.models import Delivery
 from db.results import store_rejected
 from db.session import unit_of_work
@@ -191,3 +191,27 @@ def test_model_usage_counts_studies_and_grades(database_engine: Engine) -> None:
         assert (rating["first_used_at"], rating["last_used_at"]) == (after(40), after(140))
         severity = _row(session, "model_usage", name="severity")
         assert (severity["moderate_to_severe"], severity["rating_4"]) == (3, 0)
+
+
+def test_refusals_are_counted_by_caller_and_reason(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        for at, event, detail in (
+            (1, "association-refused", {"reason": "caller-not-on-allow-list", "calling_ae": "CT"}),
+            (2, "association-refused", {"reason": "caller-not-on-allow-list", "calling_ae": "CT"}),
+            (3, "contexts-refused", {"sop_classes": {"1.2": "x"}, "calling_ae": "CT"}),
+            (4, "connection-refused", {"reason": "too-many-connections", "times": 7}),
+            (5, "connection-refused", {"reason": "too-many-connections", "times": 5}),
+            (6, "delivery-done", {"reason": "not a refusal"}),
+        ):
+            audit.append(
+                session, event, detail={**detail, "peer_address": "192.0.2.7"}, now=after(at)
+            )
+        rows = read_view(session, "refusals")
+        assert {(row["event"], row["reason"], row["calling_ae"]): row["times"] for row in rows} == {
+            ("association-refused", "caller-not-on-allow-list", "CT"): 2,
+            ("contexts-refused", "sop-class-not-taken", "CT"): 1,
+            ("connection-refused", "too-many-connections", None): 12,
+        }
+        connections = _row(session, "refusals", event="connection-refused")
+        assert (connections["first_at"], connections["last_at"]) == (after(4), after(5))
+        assert connections["peer_address"] == "192.0.2.7"
