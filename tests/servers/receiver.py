@@ -124,7 +124,7 @@ def run_receiver(
     data_dir.mkdir(parents=True, exist_ok=True)
     url = database_url or f"sqlite:///{data_dir / 'epvs.sqlite'}"
     upgrade(url)
-    port = free_port()
+    port = int(settings.get("port") or free_port())
     chosen = {
         "ae_title": AE_TITLE,
         "host": "127.0.0.1",
