@@ -48,7 +48,7 @@ def send_study(port: int, study: int) -> None:
             assert answer is not None
             assert answer.status == 0, f"status 0x{answer.status:04X}"
         peer.send(ul.RELEASE)
-        assert peer.end() is not None
+        assert peer.ended_by() == ul.RELEASE_RP
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

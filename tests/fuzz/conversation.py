@@ -35,7 +35,7 @@ _ANSWER_S = 15.0
 """Longer than any deadline of the receiver that the fuzzer is to run into."""
 _MAX_REACTIONS = 6
 _OTHER_CLASS = "1.2.840.10008.5.1.4.1.1.2"
-_PROPOSALS: Sequence[dict[int, tuple[str, Sequence[str]]]] = (
+_PROPOSALS: Sequence[ul.Contexts] = (
     {1: (ul.MR_IMAGE, [ul.EXPLICIT]), 3: (ul.VERIFICATION, [ul.IMPLICIT])},
     {1: (ul.MR_IMAGE, [ul.IMPLICIT]), 3: (ul.VERIFICATION, [ul.IMPLICIT])},
     {
@@ -73,7 +73,7 @@ class Conversation(RuleBasedStateMachine):
 
     # --- What a sender does ------------------------------------------------------------------
     @initialize(proposal=st.sampled_from(_PROPOSALS), max_length=st.sampled_from([0, 200, 16384]))
-    def begin(self, proposal: dict[int, tuple[str, Sequence[str]]], max_length: int) -> None:
+    def begin(self, proposal: ul.Contexts, max_length: int) -> None:
         self._associate(proposal, max_length)
 
     @precondition(lambda self: self._peer is None)
@@ -81,7 +81,7 @@ class Conversation(RuleBasedStateMachine):
         proposal=st.sampled_from(_PROPOSALS),
         max_length=st.sampled_from([0, 7, 200, 16384, 131072, 0xFFFFFFFF]),
     )
-    def associate(self, proposal: dict[int, tuple[str, Sequence[str]]], max_length: int) -> None:
+    def associate(self, proposal: ul.Contexts, max_length: int) -> None:
         self._associate(proposal, max_length)
 
     @precondition(lambda self: self._peer is not None)
@@ -90,7 +90,7 @@ class Conversation(RuleBasedStateMachine):
         """An instance in fragments of any sizes; it must be stored."""
         context_id, explicit = self._storage_context(which)
         uid, data_set = instance(number, explicit)
-        self._say(_message(context_id, _store_command(uid), data_set, pieces, in_one_pdu))
+        self._say(_message(context_id, ul.store_command(uid), data_set, pieces, in_one_pdu))
         assert self._hear() == "C-STORE-RSP 0x0000"
         self._stored[uid] = hashlib.sha256(data_set).hexdigest()
 
@@ -118,7 +118,7 @@ class Conversation(RuleBasedStateMachine):
     @rule(proposal=st.sampled_from(_PROPOSALS), changes=flips, cut=st.integers(0, 400))
     def associate_wrongly(
         self,
-        proposal: dict[int, tuple[str, Sequence[str]]],
+        proposal: ul.Contexts,
         changes: list[tuple[int, int]],
         cut: int,
     ) -> None:
@@ -136,7 +136,7 @@ class Conversation(RuleBasedStateMachine):
         context_id, explicit = self._storage_context(which)
         uid, data_set = instance(_DAMAGED + number, explicit)
         damaged = _flipped(data_set, changes)
-        self._say(_message(context_id, _store_command(uid), damaged, pieces, in_one_pdu=False))
+        self._say(_message(context_id, ul.store_command(uid), damaged, pieces, in_one_pdu=False))
         assert self._hear().startswith("C-STORE-RSP")
 
     @precondition(lambda self: self._peer is not None)
@@ -150,7 +150,7 @@ class Conversation(RuleBasedStateMachine):
         """Something else, or nothing, in the middle of a message, which may even complete it."""
         context_id, explicit = self._storage_context(which)
         uid, data_set = instance(_DAMAGED + number, explicit)
-        whole = _message(context_id, _store_command(uid), data_set, [211], in_one_pdu=False)
+        whole = _message(context_id, ul.store_command(uid), data_set, [211], in_one_pdu=False)
         self._say(whole[: min(keep, len(whole) - 1)])
         self._say(
             {
@@ -159,7 +159,7 @@ class Conversation(RuleBasedStateMachine):
                 "echo": ul.echo(3),
                 "store": whole,
                 "nothing": b"",
-                "command": ul.p_data(ul.pdv(context_id, ul.COMMAND, _store_command(uid))),
+                "command": ul.p_data(ul.pdv(context_id, ul.COMMAND, ul.store_command(uid))),
             }[then]
         )
         self._end()
@@ -167,7 +167,9 @@ class Conversation(RuleBasedStateMachine):
     @precondition(lambda self: self._peer is not None)
     @rule(changes=flips, field=st.integers(0, 0xFFFF), cut=st.integers(0, 60))
     def command_wrongly(self, changes: list[tuple[int, int]], field: int, cut: int) -> None:
-        encoded = _flipped(ul.command(field, sop_instance="1.2.3"), changes)
+        encoded = _flipped(
+            ul.command(field, 0x0001, sop_class=ul.MR_IMAGE, sop_instance="1.2.3"), changes
+        )
         encoded = encoded[: max(1, len(encoded) - cut)]
         self._say(ul.p_data(ul.pdv(1, ul.COMMAND | ul.LAST, encoded)))
         self._end()
@@ -244,7 +246,7 @@ class Conversation(RuleBasedStateMachine):
         self._sent, self._reactions = [], []
         self.tally["connections"] += 1
 
-    def _associate(self, proposal: dict[int, tuple[str, Sequence[str]]], max_length: int) -> None:
+    def _associate(self, proposal: ul.Contexts, max_length: int) -> None:
         self._connect()
         self._say(ul.associate_rq(proposal, max_length=max_length))
         assert self._peer is not None
@@ -327,10 +329,6 @@ def instance(number: int, explicit: bool) -> tuple[str, bytes]:
         patient_id=f"CANARY-{number // 10}",
         explicit=explicit,
     )
-
-
-def _store_command(uid: str) -> bytes:
-    return ul.command(ul.C_STORE_RQ, sop_instance=uid)
 
 
 def _message(

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 MR_IMAGE: Final = "1.2.840.10008.5.1.4.1.1.4"
+COMMITMENT: Final = "1.2.840.10008.1.20.1"
 IMPLICIT: Final = "1.2.840.10008.1.2"
 EXPLICIT: Final = "1.2.840.10008.1.2.1"
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
@@ -24,8 +26,12 @@ ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ = 0x01, 0x02, 0x03
 P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = 0x04, 0x05, 0x06, 0x07
 COMMAND, LAST = 0x01, 0x02
 """Bits of the message control header (PS3.8 annex E.2)."""
-C_STORE_RQ, C_ECHO_RQ = 0x0001, 0x0030
+C_STORE_RQ, C_FIND_RQ, C_ECHO_RQ, N_EVENT_REPORT_RQ = 0x0001, 0x0020, 0x0030, 0x0100
 NO_DATA_SET = 0x0101
+
+Contexts = Mapping[int, tuple[str, Sequence[str]]]
+"""Abstract syntax and transfer syntaxes by context id."""
+CONTEXTS: Final[Contexts] = {1: (MR_IMAGE, [EXPLICIT]), 3: (VERIFICATION, [EXPLICIT])}
 
 RELEASE: Final = bytes.fromhex("05000000000400000000")
 ABORT_BY_USER: Final = bytes.fromhex("07000000000400000000")
@@ -53,7 +59,7 @@ def pdu(kind: int, body: bytes) -> bytes:
     return struct.pack(">BxL", kind, len(body)) + body
 
 
-def pdv(context_id: int, control: int, data: bytes) -> bytes:
+def pdv(context_id: int, control: int, data: bytes = b"") -> bytes:
     """One presentation data value item."""
     return struct.pack(">LBB", len(data) + 2, context_id, control) + data
 
@@ -64,13 +70,13 @@ def p_data(*pdvs: bytes) -> bytes:
 
 
 def associate_rq(
-    contexts: Mapping[int, tuple[str, Sequence[str]]],
+    contexts: Contexts = CONTEXTS,
     *,
     called_ae: str = "EPVSNODE",
     calling_ae: str = "PACS",
     max_length: int = 16384,
 ) -> bytes:
-    """An A-ASSOCIATE-RQ PDU; `contexts` are (abstract syntax, transfer syntaxes) by context id."""
+    """An A-ASSOCIATE-RQ PDU (PS3.8 section 9.3.2)."""
     items = _item(0x10, APPLICATION_CONTEXT.encode())
     for context_id, (abstract_syntax, transfer_syntaxes) in contexts.items():
         syntaxes = b"".join(_item(0x40, each.encode()) for each in transfer_syntaxes)
@@ -94,45 +100,36 @@ def element(number: int, value: bytes) -> bytes:
 
 def command(
     field: int,
+    data_set_type: int = NO_DATA_SET,
     *,
-    message_id: int = 1,
-    sop_class: str = MR_IMAGE,
+    message_id: int = 7,
+    sop_class: str = "",
     sop_instance: str = "",
-    data_set_type: int = 0x0001,
 ) -> bytes:
     """A request's command set."""
-    body = element(0x0002, sop_class.encode()) + element(0x0100, struct.pack("<H", field))
+    body = element(0x0002, sop_class.encode()) if sop_class else b""
+    body += element(0x0100, struct.pack("<H", field))
     body += element(0x0110, struct.pack("<H", message_id))
-    if field == C_STORE_RQ:
-        body += element(0x0700, struct.pack("<H", 0))
     body += element(0x0800, struct.pack("<H", data_set_type))
     if sop_instance:
         body += element(0x1000, sop_instance.encode())
     return element(0x0000, struct.pack("<L", len(body))) + body
 
 
-def echo(context_id: int, message_id: int = 1) -> bytes:
-    """A whole C-ECHO."""
-    encoded = command(
-        C_ECHO_RQ, message_id=message_id, sop_class=VERIFICATION, data_set_type=NO_DATA_SET
-    )
+def store_command(sop_instance: str, sop_class: str = MR_IMAGE) -> bytes:
+    """The command set of a C-STORE-RQ."""
+    return command(C_STORE_RQ, 0x0001, sop_class=sop_class, sop_instance=sop_instance)
+
+
+def echo(context_id: int = 3, message_id: int = 7) -> bytes:
+    """A whole C-ECHO-RQ."""
+    encoded = command(C_ECHO_RQ, message_id=message_id, sop_class=VERIFICATION)
     return p_data(pdv(context_id, COMMAND | LAST, encoded))
 
 
-def store(
-    context_id: int,
-    data_set: bytes,
-    sop_instance: str,
-    *,
-    message_id: int = 1,
-    sop_class: str = MR_IMAGE,
-    fragment: int = 16378,
-) -> bytes:
-    """A whole C-STORE, its data set in fragments of at most `fragment` bytes, one in each PDU."""
-    encoded = command(
-        C_STORE_RQ, message_id=message_id, sop_class=sop_class, sop_instance=sop_instance
-    )
-    pdus = p_data(pdv(context_id, COMMAND | LAST, encoded))
+def store(context_id: int, data_set: bytes, sop_instance: str, *, fragment: int = 16378) -> bytes:
+    """A whole C-STORE-RQ, its data set in fragments of `fragment` bytes, one in each PDU."""
+    pdus = p_data(pdv(context_id, COMMAND | LAST, store_command(sop_instance)))
     for start in range(0, len(data_set), fragment):
         control = LAST if start + fragment >= len(data_set) else 0
         pdus += p_data(pdv(context_id, control, data_set[start : start + fragment]))
@@ -145,9 +142,11 @@ class Peer:
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
 
-    def send(self, data: bytes) -> None:
-        """Send bytes of whatever kind."""
-        self.connection.sendall(data)
+    def send(self, data: bytes, piece_bytes: int | None = None) -> None:
+        """Send bytes of whatever kind, in writes of `piece_bytes` where that is given."""
+        size = piece_bytes or max(1, len(data))
+        for start in range(0, len(data), size):
+            self.connection.sendall(data[start : start + size])
 
     def receive(self) -> Pdu | None:
         """The next PDU; None where the receiver has closed the connection.
@@ -164,9 +163,7 @@ class Peer:
         body = self._exactly(length)
         return None if body is None else Pdu(kind, body)
 
-    def associate(
-        self, contexts: Mapping[int, tuple[str, Sequence[str]]], **options: str | int
-    ) -> dict[int, str]:
+    def associate(self, contexts: Contexts = CONTEXTS, **options: str | int) -> dict[int, str]:
         """Associate, and return the transfer syntax of each context that was accepted."""
         self.send(associate_rq(contexts, **options))  # type: ignore[arg-type]
         answer = self.receive()
@@ -189,11 +186,20 @@ class Peer:
         heard = self.hear()
         return heard if isinstance(heard, Response) else None
 
-    def end(self) -> Pdu | None:
-        """What ends the association; responses before that are passed over."""
-        while isinstance(heard := self.hear(), Response):
-            pass
-        return heard
+    def status(self) -> int:
+        """Status of the next response, which must come."""
+        answer = self.response()
+        assert answer is not None, "no response"
+        return answer.status
+
+    def ended_by(self) -> int | None:
+        """Kind of the PDU that ends association and connection; None where there is none."""
+        answer = self.receive()
+        if answer is None:
+            return None
+        assert answer.kind in (RELEASE_RP, ABORT), answer
+        assert self.receive() is None
+        return answer.kind
 
     def _exactly(self, n_bytes: int) -> bytes | None:
         received = b""
@@ -214,6 +220,16 @@ def peer(port: int, timeout_s: float = 10.0) -> Iterator[Peer]:
     with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield Peer(connection)
+
+
+@contextmanager
+def associated(
+    port: int, contexts: Contexts = CONTEXTS, *, max_length: int = 16384
+) -> Iterator[Peer]:
+    """Associate with the receiver at a port of this machine; the association is left at the end."""
+    with peer(port, timeout_s=20) as connected:
+        connected.associate(contexts, max_length=max_length)
+        yield connected
 
 
 def _pdvs(body: bytes) -> Iterator[tuple[int, bytes]]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receiver.pdu import ConnectionLost, End, PduReader, PeerFault, command_pdus
-from tests.servers.raw_pdu import LAST, P_DATA, abort, p_data, pdu, pdv, release_rq
+from tests.servers.upper_layer import ABORT_BY_USER, LAST, P_DATA, RELEASE, p_data, pdu, pdv
 
 if TYPE_CHECKING:
     import socket
@@ -67,7 +67,7 @@ def test_what_was_cut_comes_together_again(
         fits = sum(len(part) for part in joined) <= 1024 * 1024
         stream += p_data(*joined) if fits else b"".join(p_data(part) for part in joined)
 
-    pdus = reader(stream + release_rq(), seed, largest_read)
+    pdus = reader(stream + RELEASE, seed, largest_read)
     received, ends = b"", []
     for piece in pdus.pieces():
         assert piece.context_id == 5
@@ -92,7 +92,7 @@ def test_noise_ends_as_a_fault_or_an_end(stream: bytes, header: bool, seed: int)
 
 
 def test_an_abort_ends_the_reading() -> None:
-    pdus = reader(abort() + p_data(pdv(1, LAST)))
+    pdus = reader(ABORT_BY_USER + p_data(pdv(1, LAST)))
 
     assert list(pdus.pieces()) == []
     assert pdus.ended_by is End.ABORT
@@ -105,7 +105,7 @@ def test_a_response_is_cut_as_the_peer_asks(max_length: int) -> None:
 
     pieces = [
         (piece.context_id, piece.is_command, bytes(piece.data), piece.ends_message)
-        for piece in reader(stream + abort()).pieces()
+        for piece in reader(stream + ABORT_BY_USER).pieces()
     ]
 
     assert b"".join(data for _, _, data, _ in pieces) == command
