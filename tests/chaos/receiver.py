@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -91,8 +91,8 @@ class Sender:
             peer.send(ul.RELEASE)
 
 
-def kill_again_and_again(folder: Path, number: int, kills: int) -> tuple[Sender, list[str]]:
-    """Kill one receiver `kills` times; return its sender, and what is wrong in the end."""
+def kill_again_and_again(folder: Path, number: int, kills: int) -> tuple[Counter[str], list[str]]:
+    """Kill one receiver `kills` times; return its answers, and what is wrong in the end."""
     chance = random.Random(number)
     sender: Sender | None = None
     port = str(free_port())
@@ -107,7 +107,8 @@ def kill_again_and_again(folder: Path, number: int, kills: int) -> tuple[Sender,
         time.sleep(0.5)
         sender.stop()
         leftovers = [path for path in (receiver.spool / "tmp").rglob("*") if path.is_file()]
-    return sender, [*_what_is_wrong(folder, sender), *(f"left over: {path}" for path in leftovers)]
+    wrong = _what_is_wrong(folder, sender)
+    return sender.answers, [*wrong, *(f"left over: {path}" for path in leftovers)]
 
 
 def _what_is_wrong(folder: Path, sender: Sender) -> list[str]:
@@ -145,13 +146,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     share = -(-options.kills // options.receivers)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.receivers) as pool:
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(options.receivers) as pool:
         runs = [
             pool.submit(kill_again_and_again, Path(folder) / str(number), number, share)
             for number in range(options.receivers)
         ]
         results = [run.result() for run in runs]
-    answers = sum((sender.answers for sender, _ in results), Counter[str]())
+    answers = sum((each for each, _ in results), Counter[str]())
     wrong = [problem for _, problems in results for problem in problems]
     REPORT.write_text(
         f"""# Killing the receiver in the midst of transfers

@@ -11,6 +11,6 @@ if TYPE_CHECKING:
 
 
 def test_what_was_answered_survives_every_kill(tmp_path: Path) -> None:
-    sender, wrong = kill_again_and_again(tmp_path, number=1, kills=3)
-    assert sender.stored
+    answers, wrong = kill_again_and_again(tmp_path, number=1, kills=3)
+    assert answers["0x0000"]
     assert wrong == []
