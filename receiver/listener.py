@@ -1,8 +1,8 @@
 """Receiving: the port, and everything before an association is asked for.
 
-Nothing here waits in the loop that accepts: a connection over TLS shakes hands on a thread of its
-own, against a deadline, and an address that holds too many connections without asking for an
-association is turned away at once.
+Nothing here waits in the loop that accepts: connections wait in a lobby until they ask for
+something, those over TLS shake hands on a thread of their own, against a deadline, and an address
+that holds too many connections without asking for an association is turned away at once.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pynetdicom.transport import ThreadedAssociationServer
 
+from receiver.lobby import DICOM, TLS, Lobby
 from receiver.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FIRST_MESSAGE_S: Final = 10.0
+"""A connection that has not asked for an association by then is closed."""
 HANDSHAKE_S: Final = 10.0
 """How long a TLS handshake may take, from the connection on."""
 _NOTE_INTERVAL_S: Final = 60.0
@@ -78,6 +81,12 @@ class StorageServer(ThreadedAssociationServer):
         """Connections of an address that are no association yet, not even one being asked for."""
         self._lock = threading.Lock()
         super().__init__(*arguments, **options)
+        self._lobby = Lobby(
+            TLS if door.tls else DICOM,
+            admit=super().process_request,
+            dismiss=lambda connection, _address: self.shutdown_request(connection),
+            deadline_s=min(FIRST_MESSAGE_S, self.ae.network_timeout or FIRST_MESSAGE_S),
+        )
 
     def server_bind(self) -> None:
         """Bind the socket, where the port is shared as one of several."""
@@ -97,7 +106,8 @@ class StorageServer(ThreadedAssociationServer):
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - socketserver's
         """Whether the connection may wait for its request."""
         address = client_address[0]
-        waiting = self._arriving[address] + sum(
+        waiting = self._lobby.count(address) + self._arriving[address]
+        waiting += sum(
             each.requestor.primitive is None
             and each.requestor.address == address
             and each.dul.is_alive()
@@ -106,13 +116,17 @@ class StorageServer(ThreadedAssociationServer):
         if waiting >= self._door.max_waiting:
             self._note_refusal("too-many-connections", address)
             return False
-        with self._lock:
-            self._arriving[address] += 1
         return True
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Let the connection wait; what it asks for is then served on a thread of its own."""
+        self._lobby.enter(request, client_address)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Shake hands where that is due, then let pynetdicom have the connection."""
         address = client_address[0]
+        with self._lock:
+            self._arriving[address] += 1
         try:
             connection = self._secured(request, address)
             if connection is not None:
@@ -145,6 +159,7 @@ class StorageServer(ThreadedAssociationServer):
         """Stop listening; associations that are open go on."""
         BaseServer.shutdown(self)
         self.server_close()
+        self._lobby.close()
 
     def _note_refusal(self, reason: str, address: str, detail: str = "") -> None:
         times = self._throttle.due((reason, address))

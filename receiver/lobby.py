@@ -1,0 +1,177 @@
+"""Receiving: connections wait on one thread, together, until their first message is there.
+
+Whoever may reach the port may connect and say nothing, or one byte a second. To pynetdicom each
+connection is two threads from its first moment on; here it is a socket in a list until all of its
+A-ASSOCIATE-RQ (or TLS ClientHello) can be read at once, and no longer than a deadline.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import select
+import socket
+import struct
+import termios
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_BYTES: Final = 32 * 1024
+"""A longer first message is not waited for: it may exceed what the kernel would buffer."""
+_ENDED: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+_EVENTS: Final = select.POLLIN | getattr(select, "POLLRDHUP", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How long the first message of a protocol is, as its first bytes say."""
+
+    header_bytes: int
+    length: Callable[[bytes], int]
+    """Bytes of the whole message, from its header."""
+
+
+DICOM: Final = Opening(6, lambda header: 6 + int.from_bytes(header[2:6], "big"))
+"""A PDU (PS3.8 section 9.3.1)."""
+TLS: Final = Opening(5, lambda header: 5 + int.from_bytes(header[3:5], "big"))
+"""A record (RFC 8446 section 5.1)."""
+
+
+@dataclass(slots=True)
+class _Guest:
+    connection: socket.socket
+    address: Any
+    deadline: float
+    wanted_bytes: int
+
+
+class Lobby:
+    """Where connections wait.
+
+    Parameters
+    ----------
+    opening : Opening
+        What is waited for.
+    admit, dismiss : callable
+        Take the connection and its address: where the message has come; where it has not, and will
+        not. Called on the lobby's thread; they must not block.
+    deadline_s : float
+        How long a connection may wait.
+    """
+
+    def __init__(
+        self,
+        opening: Opening,
+        admit: Callable[[socket.socket, Any], None],
+        dismiss: Callable[[socket.socket, Any], None],
+        deadline_s: float,
+    ) -> None:
+        self._opening = opening
+        self._admit, self._dismiss = admit, dismiss
+        self._deadline_s = deadline_s
+        self._guests: dict[int, _Guest] = {}
+        self._lock = threading.Lock()
+        self._poll = select.poll()
+        self._bell, self._ring = os.pipe()
+        os.set_blocking(self._ring, False)
+        self._poll.register(self._bell, select.POLLIN)
+        self._is_open = True
+        threading.Thread(target=self._run, name="lobby", daemon=True).start()
+
+    def enter(self, connection: socket.socket, address: Any) -> None:
+        """Let a connection wait."""
+        guest = _Guest(
+            connection,
+            address,
+            time.monotonic() + self._deadline_s,
+            self._opening.header_bytes,
+        )
+        _wake_at(connection, guest.wanted_bytes)
+        with self._lock:
+            self._guests[connection.fileno()] = guest
+        os.write(self._ring, b"\0")
+
+    def count(self, host: str) -> int:
+        """How many connections from this address wait."""
+        with self._lock:
+            return sum(guest.address[0] == host for guest in self._guests.values())
+
+    def close(self) -> None:
+        """Close every connection that waits."""
+        self._is_open = False
+        os.write(self._ring, b"\0")
+
+    def _run(self) -> None:
+        registered: set[int] = set()
+        while self._is_open:
+            with self._lock:
+                for descriptor in self._guests.keys() - registered:
+                    self._poll.register(descriptor, _EVENTS)
+                registered = set(self._guests)
+            for descriptor, events in self._poll.poll(self._until_next_deadline()):
+                if descriptor == self._bell:
+                    os.read(self._bell, 4096)
+                elif descriptor in registered:
+                    self._look(descriptor, events)
+            now = time.monotonic()
+            for descriptor, guest in list(self._guests.items()):
+                if guest.deadline <= now:
+                    self._see_off(descriptor, self._dismiss)
+        for descriptor in list(self._guests):
+            self._see_off(descriptor, self._dismiss)
+
+    def _until_next_deadline(self) -> float | None:
+        """Milliseconds."""
+        with self._lock:
+            deadlines = [guest.deadline for guest in self._guests.values()]
+        return max(0.0, min(deadlines) - time.monotonic()) * 1000 if deadlines else None
+
+    def _look(self, descriptor: int, events: int) -> None:
+        """See what has come of a connection's first message."""
+        guest = self._guests[descriptor]
+        try:
+            available = _readable_bytes(guest.connection)
+            if available < guest.wanted_bytes and events & _ENDED:
+                self._see_off(descriptor, self._dismiss)
+                return
+            if available >= guest.wanted_bytes == self._opening.header_bytes:
+                header = guest.connection.recv(self._opening.header_bytes, socket.MSG_PEEK)
+                guest.wanted_bytes = self._opening.length(header)
+                if available < guest.wanted_bytes <= _LONGEST_BYTES:
+                    _wake_at(guest.connection, guest.wanted_bytes)
+                    return
+            # Fewer bytes than were asked for: the kernel is short of memory, and will not wait.
+            _wake_at(guest.connection, 1)
+        except OSError:
+            self._see_off(descriptor, self._dismiss)
+        else:
+            self._see_off(descriptor, self._admit)
+
+    def _see_off(self, descriptor: int, take: Callable[[socket.socket, Any], None]) -> None:
+        self._poll.unregister(descriptor)
+        with self._lock:
+            guest = self._guests.pop(descriptor)
+        try:
+            take(guest.connection, guest.address)
+        except Exception:  # whatever happens to one connection is no reason to leave the others
+            logger.exception("connection-failed")
+            guest.connection.close()
+
+
+def _wake_at(connection: socket.socket, n_bytes: int) -> None:
+    """Let the kernel report the connection as readable once so many bytes are there, or its end."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, n_bytes)
+
+
+def _readable_bytes(connection: socket.socket) -> int:
+    answer = fcntl.ioctl(connection, termios.FIONREAD, struct.pack("i", 0))
+    (n_bytes,) = struct.unpack("i", answer)
+    return int(n_bytes)
