@@ -78,6 +78,8 @@ class Lobby:
         self._admit, self._dismiss = admit, dismiss
         self._deadline_s = deadline_s
         self._guests: dict[int, _Guest] = {}
+        self._registered: set[int] = set()
+        """Descriptors that are polled; one that has gone may soon be of another connection."""
         self._lock = threading.Lock()
         self._poll = select.poll()
         self._bell, self._ring = os.pipe()
@@ -110,16 +112,15 @@ class Lobby:
         os.write(self._ring, b"\0")
 
     def _run(self) -> None:
-        registered: set[int] = set()
         while self._is_open:
             with self._lock:
-                for descriptor in self._guests.keys() - registered:
+                for descriptor in self._guests.keys() - self._registered:
                     self._poll.register(descriptor, _EVENTS)
-                registered = set(self._guests)
+                    self._registered.add(descriptor)
             for descriptor, events in self._poll.poll(self._until_next_deadline()):
                 if descriptor == self._bell:
                     os.read(self._bell, 4096)
-                elif descriptor in registered:
+                elif descriptor in self._registered:
                     self._look(descriptor, events)
             now = time.monotonic()
             for descriptor, guest in list(self._guests.items()):
@@ -156,7 +157,9 @@ class Lobby:
             self._see_off(descriptor, self._admit)
 
     def _see_off(self, descriptor: int, take: Callable[[socket.socket, Any], None]) -> None:
-        self._poll.unregister(descriptor)
+        if descriptor in self._registered:
+            self._poll.unregister(descriptor)
+            self._registered.discard(descriptor)
         with self._lock:
             guest = self._guests.pop(descriptor)
         try:

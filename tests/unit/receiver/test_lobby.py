@@ -31,9 +31,13 @@ class Entrance:
     def connect(self) -> socket.socket:
         ours = self._stack.enter_context(socket.create_connection(self._listening.getsockname()))
         theirs, address = self._listening.accept()
-        self._stack.enter_context(theirs)
+        self._theirs = self._stack.enter_context(theirs)
         self.lobby.enter(theirs, address)
         return ours
+
+    def close_theirs(self) -> None:
+        """Close our end of the last connection, whose descriptor the next one gets."""
+        self._theirs.close()
 
     def outcome(self, of: socket.socket) -> str:
         outcome, port = self.outcomes.get(timeout=20)
@@ -93,3 +97,11 @@ def test_who_waits_too_long_is_seen_off_and_the_others_with_the_lobby() -> None:
         guest = entrance.connect()
         entrance.lobby.close()
         assert entrance.outcome(of=guest) == "dismissed"
+
+
+def test_a_descriptor_that_is_used_again_is_another_connection(entrance: Entrance) -> None:
+    for _ in range(200):
+        guest = entrance.connect()
+        guest.sendall(MESSAGE)
+        assert entrance.outcome(of=guest) == "admitted"
+        entrance.close_theirs()
