@@ -183,16 +183,19 @@ class Settings(BaseSettings):
             )
         if self.tls_identity is not None:
             return self
-        tls_destination = any(
-            isinstance(each, DicomDestination) and each.tls for each in self.destination_list
-        )
-        if self.tls_port or tls_destination or any(rule.certificate for rule in self.caller_rules):
+        # Not by the cached properties: a copy with other values would keep what they hold.
+        destinations = [parse_destination(part) for part in _split(self.destinations)]
+        if (
+            self.tls_port
+            or any(isinstance(each, DicomDestination) and each.tls for each in destinations)
+            or any(parse_caller(part).certificate for part in _split(self.callers))
+        ):
             raise ValueError(
                 "TLS needs EPVS_TLS_CERTIFICATE, EPVS_TLS_KEY and EPVS_TLS_AUTHORITIES"
             )
         return self
 
-    @cached_property
+    @property
     def tls_identity(self) -> Identity | None:
         """Certificate, key and authorities; None where they are not all set."""
         files = (self.tls_certificate, self.tls_key, self.tls_authorities)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _ANSWER_S = 15.0
 """Longer than any deadline of the receiver that the fuzzer is to run into."""
-_MAX_REACTIONS = 6
+_MAX_REACTIONS = 4
 _OTHER_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 _PROPOSALS: Sequence[ul.Contexts] = (
     {1: (ul.MR_IMAGE, [ul.EXPLICIT]), 3: (ul.VERIFICATION, [ul.IMPLICIT])},
@@ -55,19 +55,24 @@ sizes = st.lists(st.integers(1, 700), min_size=1, max_size=12)
 numbers = st.integers(0, 400)
 
 
+Transcript = list[tuple[bytes, int]]
+"""What was said, each with the number of reactions that were waited for before the next; nothing
+stands for closing the sending side."""
+
+
 class Conversation(RuleBasedStateMachine):
     """One connection after the other to the receiver that runs in `receiver`."""
 
     receiver: ClassVar[ReceiverProcess]
     tally: ClassVar[Counter[str]] = Counter()
-    corpus: ClassVar[dict[tuple[str, ...], list[bytes]]] = {}
+    corpus: ClassVar[dict[tuple[str, ...], Transcript]] = {}
     """Shortest transcript that led to each sequence of reactions."""
 
     def __init__(self) -> None:
         super().__init__()
         self._peer: ul.Peer | None = None
         self._contexts: dict[int, str] = {}
-        self._sent: list[bytes] = []
+        self._sent: Transcript = []
         self._reactions: list[str] = []
         self._stored: dict[str, str] = {}
 
@@ -265,7 +270,7 @@ class Conversation(RuleBasedStateMachine):
         assert self._peer is not None
         if not data:
             return
-        self._sent.append(data)
+        self._sent.append((data, 0))
         try:
             self._peer.send(data)
         except ConnectionError:  # it has ended the conversation in the middle of this
@@ -280,6 +285,7 @@ class Conversation(RuleBasedStateMachine):
     def _end(self) -> None:
         """Say nothing more, and wait until the receiver has ended the conversation."""
         assert self._peer is not None
+        self._sent.append((b"", 0))
         with suppress(OSError):  # it may have closed the connection already
             self._peer.connection.shutdown(socket.SHUT_WR)
         while self._hear() != "connection closed":
@@ -293,12 +299,14 @@ class Conversation(RuleBasedStateMachine):
         reactions = tuple(self._reactions)
         if len(reactions) <= _MAX_REACTIONS:
             known = self.corpus.get(reactions)
-            if known is None or sum(map(len, self._sent)) < sum(map(len, known)):
+            if known is None or _length(self._sent) < _length(known):
                 self.corpus[reactions] = self._sent
 
     def _note(self, reaction: str) -> None:
         self._reactions.append(reaction)
         self.tally[reaction] += 1
+        data, n_reactions = self._sent.pop()
+        self._sent.append((data, n_reactions + 1))
 
 
 def reaction_of(answer: ul.Response | ul.Pdu | None) -> str:
@@ -343,6 +351,10 @@ def _message(
         pdvs.append(ul.pdv(context_id, control, data_set[position:end]))
         position, turn = end, turn + 1
     return ul.p_data(*pdvs) if in_one_pdu else b"".join(ul.p_data(each) for each in pdvs)
+
+
+def _length(transcript: Transcript) -> int:
+    return sum(len(data) for data, _ in transcript)
 
 
 def _flipped(data: bytes, changes: list[tuple[int, int]]) -> bytes:

@@ -19,7 +19,7 @@ import psutil
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.fuzz.conversation import Conversation
+from tests.fuzz.conversation import Conversation, Transcript
 from tests.paths import ROOT
 from tests.servers.receiver import run_receiver
 
@@ -90,19 +90,24 @@ def save_corpus() -> int:
     for old in CORPUS.glob("*.txt"):
         old.unlink()
     for reactions, sent in Conversation.corpus.items():
-        text = "\n".join([f"# {' | '.join(reactions)}", *(part.hex() for part in sent)]) + "\n"
+        lines = [f"# {' | '.join(reactions)}", *(f"{n} {data.hex()}" for data, n in sent)]
+        text = "\n".join(lines) + "\n"
         name = hashlib.sha256(text.splitlines()[0].encode()).hexdigest()[:12]
         (CORPUS / f"{name}.txt").write_text(text)
     return len(Conversation.corpus)
 
 
-def read_corpus() -> dict[str, tuple[tuple[str, ...], list[bytes]]]:
+def read_corpus() -> dict[str, tuple[tuple[str, ...], Transcript]]:
     """Reactions and what was sent to provoke them, by the name of the transcript."""
     transcripts = {}
     for path in sorted(CORPUS.glob("*.txt")):
-        head, *parts = path.read_text().splitlines()
+        head, *lines = path.read_text().splitlines()
         reactions = tuple(head.removeprefix("# ").split(" | "))
-        transcripts[path.stem] = (reactions, [bytes.fromhex(part) for part in parts])
+        parts = (line.partition(" ") for line in lines)
+        transcripts[path.stem] = (
+            reactions,
+            [(bytes.fromhex(data), int(n)) for n, _, data in parts],
+        )
     return transcripts
 
 
