@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.chaos.receiver import kill_again_and_again
+from tests.faults.kills import kill_again_and_again
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""Strangers at the door while real senders work: ``python -m tests.chaos.hostile --seconds 60``.
+"""Strangers at the door while real senders work: ``python -m tests.faults.hostile --seconds 60``.
 
 Two hundred connections, from twenty addresses and from one that is admitted, do what no sender
 does: say nothing, drip bytes, announce PDUs of gigabytes, stop in the middle of a request or of a
@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     REPORT.write_text(
         f"""# Hostile connections at the door
 
-Last output of `python -m tests.chaos.hostile --seconds {options.seconds:g}`.
+Last output of `python -m tests.faults.hostile --seconds {options.seconds:g}`.
 
 {_N_STRANGERS} connections from {len(_STRANGERS)} addresses that are not admitted
 ({", ".join(HABITS)}) and {_N_ADMITTED} from one that is, which stop in the midst of a data set;

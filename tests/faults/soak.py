@@ -1,4 +1,4 @@
-"""Many instances through one receiver: ``python -m tests.chaos.soak --instances 100000``.
+"""Many instances through one receiver: ``python -m tests.faults.soak --instances 100000``.
 
 Four senders store instances of small studies, an association for each study. Then every instance
 must have its row and its file, and the receiver's memory must not have grown on the way. Writes
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     REPORT.write_text(
         f"""# Soak: many instances through one receiver
 
-Last output of `python -m tests.chaos.soak --instances {options.instances}`.
+Last output of `python -m tests.faults.soak --instances {options.instances}`.
 
 {sent} instances of {n_studies} studies by {_SENDERS} senders, an association for each study, on
 SQLite, in {seconds / 60:.0f} minutes ({sent / seconds:.0f} a second, the senders in Python on the

@@ -1,10 +1,10 @@
-"""Kill the receiver in the midst of transfers: ``python -m tests.chaos.receiver --kills 1000``.
+"""Kill the receiver in the midst of transfers: ``python -m tests.faults.kills --kills 1000``.
 
 Several receivers run side by side, each with a sender of its own that goes on sending until it is
 told, by 0x0000, that an instance is stored. Each receiver is killed (SIGKILL) after a random time
 and started again on the same data, over and over. In the end every instance that was answered
 0x0000 must have its row, and the row its file with the content that was sent; what was half written
-must be gone. Writes ``docs/results/chaos-receiver.md``.
+must be gone. Writes ``docs/results/kills.md``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.servers.receiver import free_port, run_receiver
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-REPORT: Final = ROOT / "docs" / "results" / "chaos-receiver.md"
+REPORT: Final = ROOT / "docs" / "results" / "kills.md"
 _LONGEST_LIFE_S: Final = 0.8
 """Of a receiver, from its first connection on."""
 _CONTEXTS: Final = {1: (ul.MR_IMAGE, [ul.EXPLICIT])}
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"""# Killing the receiver in the midst of transfers
 
 Last output of
-`python -m tests.chaos.receiver --kills {options.kills} --receivers {options.receivers}`.
+`python -m tests.faults.kills --kills {options.kills} --receivers {options.receivers}`.
 
 {options.receivers} receivers with a sender each, on SQLite, instances of 74 KB;
 {share * options.receivers} times SIGKILL after 0 to {_LONGEST_LIFE_S:g} s of life,
