@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pynetdicom.transport import ThreadedAssociationServer
 
 from receiver.lobby import DICOM, TLS, Lobby
-from receiver.throttle import Throttle
+from receiver.throttle import NOTE_INTERVAL_S, Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +32,6 @@ FIRST_MESSAGE_S: Final = 10.0
 """A connection that has not asked for an association by then is closed."""
 HANDSHAKE_S: Final = 10.0
 """How long a TLS handshake may take, from the connection on."""
-_NOTE_INTERVAL_S: Final = 60.0
-"""Refusals of one kind and address within this time are one audit row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,7 @@ class StorageServer(ThreadedAssociationServer):
 
     def __init__(self, *arguments: Any, door: Door, **options: Any) -> None:
         self._door = door
-        self._throttle = Throttle(_NOTE_INTERVAL_S)
+        self._throttle = Throttle(NOTE_INTERVAL_S)
         self._arriving: Counter[str] = Counter()
         """Connections of an address that are no association yet, not even one being asked for."""
         self._lock = threading.Lock()

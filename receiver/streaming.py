@@ -37,6 +37,7 @@ from receiver.pdu import (
 )
 from receiver.status import Refused
 from receiver.storage import Incoming, Storage, StoreRequest
+from receiver.throttle import NOTE_INTERVAL_S, Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -114,6 +115,7 @@ class DataPhase:
         self.storage = storage
         self.take_report = take_report
         self.network_timeout_s = network_timeout_s
+        self._throttle = Throttle(NOTE_INTERVAL_S)
 
     def serve(self, association: Established) -> End:
         """Serve one association to its end; the connection is still to be closed then."""
@@ -121,7 +123,7 @@ class DataPhase:
         try:
             return conversation.run()
         except PeerFault as fault:
-            logger.warning("association-aborted cause=%s", fault)
+            self._note_abort(association, fault)
             _abort(association.connection, fault.reason)
         except ConnectionLost as lost:
             logger.warning("connection-lost cause=%s", lost)
@@ -134,6 +136,19 @@ class DataPhase:
         finally:
             conversation.discard()
         return End.ABORT
+
+    def _note_abort(self, association: Established, fault: PeerFault) -> None:
+        reason = fault.reason.name.lower().replace("_", "-")
+        times = self._throttle.due((reason, association.calling_ae, association.peer_address))
+        if times is not None:
+            self.storage.ledger.note(
+                "association-aborted",
+                reason=reason,
+                detail=str(fault),
+                calling_ae=association.calling_ae,
+                peer_address=association.peer_address,
+                times=times,
+            )
 
 
 class _Conversation:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+NOTE_INTERVAL_S: Final = 60.0
+"""Refusals of one kind and address within this time are one audit row."""
 _MAX_KEYS: Final = 1000
 
 

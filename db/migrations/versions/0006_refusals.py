@@ -15,7 +15,8 @@ SELECT event, COALESCE(detail ->> 'reason', 'sop-class-not-taken') AS reason,
        MIN(at) AS first_at, MAX(at) AS last_at
   FROM audit_events
  WHERE event IN
-       ('connection-refused', 'association-refused', 'contexts-refused', 'instance-refused')
+       ('connection-refused', 'association-refused', 'association-aborted', 'contexts-refused',
+        'instance-refused')
  GROUP BY event, COALESCE(detail ->> 'reason', 'sop-class-not-taken'),
           detail ->> 'calling_ae', detail ->> 'peer_address'
 """

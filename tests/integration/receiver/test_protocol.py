@@ -314,3 +314,14 @@ def test_two_contexts_of_different_classes(receiver: ReceiverProcess) -> None:
         assert peer.status() == Status.SOP_CLASS_NOT_SUPPORTED
         peer.send(p_data(*message(1000)))
         assert peer.status() == Status.SUCCESS
+
+
+def test_an_abort_is_an_audit_event_and_a_flood_of_them_a_few(tmp_path: Path) -> None:
+    with run_receiver(tmp_path, data_path="streaming") as receiver:
+        for _ in range(3):
+            with associated(receiver.port) as peer:
+                peer.send(pdu(0x2A, b"1234"))
+                assert peer.ended_by() == ABORT
+        (row,) = receiver.wait_for_audit("association-aborted")
+        assert row.detail["reason"] == "unrecognized-pdu"
+        assert (row.detail["calling_ae"], row.detail["peer_address"]) == ("PACS", "127.0.0.1")
