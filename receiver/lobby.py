@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 _LONGEST_BYTES: Final = 32 * 1024
 """A longer first message is not waited for: it may exceed what the kernel would buffer."""
 _ENDED: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
+_AFTER_FAULT_S: Final = 0.1
 _EVENTS: Final = select.POLLIN | getattr(select, "POLLRDHUP", 0)
 
 
@@ -113,21 +114,31 @@ class Lobby:
 
     def _run(self) -> None:
         while self._is_open:
-            with self._lock:
-                for descriptor in self._guests.keys() - self._registered:
-                    self._poll.register(descriptor, _EVENTS)
-                    self._registered.add(descriptor)
-            for descriptor, events in self._poll.poll(self._until_next_deadline()):
-                if descriptor == self._bell:
-                    os.read(self._bell, 4096)
-                elif descriptor in self._registered:
-                    self._look(descriptor, events)
-            now = time.monotonic()
-            for descriptor, guest in list(self._guests.items()):
-                if guest.deadline <= now:
-                    self._see_off(descriptor, self._dismiss)
-        for descriptor in list(self._guests):
+            try:
+                self._wait_and_look()
+            except Exception:  # without this thread nobody would get in any more
+                logger.exception("lobby-failed")
+                time.sleep(_AFTER_FAULT_S)
+        for descriptor in self._waiting_until(float("inf")):
             self._see_off(descriptor, self._dismiss)
+
+    def _wait_and_look(self) -> None:
+        with self._lock:
+            for descriptor in self._guests.keys() - self._registered:
+                self._poll.register(descriptor, _EVENTS)
+                self._registered.add(descriptor)
+        for descriptor, events in self._poll.poll(self._until_next_deadline()):
+            if descriptor == self._bell:
+                os.read(self._bell, 4096)
+            elif descriptor in self._registered:
+                self._look(descriptor, events)
+        for descriptor in self._waiting_until(time.monotonic()):
+            self._see_off(descriptor, self._dismiss)
+
+    def _waiting_until(self, moment: float) -> list[int]:
+        """Descriptors of those whose deadline has come by then."""
+        with self._lock:
+            return [each for each, guest in self._guests.items() if guest.deadline <= moment]
 
     def _until_next_deadline(self) -> float | None:
         """Milliseconds."""
