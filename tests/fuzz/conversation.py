@@ -296,7 +296,7 @@ class Conversation(RuleBasedStateMachine):
         assert self._peer is not None
         self._peer.connection.close()
         self._peer = None
-        reactions = tuple(self._reactions)
+        reactions = until_the_end(self._reactions)
         if len(reactions) <= _MAX_REACTIONS:
             known = self.corpus.get(reactions)
             if known is None or _length(self._sent) < _length(known):
@@ -307,6 +307,17 @@ class Conversation(RuleBasedStateMachine):
         self.tally[reaction] += 1
         data, n_reactions = self._sent.pop()
         self._sent.append((data, n_reactions + 1))
+
+
+def until_the_end(reactions: Sequence[str]) -> tuple[str, ...]:
+    """Cut what follows an abort: how the rest is read is a matter of when it comes."""
+    kept: list[str] = []
+    for reaction in reactions:
+        if reaction != "connection closed":
+            kept.append(reaction)
+        if reaction.startswith("A-ABORT"):
+            break
+    return tuple(kept)
 
 
 def reaction_of(answer: ul.Response | ul.Pdu | None) -> str:

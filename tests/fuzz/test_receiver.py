@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fuzz.conversation import Conversation, reaction_of
+from tests.fuzz.conversation import Conversation, reaction_of, until_the_end
 from tests.fuzz.receiver import lead_conversations, read_corpus
 from tests.servers import upper_layer as ul
 from tests.servers.receiver import run_receiver
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.servers.receiver import ReceiverProcess
-
-_CLOSED = "connection closed"
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +46,6 @@ def test_every_transcript_is_reacted_to_as_before(receiver: ReceiverProcess) -> 
                     else:
                         peer.connection.shutdown(socket.SHUT_WR)
                 heard += [reaction_of(peer.hear()) for _ in range(n_reactions)]
-        if [r for r in heard if r != _CLOSED] != [r for r in expected if r != _CLOSED]:
+        if until_the_end(heard) != until_the_end(expected):
             wrong[name] = (expected, heard)
     assert not wrong
