@@ -98,7 +98,7 @@ class PromptDul(DULServiceProvider):
         try:
             super().run_reactor()
         finally:
-            self.to_user_queue.put(None)  # nothing came, and nothing will
+            cast("Any", self.to_user_queue).put(None)  # nothing came, and nothing will
 
 
 class NegotiatingDul(PromptDul):
