@@ -14,14 +14,15 @@ from sqlalchemy import bindparam, case, exists, or_, select, update
 
 from db import audit
 from db.models import Instance, QuarantinedInstance, ReportObjectRow, Revision, Study
-from db.session import insert_or_ignore
+from db.prepared import Prepared
+from db.session import insert_or_ignore, insert_or_ignore_of
 from db.states import StudyState, open_revision
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Table
+    from sqlalchemy import Connection, Table
     from sqlalchemy.orm import Session
 
     from core.records import ReceivedInstance
@@ -34,26 +35,36 @@ _own: Final = cast("Table", ReportObjectRow.__table__)
 _revisions: Final = cast("Table", Revision.__table__)
 
 _received_at: Final = bindparam("at", type_=_revisions.c.last_received_at.type)
-_KEEP_RECEIVING: Final = (
-    update(_revisions)
-    .where(
-        _revisions.c.study_uid == bindparam("of_study"),
-        _revisions.c.state == StudyState.RECEIVING,
-        exists().where(
-            _studies.c.study_uid == bindparam("of_study"),
-            # Nobody's is anybody's, but the first ID that comes is to become the study's.
-            or_(bindparam("of_patient") == "", _studies.c.patient_id == bindparam("of_patient")),
-        ),
-    )
-    .values(
-        last_received_at=case(
-            (_revisions.c.last_received_at < _received_at, _received_at),
-            else_=_revisions.c.last_received_at,
+_KEEP_RECEIVING: Final = Prepared(
+    lambda _dialect: (
+        update(_revisions)
+        .where(
+            _revisions.c.study_uid == bindparam("of_study"),
+            _revisions.c.state == StudyState.RECEIVING,
+            exists().where(
+                _studies.c.study_uid == bindparam("of_study"),
+                # Nobody's is anybody's, but the first ID that comes is to become the study's.
+                or_(
+                    bindparam("of_patient") == "", _studies.c.patient_id == bindparam("of_patient")
+                ),
+            ),
         )
+        .values(
+            last_received_at=case(
+                (_revisions.c.last_received_at < _received_at, _received_at),
+                else_=_revisions.c.last_received_at,
+            )
+        )
+        .returning(_revisions.c.id)
     )
-    .returning(_revisions.c.id)
 )
 """A study has at most one revision that is receiving, its latest."""
+_ADD: Final = Prepared(
+    lambda dialect: insert_or_ignore_of(dialect, _instances).returning(
+        _instances.c.sop_instance_uid
+    ),
+    columns=_instances.c.keys(),
+)
 _NEVER_OURS: Final = frozenset({MRImageStorage, EnhancedMRImageStorage})
 """SOP classes of which this node makes no reports."""
 
@@ -89,46 +100,53 @@ def record_instances(session: Session, instances: Sequence[ReceivedInstance]) ->
     list of Intake
         One for each instance, in their order.
     """
-    own = _read_own(session, instances)
-    added = _add_to_open_revisions(session, instances, own)
+    added = add_to_open_revisions(session.connection(), instances)
     rest = [instance for n, instance in enumerate(instances) if n not in added]
-    others = iter(_record(session, rest, own) if rest else ())
+    others = iter(_record(session, rest) if rest else ())
     return [Intake.STORED if n in added else next(others) for n in range(len(instances))]
 
 
-def _add_to_open_revisions(
-    session: Session, instances: Sequence[ReceivedInstance], own: set[str]
+def add_to_open_revisions(
+    connection: Connection, instances: Sequence[ReceivedInstance]
 ) -> set[int]:
     """Insert what is new and of a study that is receiving already; return the places of those.
 
     Nearly every instance is one of these, and needs no more than two statements. The update locks
     the revision, so that it cannot be closed until the commit: closing passes over locked ones.
+
+    Parameters
+    ----------
+    connection : Connection
+        In a transaction.
+    instances : sequence of ReceivedInstance
+        As for `record_instances`, which is to record those that are not added.
     """
     first: dict[str, int] = {}
     newest: dict[str, datetime] = {}
     patients: dict[str, set[str]] = {}
     for n, instance in enumerate(instances):
-        if instance.sop_instance_uid not in own:
+        if instance.sop_class_uid in _NEVER_OURS:
             first.setdefault(instance.sop_instance_uid, n)
             last = newest.get(instance.study_uid, instance.received_at)
             newest[instance.study_uid] = max(last, instance.received_at)
             patients.setdefault(instance.study_uid, set()).add(_storable(instance.patient_id))
-    connection = session.connection()
-    revisions: dict[str, str | None] = {}
+    revisions: dict[str, str] = {}
     for study_uid in sorted(newest):  # everyone locks in the same order
         patient, *others = patients[study_uid]
         values = {"of_study": study_uid, "at": newest[study_uid], "of_patient": patient}
-        revisions[study_uid] = None if others else connection.scalar(_KEEP_RECEIVING, values)
-    rows = [
-        _instance_row(instances[n], revision_id)
+        for (revision_id,) in () if others else _KEEP_RECEIVING.rows(connection, values):
+            revisions[study_uid] = revision_id
+    return {
+        n
         for n in first.values()
-        if (revision_id := revisions[instances[n].study_uid]) is not None
-    ]
-    return {first[uid] for uid in _insert_rows(session, rows)}
+        if (revision_id := revisions.get(instances[n].study_uid))
+        and _ADD.rows(connection, _instance_row(instances[n], revision_id))
+    }
 
 
-def _record(session: Session, instances: Sequence[ReceivedInstance], own: set[str]) -> list[Intake]:
+def _record(session: Session, instances: Sequence[ReceivedInstance]) -> list[Intake]:
     """Register instances of which nothing is known."""
+    own = _read_own(session, instances)
     patients = _lock_studies(session, [i for i in instances if i.sop_instance_uid not in own])
     known = _read_digests(session, (i.sop_instance_uid for i in instances))
     new: dict[str, ReceivedInstance] = {}
@@ -261,14 +279,8 @@ def _insert(
                 now=instance.received_at,
                 detail={"calling_ae": instance.calling_ae},
             )
-    return _insert_rows(session, [_instance_row(i, latest[i.study_uid].id) for i in new.values()])
-
-
-def _insert_rows(session: Session, rows: list[dict[str, object]]) -> set[str]:
-    """Insert instances; return the UIDs of those that were not there."""
-    if not rows:
-        return set()
     statement = insert_or_ignore(session, _instances).returning(_instances.c.sop_instance_uid)
+    rows = [_instance_row(i, latest[i.study_uid].id) for i in new.values()]
     return set(session.connection().scalars(statement, rows))
 
 

@@ -11,6 +11,7 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydicom.charset import convert_encodings, decode_bytes
@@ -46,6 +47,8 @@ _SHORT_VRS: Final = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
 )
 _UNDEFINED_LENGTH: Final = 0xFFFFFFFF
+_DELIMITERS: Final = 0xFFFE
+"""Group of the elements that have no VR in any encoding (PS3.5 section 7.5)."""
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
@@ -81,9 +84,28 @@ class Header:
     modality: str
 
 
-class _Encoding(NamedTuple):
-    implicit: bool
-    byte_order: str
+class _Encoding:
+    """How an element is laid out (PS3.5 section 7.1).
+
+    Parameters
+    ----------
+    implicit : bool
+    byte_order : str
+        As `struct` writes it.
+    """
+
+    def __init__(self, *, implicit: bool, byte_order: str) -> None:
+        self.implicit = implicit
+        self.implicit_vr = struct.Struct(byte_order + "HHL")
+        """Group, number, length."""
+        self.explicit_vr = struct.Struct(byte_order + "HH2sH")
+        """Group, number, VR, and the length of a short one."""
+        self.long_length = struct.Struct(byte_order + "L")
+
+
+_LITTLE_IMPLICIT: Final = _Encoding(implicit=True, byte_order="<")
+_LITTLE_EXPLICIT: Final = _Encoding(implicit=False, byte_order="<")
+_BIG_EXPLICIT: Final = _Encoding(implicit=False, byte_order=">")
 
 
 class _Element(NamedTuple):
@@ -94,6 +116,7 @@ class _Element(NamedTuple):
     """Offset of the value."""
 
 
+@lru_cache(1024)  # most of an instance's UIDs are those of the instance before
 def is_valid_uid(text: str) -> bool:
     """Whether `text` is a UID as PS3.5 section 9.1 defines it."""
     return len(text) <= 64 and _UID.fullmatch(text) is not None
@@ -140,10 +163,9 @@ def read_header(data: bytes | mmap, transfer_syntax_uid: str, start: int = 0) ->
 
 
 def _encoding(transfer_syntax_uid: str) -> _Encoding:
-    return _Encoding(
-        implicit=transfer_syntax_uid == _IMPLICIT,
-        byte_order=">" if transfer_syntax_uid == _BIG_ENDIAN else "<",
-    )
+    if transfer_syntax_uid == _IMPLICIT:
+        return _LITTLE_IMPLICIT
+    return _BIG_EXPLICIT if transfer_syntax_uid == _BIG_ENDIAN else _LITTLE_EXPLICIT
 
 
 def _unreadable(why: str) -> Refused:
@@ -186,24 +208,25 @@ class _Walk:
         self._elements_left -= 1
         if self._elements_left < 0:
             raise _unreadable(f"has more than {_MAX_ELEMENTS} elements before its UIDs end")
-        order = encoding.byte_order
-        group, number = struct.unpack_from(order + "HH", self._data, position)
-        tag = group << 16 | number
-        vr = self._data[position + 4 : position + 6]
-        implicit = encoding.implicit or group == 0xFFFE
-        if not implicit and not (vr.isalpha() and vr.isupper()):
+        if encoding.implicit:
+            return self._implicit(position, encoding)
+        group, number, vr, length = encoding.explicit_vr.unpack_from(self._data, position)
+        if group == _DELIMITERS:
+            return self._implicit(position, encoding)
+        if vr in _SHORT_VRS:
+            return _Element(group << 16 | number, vr, length, position + 8)
+        if not (vr.isalpha() and vr.isupper()):
             # Command elements that strayed into a data set keep their own encoding (PS3.7 6.3.1).
             if group != 0:
-                raise _unreadable(f"has no VR at {_name(tag)}: not the syntax negotiated")
-            implicit = True
-        if implicit:
-            (length,) = struct.unpack_from(order + "L", self._data, position + 4)
-            return _Element(tag, b"", length, position + 8)
-        if vr in _SHORT_VRS:
-            (length,) = struct.unpack_from(order + "H", self._data, position + 6)
-            return _Element(tag, vr, length, position + 8)
-        (length,) = struct.unpack_from(order + "L", self._data, position + 8)
-        return _Element(tag, vr, length, position + 12)
+                name = _name(group << 16 | number)
+                raise _unreadable(f"has no VR at {name}: not the syntax negotiated")
+            return self._implicit(position, encoding)
+        (length,) = encoding.long_length.unpack_from(self._data, position + 8)
+        return _Element(group << 16 | number, vr, length, position + 12)
+
+    def _implicit(self, position: int, encoding: _Encoding) -> _Element:
+        group, number, length = encoding.implicit_vr.unpack_from(self._data, position)
+        return _Element(group << 16 | number, b"", length, position + 8)
 
     def _end_of_value(self, element: _Element) -> int:
         end = element.start + element.length
@@ -237,7 +260,7 @@ class _Walk:
 
 def _inside(sequence: _Element, encoding: _Encoding) -> _Encoding:
     # UN of undefined length is always implicit little endian inside (PS3.5 section 6.2.2).
-    return _Encoding(implicit=True, byte_order="<") if sequence.vr == b"UN" else encoding
+    return _LITTLE_IMPLICIT if sequence.vr == b"UN" else encoding
 
 
 def _name(tag: int) -> str:
@@ -253,6 +276,7 @@ def _uid(values: dict[int, bytes], tag: int) -> str:
     return text
 
 
+@lru_cache(128)
 def _text(value: bytes, character_set: bytes = b"") -> str:
     """Decode a short text for the study row: printable, at most 64 characters."""
     try:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from core.errors import Unavailable
 from core.logs import describe
 from db.audit import append
-from db.intake import Intake, record_instances
-from db.session import unit_of_work
+from db.intake import Intake, add_to_open_revisions, record_instances
+from db.session import transaction, unit_of_work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,25 +110,42 @@ class Ledger:
             self._write(batch)
 
     def _write(self, batch: Sequence[_Row | _Note]) -> None:
-        rows = [entry for entry in batch if isinstance(entry, _Row)]
+        """Write entries, and tell those who wait for them."""
+        rest = batch
         try:
-            with unit_of_work(self._engine) as session:
-                # Notes last: the audit chain is locked from the first append to the commit.
-                intakes = record_instances(session, [row.instance for row in rows])
-                for entry in batch:
-                    if isinstance(entry, _Note):
-                        append(session, entry.event, study_uid=entry.study_uid, detail=entry.detail)
+            rest = self._add(batch)
+            if rest:
+                self._record(rest)
         except Unavailable as error:
-            self._fail(batch, error)
+            self._fail(rest, error)
         except Exception as error:  # noqa: BLE001 - one bad entry must not end this thread
-            if len(batch) == 1:
-                self._fail(batch, error)
+            if len(rest) == 1:
+                self._fail(rest, error)
             else:  # ... nor take the entries of other associations down with it
-                for entry in batch:
+                for entry in rest:
                     self._write([entry])
-        else:
-            for row, intake in zip(rows, intakes, strict=True):
-                row.answer.set_result(intake)
+
+    def _add(self, batch: Sequence[_Row | _Note]) -> Sequence[_Row | _Note]:
+        """Write what is plainly new, which is nearly everything, and return the rest."""
+        rows = [entry for entry in batch if isinstance(entry, _Row)]
+        if not rows:
+            return batch
+        with transaction(self._engine) as connection:
+            added = add_to_open_revisions(connection, [row.instance for row in rows])
+        for n in added:
+            rows[n].answer.set_result(Intake.STORED)
+        return [e for e in batch if not (isinstance(e, _Row) and e.answer.done())]
+
+    def _record(self, batch: Sequence[_Row | _Note]) -> None:
+        rows = [entry for entry in batch if isinstance(entry, _Row)]
+        with unit_of_work(self._engine) as session:
+            # Notes last: the audit chain is locked from the first append to the commit.
+            intakes = record_instances(session, [row.instance for row in rows])
+            for entry in batch:
+                if isinstance(entry, _Note):
+                    append(session, entry.event, study_uid=entry.study_uid, detail=entry.detail)
+        for row, intake in zip(rows, intakes, strict=True):
+            row.answer.set_result(intake)
 
     def _fail(self, batch: Sequence[_Row | _Note], error: Exception) -> None:
         for entry in batch:

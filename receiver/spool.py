@@ -1,7 +1,7 @@
 """Receiving: make one instance durable on disk as a Part 10 file named by its SHA-256.
 
-``spool/tmp/<random>`` is written, fsynced and renamed to ``spool/ab/ab12….dcm``, whose folder is
-fsynced too. The name is the SHA-256 of the whole file (``sha256sum`` verifies a spool), and the
+``spool/tmp/<slot>/<n>`` is written, fsynced and renamed to ``spool/ab/ab12….dcm``, whose folder
+is fsynced too. The name is the SHA-256 of the whole file (``sha256sum`` verifies a spool), and the
 file is a function of the instance alone: data set bytes as received, transfer syntax, SOP class and
 SOP Instance UID. Nothing of the caller, the time or our version enters it. The same instance sent
 twice is therefore the same file, whoever sends it.
@@ -10,21 +10,23 @@ twice is therefore the same file, whoever sends it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 import struct
-import uuid
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from core.uids import derived_uid
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import TracebackType
 
 IMPLEMENTATION_CLASS_UID: Final = derived_uid("implementation-class", {})
 """Part of every spooled file: changing it would make every known instance a conflicting one."""
+_NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _SMALL_WRITE_BYTES: Final = 16 * 1024
 """Less than this waits for more: a sender may cut a data set into fragments of a single byte."""
 
@@ -80,13 +82,13 @@ class SpoolFile:
 
     def __init__(self, spool: Spool, head: bytes) -> None:
         self._spool = spool
-        self.path = spool.tmp_dir / uuid.uuid4().hex
+        self.path = spool.next_temporary()
         """Where the file lies until it is committed."""
         self.head_bytes = len(head)
         self._hash = hashlib.sha256()
         self._size = 0
         self._waiting = bytearray(head)
-        self._file = self.path.open("x+b", buffering=0)
+        self._descriptor = os.open(self.path, _NEW_FILE, 0o666)
 
     def __enter__(self) -> Self:
         return self
@@ -132,20 +134,25 @@ class SpoolFile:
             next attempt to send the instance replaces by itself.
         """
         self.flush()
-        os.fsync(self._file.fileno())
+        os.fsync(self._descriptor)
         sha256 = self._hash.hexdigest()
-        folder = self._spool.root / sha256[:2]
-        path = folder / f"{sha256}.dcm"
-        self.path.rename(path)
-        self._file.close()
+        folder = self._spool.folder_of(sha256)
+        path = f"{folder}/{sha256}.dcm"
+        os.rename(self.path, path)  # noqa: PTH104
+        self._close()
         _fsync_folder(folder)
-        return StoredFile(path, sha256, self._size)
+        return StoredFile(Path(path), sha256, self._size)
 
     def discard(self) -> None:
         """Remove the file, unless it was committed."""
-        if not self._file.closed:
-            self._file.close()
-            self.path.unlink(missing_ok=True)
+        if self._descriptor >= 0:
+            self._close()
+            with suppress(FileNotFoundError):
+                os.unlink(self.path)  # noqa: PTH108
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
 
     def _write_out(self, data: bytes | memoryview) -> None:
         parts = [part for part in (memoryview(bytes(self._waiting)), memoryview(data)) if part]
@@ -154,7 +161,7 @@ class SpoolFile:
             self._hash.update(part)
             self._size += len(part)
         while parts:
-            written = os.writev(self._file.fileno(), parts)  # may take a part only
+            written = os.writev(self._descriptor, parts)  # may take a part only
             while parts and written >= len(parts[0]):
                 written -= len(parts.pop(0))
             if parts:
@@ -176,6 +183,9 @@ class Spool:
     def __init__(self, root: Path, reserve_bytes: int, *, slot: int = 0, n_slots: int = 1) -> None:
         self.root = root.absolute()
         self.tmp_dir = self.root / "tmp" / str(slot)
+        # Text, not paths: making these takes longer than the kernel does to open the file.
+        self._root_text, self._tmp_text = str(self.root), str(self.tmp_dir)
+        self._numbers = itertools.count()
         self._reserve_bytes = reserve_bytes
         self._others = {str(other) for other in range(n_slots) if other != slot}
 
@@ -198,6 +208,14 @@ class Spool:
         self.tmp_dir.mkdir(exist_ok=True)
         return len(leftovers)
 
+    def next_temporary(self) -> str:
+        """Path for another file that is being written; nobody else writes to `tmp_dir`."""
+        return f"{self._tmp_text}/{next(self._numbers)}"
+
+    def folder_of(self, sha256: str) -> str:
+        """Path of the folder that a file of that hash goes to."""
+        return f"{self._root_text}/{sha256[:2]}"
+
     def has_room(self, size_bytes: int = 0) -> bool:
         """Whether `size_bytes` more leave the reserve untouched."""
         return shutil.disk_usage(self.root).free - size_bytes >= self._reserve_bytes
@@ -215,7 +233,7 @@ class Spool:
         return SpoolFile(self, file_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid))
 
 
-def _fsync_folder(folder: Path) -> None:
+def _fsync_folder(folder: str | Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

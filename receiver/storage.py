@@ -189,7 +189,7 @@ class Incoming:
         # The header is longer than what was kept, or broken: the whole data set decides.
         file.flush()
         with (
-            file.path.open("rb") as spooled,
+            open(file.path, "rb") as spooled,  # noqa: PTH123 - a text, see `Spool`
             mmap.mmap(spooled.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
         ):
             return read_header(mapped, syntax, file.head_bytes)

@@ -9,8 +9,8 @@ from sqlalchemy import text
 
 from core.errors import Unavailable
 from db import audit, migrate
-from db.intake import Intake, record_instances
-from db.session import create_engine, unit_of_work
+from db.intake import Intake, add_to_open_revisions, record_instances
+from db.session import create_engine, transaction, unit_of_work
 from tests.servers.postgres import PostgresServer
 from tests.unit.db.samples import instance
 
@@ -47,4 +47,13 @@ def test_an_outage_is_unavailable_and_leaves_no_half_transaction(
     with unit_of_work(engine) as session:  # the pool holds a dead connection and must notice
         assert record_instances(session, [instance(1)]) == [Intake.STORED]
         assert audit.verify(session).ok
+    late = instance(2)
+    with pytest.raises(Unavailable) as caught, transaction(engine) as connection:  # noqa: PT012
+        assert add_to_open_revisions(connection, [late]) == {0}
+        own_server.stop()
+        add_to_open_revisions(connection, [instance(3)])  # the driver's own error
+    assert caught.value.service == "database"
+    own_server.start()
+    with transaction(engine) as connection:
+        assert add_to_open_revisions(connection, [late]) == {0}
     engine.dispose()
