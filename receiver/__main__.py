@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 DRAIN_DEADLINE_S: Final = 8.0
 """Docker kills after 10 s; an association cut short costs its sender no more than a resend."""
 
+_M_ARENA_MAX: Final = -8
+"""Of glibc's malloc.h."""
+
 logger = logging.getLogger("receiver")
 
 
@@ -47,6 +51,7 @@ def main() -> int:
         print(error, file=sys.stderr)  # noqa: T201 - there are no settings to log by
         return 2
     configure_logging(settings, "receiver")
+    _share_arenas()
     os.umask(0o027)  # the spool holds patients' images
     n_processes = settings.receiver_processes
     run = partial(_run_process, settings, Occupancy(n_processes))
@@ -59,6 +64,16 @@ def main() -> int:
         logger.exception("cannot-start errno=%s", error.errno)
         return CANNOT_START
     return Supervisor(run, n_processes, DRAIN_DEADLINE_S + 1.0).run()
+
+
+def _share_arenas() -> None:
+    """Let all threads share two of the C library's arenas, where it is glibc.
+
+    Else each of many associations has an arena, which keeps what the association has freed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 2)
 
 
 def _run_process(

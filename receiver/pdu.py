@@ -22,7 +22,7 @@ MAX_PDU_BYTES: Final = 1024 * 1024
 Generous on purpose: an A-ASSOCIATE-RQ with 128 contexts may take 200 KiB, and some senders overrun
 the maximum length that they were told.
 """
-_BUFFER_BYTES: Final = 256 * 1024
+_BUFFER_BYTES: Final = 128 * 1024
 
 _PDU_HEADER: Final = struct.Struct(">BxL")
 _PDV_HEADER: Final = struct.Struct(">LBB")
