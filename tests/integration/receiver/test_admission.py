@@ -13,6 +13,7 @@ from pydicom.uid import (
     MRImageStorage,
 )
 from pynetdicom import AE, build_context
+from pynetdicom.pdu_primitives import UserIdentityNegotiation
 
 from receiver.contexts import TRANSFER_SYNTAXES
 from tests.servers.receiver import AE_TITLE, ReceiverProcess, run_receiver
@@ -101,6 +102,25 @@ def test_prefers_a_lossless_syntax_of_those_offered(receiver: ReceiverProcess) -
     assoc.release()
 
     assert context.transfer_syntax == [ExplicitVRLittleEndian]
+
+
+def test_a_user_identity_is_neither_checked_nor_confirmed_nor_logged(
+    receiver: ReceiverProcess,
+) -> None:
+    identity = UserIdentityNegotiation()
+    identity.user_identity_type = 2  # name and passcode
+    identity.primary_field, identity.secondary_field = b"CANARY-USER", b"CANARY-PASSCODE"
+    identity.positive_response_requested = True
+    ae = AE("PACS")
+    ae.add_requested_context(VERIFICATION)
+    assoc = ae.associate("127.0.0.1", receiver.port, ae_title=AE_TITLE, ext_neg=[identity])
+
+    # Who asks for a confirmation and gets none knows that it is not supported (PS3.7 D.3.3.7).
+    assert assoc.is_established
+    assert assoc.acceptor.user_identity is None
+    assert assoc.send_c_echo().Status == 0x0000
+    assoc.release()
+    assert "CANARY" not in receiver.log.read_text()
 
 
 def test_refuses_other_classes_and_says_so(receiver: ReceiverProcess) -> None:

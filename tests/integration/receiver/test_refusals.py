@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydicom import Dataset, dcmread
 from pydicom import config as pydicom_config
-from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import (
@@ -42,8 +42,22 @@ def encoded_image(**changes: Any) -> bytes:
     return bytes(buffer.getvalue())
 
 
+def encoded_directory() -> bytes:
+    """A DICOMDIR's data set (PS3.3 annex F), with a record that holds the UIDs of an image."""
+    record = make_image()
+    record.DirectoryRecordType = "IMAGE"
+    directory = Dataset()
+    directory.FileSetID = "CD"
+    directory.DirectoryRecordSequence = [record]
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR, buffer.is_little_endian = False, True
+    write_dataset(buffer, directory)
+    return bytes(buffer.getvalue())
+
+
 UID = "1.2.3.1.1"
 CASES = {
+    "a directory": (encoded_directory(), UID, Status.UID_MISSING),
     "instance differs": (encoded_image(), "1.2.3.1.2", Status.DATA_SET_MISMATCH),
     "class differs": (encoded_image(SOPClassUID=CTImageStorage), UID, Status.DATA_SET_MISMATCH),
     "no study": (encoded_image(StudyInstanceUID=None), UID, Status.UID_MISSING),

@@ -99,6 +99,22 @@ def test_concurrent_associations_share_commits_without_loss(
     check_stored(receiver, [path for paths in studies for path in paths])
 
 
+def test_studies_may_be_interleaved_and_spread_over_associations(
+    receiver: ReceiverProcess, tmp_path: Path
+) -> None:
+    studies = [write_series(tmp_path / str(n), 12, study=f"1.2.{n}") for n in range(1, 4)]
+    in_turns = [path for paths in zip(*studies, strict=True) for path in paths]
+    parts = [in_turns[n : n + 9] for n in range(0, 36, 9)]  # each holds some of every study
+
+    with ThreadPoolExecutor() as pool:
+        sent = list(pool.map(lambda paths: dcmtk("storescu", receiver.port, *paths), parts))
+
+    assert [process.returncode for process in sent] == [0] * 4
+    check_stored(receiver, in_turns)
+    revisions = {(row.study_uid, row.first_revision_id) for row in receiver.instances()}
+    assert len(revisions) == 3
+
+
 def test_the_same_bytes_again_are_no_new_work(receiver: ReceiverProcess, tmp_path: Path) -> None:
     paths = write_series(tmp_path / "series", 3)
     assert dcmtk("storescu", receiver.port, *paths).returncode == 0
