@@ -83,6 +83,7 @@ class StorageServer(ThreadedAssociationServer):
             TLS if door.tls else DICOM,
             admit=super().process_request,
             dismiss=lambda connection, _address: self.shutdown_request(connection),
+            expire=self._expire,
             deadline_s=min(FIRST_MESSAGE_S, self.ae.network_timeout or FIRST_MESSAGE_S),
         )
 
@@ -112,7 +113,7 @@ class StorageServer(ThreadedAssociationServer):
             for each in self.active_associations
         )
         if waiting >= self._door.max_waiting:
-            self._note_refusal("too-many-connections", address)
+            self.note_refusal("too-many-connections", address)
             return False
         return True
 
@@ -144,9 +145,13 @@ class StorageServer(ThreadedAssociationServer):
         except OSError as error:
             # OpenSSL's reasons name what was wrong with a certificate, and no value in it.
             reason = getattr(error, "verify_message", "") or getattr(error, "reason", "")
-            self._note_refusal("tls-handshake-failed", address, reason or "no handshake")
+            self.note_refusal("tls-handshake-failed", address, reason or "no handshake")
             self.shutdown_request(connection)
             return None
+
+    def _expire(self, connection: socket.socket, client_address: Any) -> None:
+        self.note_refusal("no-request-in-time", client_address[0])
+        self.shutdown_request(connection)
 
     def service_actions(self) -> None:
         """Do what is due between two connections."""
@@ -159,7 +164,8 @@ class StorageServer(ThreadedAssociationServer):
         self.server_close()
         self._lobby.close()
 
-    def _note_refusal(self, reason: str, address: str, detail: str = "") -> None:
+    def note_refusal(self, reason: str, address: str, detail: str = "") -> None:
+        """Write an audit row on a connection that is closed; of a flood of them, a few."""
         times = self._throttle.due((reason, address))
         if times is not None:
             details = {"detail": detail} if detail else {}

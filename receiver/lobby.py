@@ -16,6 +16,7 @@ import struct
 import termios
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,9 +62,9 @@ class Lobby:
     ----------
     opening : Opening
         What is waited for.
-    admit, dismiss : callable
-        Take the connection and its address: where the message has come; where it has not, and will
-        not. Called on the lobby's thread; they must not block.
+    admit, dismiss, expire : callable
+        Take the connection and its address: where the message has come; where it cannot come any
+        more; where it has not come in time. Called on the lobby's thread; they must not block.
     deadline_s : float
         How long a connection may wait.
     """
@@ -73,10 +74,11 @@ class Lobby:
         opening: Opening,
         admit: Callable[[socket.socket, Any], None],
         dismiss: Callable[[socket.socket, Any], None],
+        expire: Callable[[socket.socket, Any], None],
         deadline_s: float,
     ) -> None:
         self._opening = opening
-        self._admit, self._dismiss = admit, dismiss
+        self._admit, self._dismiss, self._expire = admit, dismiss, expire
         self._deadline_s = deadline_s
         self._guests: dict[int, _Guest] = {}
         self._registered: set[int] = set()
@@ -100,7 +102,8 @@ class Lobby:
         _wake_at(connection, guest.wanted_bytes)
         with self._lock:
             self._guests[connection.fileno()] = guest
-        os.write(self._ring, b"\0")
+        with suppress(BlockingIOError):  # it has been rung often enough
+            os.write(self._ring, b"\0")
 
     def count(self, host: str) -> int:
         """How many connections from this address wait."""
@@ -110,7 +113,8 @@ class Lobby:
     def close(self) -> None:
         """Close every connection that waits."""
         self._is_open = False
-        os.write(self._ring, b"\0")
+        with suppress(BlockingIOError):
+            os.write(self._ring, b"\0")
 
     def _run(self) -> None:
         while self._is_open:
@@ -133,7 +137,7 @@ class Lobby:
             elif descriptor in self._registered:
                 self._look(descriptor, events)
         for descriptor in self._waiting_until(time.monotonic()):
-            self._see_off(descriptor, self._dismiss)
+            self._see_off(descriptor, self._expire)
 
     def _waiting_until(self, moment: float) -> list[int]:
         """Descriptors of those whose deadline has come by then."""

@@ -49,7 +49,21 @@ def configure() -> None:
 
 
 class BoundedSocket(AssociationSocket):
-    """Reads no PDU longer than `MAX_PDU_BYTES`, and none that takes longer than its deadline."""
+    """Reads no PDU longer than `MAX_PDU_BYTES`, and none that takes longer than its deadline.
+
+    Parameters
+    ----------
+    association : Association
+    connection : socket.socket
+    note : callable
+        Is given a reason and details of each PDU that was not read.
+    """
+
+    def __init__(
+        self, association: Association, connection: socket.socket, note: Callable[[str, str], None]
+    ) -> None:
+        super().__init__(association, client_socket=connection)
+        self._note = note
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read exactly `nr_bytes`, or fewer where the connection ends.
@@ -62,14 +76,14 @@ class BoundedSocket(AssociationSocket):
         connection = cast("socket.socket", self.socket)
         if nr_bytes > MAX_PDU_BYTES:
             connection.sendall(abort_pdu(AbortReason.INVALID_PARAMETER))
-            raise _given_up(f"PDU of {nr_bytes} bytes announced")
+            raise self._given_up("pdu-too-long", f"PDU of {nr_bytes} bytes announced")
         timeout_s = self.assoc.network_timeout if self.assoc.is_established else None
         end = time.monotonic() + (timeout_s or self.assoc.acse_timeout or 0)
         received = bytearray()
         while len(received) < nr_bytes:
             left_s = end - time.monotonic()
             if left_s <= 0:
-                raise _given_up("PDU too slow")
+                raise self._given_up("pdu-too-slow", f"PDU of {nr_bytes} bytes")
             connection.settimeout(left_s)
             part = connection.recv(min(nr_bytes - len(received), _RECV_BYTES))
             acknowledge_at_once(connection)
@@ -79,11 +93,10 @@ class BoundedSocket(AssociationSocket):
         connection.settimeout(self.assoc.network_timeout)
         return received
 
-
-def _given_up(cause: str) -> OSError:
-    """Say why in the log, and make what pynetdicom takes for a closed connection."""
-    logger.warning("association-aborted cause=%s", cause)
-    return OSError(cause)
+    def _given_up(self, reason: str, detail: str) -> OSError:
+        """Say why, and make what pynetdicom takes for a closed connection."""
+        self._note(reason, detail)
+        return OSError(detail)
 
 
 class PromptDul(DULServiceProvider):
@@ -216,7 +229,7 @@ class StorageRequestHandler(RequestHandler):
             association = StreamingAssociation(self.ae, self._serve)
         association._server = self.server  # noqa: SLF001 - this module is where that is done
         association.name = f"AcceptorThread@{time.time():.0f}"  # the server finds them by this name
-        association.set_socket(BoundedSocket(association, client_socket=self.request))
+        association.set_socket(BoundedSocket(association, self.request, self._note))
         acceptor = association.acceptor
         acceptor.maximum_length = self.ae.maximum_pdu_size
         acceptor.ae_title = self.server.ae_title
@@ -229,6 +242,9 @@ class StorageRequestHandler(RequestHandler):
         association.requestor.address_info = self.remote
         self._bind_handlers(association)
         return association
+
+    def _note(self, reason: str, detail: str) -> None:
+        cast("Any", self.server).note_refusal(reason, self.client_address[0], detail)
 
     def _bind_handlers(self, association: Association) -> None:
         for event in self.server.get_events():

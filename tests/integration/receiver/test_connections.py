@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ def can_echo(port: int) -> bool:
         return answer is not None and answer.kind == ul.ASSOCIATE_AC
 
 
-def test_a_silent_connection_is_closed_at_its_deadline(tmp_path: Path) -> None:
+def test_who_asks_for_nothing_in_time_or_too_much_is_turned_away(tmp_path: Path) -> None:
     with run_receiver(tmp_path, network_timeout_s="1") as receiver:
         beginning = ul.associate_rq(ECHO)[:40]
         for said in (b"", beginning):
@@ -55,3 +56,9 @@ def test_a_silent_connection_is_closed_at_its_deadline(tmp_path: Path) -> None:
                 peer.send(said)
                 while peer.receive() is not None:  # an A-ABORT may come first
                     pass
+        with ul.peer(receiver.port) as peer:
+            peer.send(struct.pack(">BxL", ul.ASSOCIATE_RQ, 0xFFFF_FFF0))
+            assert peer.ended_by() == ul.ABORT
+        rows = receiver.wait_for_audit("connection-refused", 2)  # and a few of each are one
+        reasons = [row.detail["reason"] for row in rows]
+        assert reasons == ["no-request-in-time", "pdu-too-long"]

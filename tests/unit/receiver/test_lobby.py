@@ -25,7 +25,13 @@ class Entrance:
         self.outcomes: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
         self._stack = stack
         self._listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        self.lobby = Lobby(DICOM, self._take("admitted"), self._take("dismissed"), deadline_s)
+        self.lobby = Lobby(
+            DICOM,
+            admit=self._take("admitted"),
+            dismiss=self._take("dismissed"),
+            expire=self._take("expired"),
+            deadline_s=deadline_s,
+        )
         stack.callback(self.lobby.close)
 
     def connect(self) -> socket.socket:
@@ -91,7 +97,7 @@ def test_who_waits_too_long_is_seen_off_and_the_others_with_the_lobby() -> None:
         entrance = Entrance(stack, deadline_s=0.2)
         guest = entrance.connect()
         guest.sendall(MESSAGE[:100])
-        assert entrance.outcome(of=guest) == "dismissed"
+        assert entrance.outcome(of=guest) == "expired"
     with ExitStack() as stack:
         entrance = Entrance(stack, deadline_s=60)
         guest = entrance.connect()
