@@ -46,8 +46,10 @@ class Running:
 
 
 @contextmanager
-def _ours(folder: Path, module: Sequence[str]) -> Iterator[Running]:
-    with run_receiver(folder, module=module, log_level="INFO") as started:
+def _ours(folder: Path, module: Sequence[str], processes: int = 1) -> Iterator[Running]:
+    with run_receiver(
+        folder, module=module, log_level="INFO", receiver_processes=str(processes)
+    ) as started:
         yield Running(started.port, started.process, folder / "spool")
 
 
@@ -118,6 +120,7 @@ def _pynetdicom(folder: Path, _tuned: bool) -> Iterator[Running]:
 
 RECEIVERS: Final[dict[str, Callable[[Path, bool], Any]]] = {
     "ours, durable": lambda folder, _: _ours(folder, ["receiver"]),
+    "ours, 2 processes": lambda folder, _: _ours(folder, ["receiver"], 2),
     "ours, without fsync": lambda folder, _: _ours(folder, [_MODULE, "unsynced"]),
     "pynetdicom handler": _pynetdicom,
     "storescp": _storescp,
