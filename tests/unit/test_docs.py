@@ -1,4 +1,4 @@
-"""docs/operations.md, held against the code that it describes."""
+"""Pages of docs/, held against the code that they describe."""
 
 from __future__ import annotations
 
@@ -66,3 +66,15 @@ def test_every_reason_for_no_grade_is_listed_with_its_code() -> None:
     documented = re.findall(r"^\| `([a-z0-9-]+)` \| `(NG\w+)` \| (.+) \|$", PAGE, re.MULTILINE)
     expected = [(str(reason), code.value, code.meaning) for reason, code in codes.REASONS.items()]
     assert documented == expected
+
+
+def test_every_test_that_shows_a_fault_exists() -> None:
+    page = (ROOT / "docs" / "faults.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", page)
+    assert len(named) == page.count("::test_")
+    missing = [
+        f"{path}::{test}"
+        for path, test in named
+        if not (ROOT / path).exists() or f"def {test}(" not in (ROOT / path).read_text()
+    ]
+    assert not missing
