@@ -9,9 +9,8 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.exc import InterfaceError, OperationalError
 
-from db.session import create_engine, unavailable
+from db.session import create_engine, transaction
 
 _SCRIPTS = Path(__file__).parent / "migrations"
 _UPGRADE_LOCK = 0x65707674  # key of the advisory lock: only one process migrates at a time
@@ -27,12 +26,10 @@ def upgrade(url: str, revision: str = "head") -> None:
     """
     engine = create_engine(url)
     try:
-        with engine.begin() as connection:
+        with transaction(engine) as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
             command.upgrade(make_config(connection), revision)
-    except (OperationalError, InterfaceError) as error:
-        raise unavailable(error) from error
     finally:
         engine.dispose()
 
@@ -47,10 +44,8 @@ def current_revision(url: str) -> str | None:
     """
     engine = create_engine(url)
     try:
-        with engine.connect() as connection:
+        with transaction(engine) as connection:
             return MigrationContext.configure(connection).get_current_revision()
-    except (OperationalError, InterfaceError) as error:
-        raise unavailable(error) from error
     finally:
         engine.dispose()
 

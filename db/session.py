@@ -120,16 +120,16 @@ def _errors_of(engine: Engine) -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-        raise unavailable(error) from error
+        raise _unavailable(error) from error
     except (driver.OperationalError, driver.InterfaceError) as error:
-        raise unavailable(error) from error
+        raise _unavailable(error) from error
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise unavailable(error) from error
+            raise _unavailable(error) from error
         raise
 
 
-def unavailable(error: Exception) -> Unavailable:
+def _unavailable(error: Exception) -> Unavailable:
     """Say what failed, without the values of any row."""
     reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
     return Unavailable(

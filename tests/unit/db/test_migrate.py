@@ -12,9 +12,11 @@ from sqlalchemy import CheckConstraint, inspect, text
 from core.errors import Unavailable
 from db import migrate
 from db.models import Base
-from db.session import create_engine
+from db.session import create_engine, transaction
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sqlalchemy import Engine
 
 
@@ -54,6 +56,19 @@ def test_a_migration_can_be_taken_back(database_url: str) -> None:
         assert inspect(connection).get_table_names() == ["alembic_version"]
         command.upgrade(config, "head")
         assert connection.scalar(text("SELECT count(*) FROM worklist_results")) == 0
+    engine.dispose()
+
+
+def test_a_database_that_another_writes_to_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("db.session._BUSY_TIMEOUT_S", 0.1)
+    url = f"sqlite:///{tmp_path / 'locked.sqlite'}"
+    engine = create_engine(url)
+    with transaction(engine):
+        for refused in (migrate.upgrade, migrate.current_revision):
+            with pytest.raises(Unavailable, match="locked"):
+                refused(url)
     engine.dispose()
 
 
