@@ -1,6 +1,6 @@
 """Receiving: make one instance durable on disk as a Part 10 file named by its SHA-256.
 
-``spool/tmp/<slot>/<n>`` is written, fsynced and renamed to ``spool/ab/ab12….dcm``, whose folder
+``spool/tmp/<slot>/…`` is written, fsynced and renamed to ``spool/ab/ab12….dcm``, whose folder
 is fsynced too. The name is the SHA-256 of the whole file (``sha256sum`` verifies a spool), and the
 file is a function of the instance alone: data set bytes as received, transfer syntax, SOP class and
 SOP Instance UID. Nothing of the caller, the time or our version enters it. The same instance sent
@@ -14,6 +14,7 @@ import itertools
 import os
 import shutil
 import struct
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,7 +185,8 @@ class Spool:
         self.root = root.absolute()
         self.tmp_dir = self.root / "tmp" / str(slot)
         # Text, not paths: making these takes longer than the kernel does to open the file.
-        self._root_text, self._tmp_text = str(self.root), str(self.tmp_dir)
+        self._root_text = str(self.root)
+        self._temporary = f"{self.tmp_dir}/{uuid.uuid4().hex}-"
         self._numbers = itertools.count()
         self._reserve_bytes = reserve_bytes
         self._others = {str(other) for other in range(n_slots) if other != slot}
@@ -209,8 +211,8 @@ class Spool:
         return len(leftovers)
 
     def next_temporary(self) -> str:
-        """Path for another file that is being written; nobody else writes to `tmp_dir`."""
-        return f"{self._tmp_text}/{next(self._numbers)}"
+        """Path for another file that is being written."""
+        return f"{self._temporary}{next(self._numbers)}"
 
     def folder_of(self, sha256: str) -> str:
         """Path of the folder that a file of that hash goes to."""
