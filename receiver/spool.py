@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 IMPLEMENTATION_CLASS_UID: Final = derived_uid("implementation-class", {})
 """Part of every spooled file: changing it would make every known instance a conflicting one."""
 _NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_SMALL_WRITE_BYTES: Final = 16 * 1024
-"""Less than this waits for more: a sender may cut a data set into fragments of a single byte."""
+_SMALL_WRITE_BYTES: Final = 64 * 1024
+"""Less than this waits for more: a sender may cut a data set into PDUs of 16 KiB, as storescu does,
+or into fragments of a single byte."""
 
 
 @dataclass(frozen=True, slots=True)
