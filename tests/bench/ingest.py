@@ -59,7 +59,9 @@ To make an image durable, and no more: {wall:.2f} ms, {cpu:.2f} ms of them CPU. 
 the system calls that 0x0000 stands for (write, SHA-256, fsync, rename, fsync of the folder, one row
 committed by SQLite with `synchronous=FULL`), measured in this run, without network, protocol or
 other images beside it. storescp takes {storescp_wall:.2f} ms for an image of one association, that
-of the sender included, and {storescp_cpu:.2f} ms of CPU: it neither hashes nor syncs.
+of the sender included, and {storescp_cpu:.2f} ms of CPU: it neither hashes nor syncs. So durable
+storing alone is {cpu_ratio:.1f} × storescp's CPU, and where nothing of it overlaps with the rest,
+as with one association, it leaves {rate_ratio:.2f} × storescp's rate at best.
 
 With one association nothing can be grouped: each image waits for its own syncs, one after the
 other, and sender and receiver wait for each other. With several, the kernel groups the fsyncs and
@@ -224,11 +226,17 @@ def targets(results: Results, setups: Sequence[Setup]) -> list[str]:
 
 def bounds(results: Results, setups: Sequence[Setup], alone: Sequence[Storing]) -> str:
     one = next(setup for setup in setups if not setup.nagle)
+    wall = statistics.median(storing.wall for storing in alone)
+    cpu = statistics.median(storing.cpu for storing in alone)
+    storescp_wall = 1000 / median_rate(results, one, STORESCP)
+    storescp_cpu = median(results, one, STORESCP, "cpu_ms_per_image")
     return BOUNDS.format(
-        wall=statistics.median(storing.wall for storing in alone),
-        cpu=statistics.median(storing.cpu for storing in alone),
-        storescp_wall=1000 / median_rate(results, one, STORESCP),
-        storescp_cpu=median(results, one, STORESCP, "cpu_ms_per_image"),
+        wall=wall,
+        cpu=cpu,
+        storescp_wall=storescp_wall,
+        storescp_cpu=storescp_cpu,
+        cpu_ratio=cpu / storescp_cpu,
+        rate_ratio=storescp_wall / (storescp_wall + wall),
     )
 
 
