@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ) as receiver,
     ):
         Conversation.receiver = receiver
+        Conversation.corpus.update(read_corpus().values())
         process = psutil.Process(receiver.process.pid)
         began, rounds, memory = time.monotonic(), 0, []
         while time.monotonic() - began < options.minutes * 60:
@@ -102,7 +103,8 @@ def read_corpus() -> dict[str, tuple[tuple[str, ...], Transcript]]:
     transcripts = {}
     for path in sorted(CORPUS.glob("*.txt")):
         head, *lines = path.read_text().splitlines()
-        reactions = tuple(head.removeprefix("# ").split(" | "))
+        named = head.removeprefix("# ")  # nothing, where the connection was closed in silence
+        reactions = tuple(named.split(" | ")) if named else ()
         parts = (line.partition(" ") for line in lines)
         transcripts[path.stem] = (
             reactions,
@@ -138,8 +140,9 @@ that content, and a new association answered C-ECHO.
 
 Violations found: none (the command ends at the first). Faults of the receiver's own code, caught
 and logged: {faults}. Memory of the receiver after the first {_ROUND} examples {memory[0]:.0f} MB,
-at the end {memory[-1]:.0f} MB. The shortest transcript for each of {n_files} sequences of reactions
-is kept in `tests/fuzz/corpus/` and replayed by the test suite.
+at the end {memory[-1]:.0f} MB. The shortest transcript for each of {n_files} sequences of
+reactions, those of earlier campaigns included, is kept in `tests/fuzz/corpus/` and replayed by the
+test suite.
 
 | reaction | times |
 |---|---|
