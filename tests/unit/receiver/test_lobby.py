@@ -5,8 +5,10 @@ from __future__ import annotations
 import queue
 import socket
 import struct
+import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -111,3 +113,28 @@ def test_a_descriptor_that_is_used_again_is_another_connection(entrance: Entranc
         guest.sendall(MESSAGE)
         assert entrance.outcome(of=guest) == "admitted"
         entrance.close_theirs()
+
+
+def test_many_may_enter_while_the_lobby_is_busy() -> None:
+    free = threading.Event()
+    entered: queue.SimpleQueue[int] = queue.SimpleQueue()
+    seen_off = Mock()
+
+    def admit(_connection: socket.socket, address: Any) -> None:
+        entered.put(address[1])
+        free.wait(20)
+
+    with ExitStack() as stack:
+        pairs = [stack.enter_context(pair) for pair in socket.socketpair()]
+        lobby = Lobby(DICOM, admit, seen_off, seen_off, deadline_s=60)
+        stack.callback(lobby.close)
+        stack.callback(free.set)
+        pairs[0].sendall(MESSAGE)
+        lobby.enter(pairs[1], ("", 1))
+        assert entered.get(timeout=20) == 1  # and the lobby's thread is held there
+        guest, theirs = (stack.enter_context(pair) for pair in socket.socketpair())
+        for _ in range(70_000):  # more than the pipe that wakes the thread can hold
+            lobby.enter(theirs, ("", 2))
+        free.set()
+        guest.sendall(MESSAGE)
+        assert entered.get(timeout=20) == 2
