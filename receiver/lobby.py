@@ -102,8 +102,7 @@ class Lobby:
         _wake_at(connection, guest.wanted_bytes)
         with self._lock:
             self._guests[connection.fileno()] = guest
-        with suppress(BlockingIOError):  # it has been rung often enough
-            os.write(self._ring, b"\0")
+        self._wake()
 
     def count(self, host: str) -> int:
         """How many connections from this address wait."""
@@ -113,7 +112,10 @@ class Lobby:
     def close(self) -> None:
         """Close every connection that waits."""
         self._is_open = False
-        with suppress(BlockingIOError):
+        self._wake()
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):  # the thread has been rung for often enough
             os.write(self._ring, b"\0")
 
     def _run(self) -> None:

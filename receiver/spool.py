@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 IMPLEMENTATION_CLASS_UID: Final = derived_uid("implementation-class", {})
 """Part of every spooled file: changing it would make every known instance a conflicting one."""
-_NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _SMALL_WRITE_BYTES: Final = 64 * 1024
 """Less than this waits for more: a sender may cut a data set into PDUs of 16 KiB, as storescu does,
 or into fragments of a single byte."""
@@ -140,7 +140,7 @@ class SpoolFile:
         sha256 = self._hash.hexdigest()
         folder = self._spool.folder_of(sha256)
         path = f"{folder}/{sha256}.dcm"
-        os.rename(self.path, path)  # noqa: PTH104
+        os.rename(self.path, path)  # noqa: PTH104 - texts, see `Spool`
         self._close()
         _fsync_folder(folder)
         return StoredFile(Path(path), sha256, self._size)
@@ -150,7 +150,7 @@ class SpoolFile:
         if self._descriptor >= 0:
             self._close()
             with suppress(FileNotFoundError):
-                os.unlink(self.path)  # noqa: PTH108
+                os.unlink(self.path)  # noqa: PTH108 - as above
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
