@@ -44,6 +44,14 @@ PACS = parse_destination("PACS@127.0.0.1:4242")
 ARCHIVE = parse_destination("ARCHIVE@127.0.0.1:4243?sc=0&pm=1&sr=comprehensive3d")
 SR_CLASS = "1.2.840.10008.5.1.4.1.1.88.33"
 SR3D_CLASS = "1.2.840.10008.5.1.4.1.1.88.34"
+STUDY_ROW: dict[str, Any] = {
+    "study_uid": STUDY,
+    "patient_id": "CANARY-7",
+    "accession_number": "",
+    "study_date": "",
+    "first_received_at": T0,
+}
+"""Row of `studies`, for the tests that write one themselves."""
 
 
 def after(seconds: float) -> datetime:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +13,7 @@ from db.models import Base, Revision, Study
 from db.prepared import Prepared
 from db.session import insert_or_ignore_of, transaction, unit_of_work
 from db.states import StudyState
-from tests.unit.db.samples import instance
+from tests.unit.db.samples import STUDY, STUDY_ROW, instance
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -23,25 +23,19 @@ ADD = Prepared(
     lambda dialect: insert_or_ignore_of(dialect, Base.metadata.tables["studies"]).returning(
         Study.study_uid
     ),
-    columns=["study_uid", "patient_id", "accession_number", "study_date", "first_received_at"],
+    columns=list(STUDY_ROW),
 )
 
 
 def test_values_go_through_the_types_of_their_columns(database_engine: Engine) -> None:
     moment = datetime(2026, 3, 1, 8, 0, 0, 123456, tzinfo=TOKYO)
-    row = {
-        "study_uid": "1.2",
-        "patient_id": "Q'); --",
-        "accession_number": "",
-        "study_date": "",
-        "first_received_at": moment,
-    }
+    row = STUDY_ROW | {"patient_id": "Q'); --", "first_received_at": moment}
     with transaction(database_engine) as connection:
-        assert ADD.rows(connection, row) == [("1.2",)]
+        assert ADD.rows(connection, row) == [(STUDY,)]
         assert ADD.rows(connection, row) == []
 
     with unit_of_work(database_engine, read_only=True) as session:
-        study = session.get_one(Study, "1.2")
+        study = session.get_one(Study, STUDY)
     assert study.first_received_at == moment
     assert study.patient_id == "Q'); --"
 
@@ -67,15 +61,8 @@ def test_what_the_statement_holds_itself_is_bound_too(database_engine: Engine) -
 
 
 def test_a_transaction_that_fails_leaves_nothing(database_engine: Engine) -> None:
-    row = {
-        "study_uid": "1.2",
-        "patient_id": "",
-        "accession_number": "",
-        "study_date": "",
-        "first_received_at": datetime(2026, 3, 1, tzinfo=UTC),
-    }
     with pytest.raises(ZeroDivisionError), transaction(database_engine) as connection:  # noqa: PT012
-        ADD.rows(connection, row)
+        ADD.rows(connection, STUDY_ROW)
         raise ZeroDivisionError
     with unit_of_work(database_engine, read_only=True) as session:
         assert session.scalars(select(Study)).all() == []

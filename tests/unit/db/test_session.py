@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import socket
 import traceback
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,27 +12,20 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from core.errors import Unavailable
 from db.models import Study
 from db.session import create_engine, unit_of_work
+from tests.unit.db.samples import STUDY, STUDY_ROW
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Engine
 
-ROW = {
-    "study_uid": "1.2.3",
-    "patient_id": "CANARY-7",
-    "accession_number": "",
-    "study_date": "",
-    "first_received_at": datetime(2026, 3, 1, tzinfo=UTC),
-}
-
 
 def test_timestamps_come_back_aware_and_in_utc(database_engine: Engine) -> None:
     tokyo = datetime(2026, 3, 1, 8, 0, 0, 123456, tzinfo=timezone(timedelta(hours=9)))
     with unit_of_work(database_engine) as session:
-        session.execute(insert(Study).values(ROW | {"first_received_at": tokyo}))
+        session.execute(insert(Study).values(STUDY_ROW | {"first_received_at": tokyo}))
     with unit_of_work(database_engine) as session:
-        read = session.get_one(Study, "1.2.3").first_received_at
+        read = session.get_one(Study, STUDY).first_received_at
     assert read == tokyo
     assert read.utcoffset() == timedelta(0)
 
@@ -43,12 +36,12 @@ def test_a_time_without_zone_is_refused(database_engine: Engine) -> None:
         pytest.raises(StatementError, match="without time zone"),
         unit_of_work(database_engine) as session,
     ):
-        session.execute(insert(Study).values(ROW | {"first_received_at": naive}))
+        session.execute(insert(Study).values(STUDY_ROW | {"first_received_at": naive}))
 
 
 def test_an_error_names_no_patient(database_engine: Engine) -> None:
     with pytest.raises(IntegrityError) as caught, unit_of_work(database_engine) as session:
-        session.execute(insert(Study), [ROW, ROW])
+        session.execute(insert(Study), [STUDY_ROW, STUDY_ROW])
     assert "CANARY" not in "".join(traceback.format_exception(caught.value))
 
 
@@ -57,9 +50,9 @@ def test_a_reader_may_not_write(database_engine: Engine) -> None:
         pytest.raises((DBAPIError, Unavailable)),
         unit_of_work(database_engine, read_only=True) as session,
     ):
-        session.execute(insert(Study).values(ROW))
+        session.execute(insert(Study).values(STUDY_ROW))
     with unit_of_work(database_engine) as session:  # the connection is not spoilt for writers
-        session.execute(insert(Study).values(ROW))
+        session.execute(insert(Study).values(STUDY_ROW))
 
 
 def test_a_locked_sqlite_file_is_unavailable(
