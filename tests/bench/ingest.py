@@ -66,9 +66,8 @@ as with one association, it leaves {rate_ratio:.2f} × storescp's rate at best.
 With one association nothing can be grouped: each image waits for its own syncs, one after the
 other, and sender and receiver wait for each other. With several, the kernel groups the fsyncs and
 the ledger the rows; then the CPU bounds it, which senders and receiver share: the sender's, the
-storing, and Python, which reads PDUs and header and hands the row to the ledger's thread. There
-are some 15 switches between threads an image at one association, and 30 at four (`perf stat -e
-context-switches`). "2 processes" share the port (`EPVS_RECEIVER_PROCESSES=2`) and SQLite's lock."""
+storing, and Python, which reads PDUs and header and hands the row to the ledger's thread. "2
+processes" share the port (`EPVS_RECEIVER_PROCESSES=2`) and SQLite's lock."""
 
 
 class Setup(NamedTuple):
