@@ -11,57 +11,11 @@ Messages never carry patient data: no element values beyond UIDs, numbers and co
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from core.records import SeriesVerdict
-
-
-class Reason(StrEnum):
-    """Why a series is not the one to grade, or why a study is not graded at all."""
-
-    SELECTED = "selected"
-    LESS_SUITABLE = "less-suitable"
-    """Would do, but another series of the study is better."""
-
-    # What the series is
-    NO_IMAGES = "no-images"
-    NOT_MR = "not-mr"
-    DERIVED = "derived"
-    LOCALIZER = "localizer"
-    MOSAIC = "mosaic"
-    PHASE = "phase-image"
-    DIFFUSION = "diffusion"
-    ECHO_PLANAR = "echo-planar"
-    INVERSION_RECOVERY = "inversion-recovery"
-    GRADIENT_ECHO = "gradient-echo"
-    NOT_T2_WEIGHTED = "not-t2-weighted"
-    SEVERAL_ECHOES = "several-echoes"
-    NOT_AXIAL = "not-axial"
-
-    # How it was acquired and stored
-    UNREADABLE = "unreadable-header"
-    MISSING_GEOMETRY = "missing-geometry"
-    TOO_FEW_SLICES = "too-few-slices"
-    MIXED_ORIENTATION = "mixed-orientation"
-    DUPLICATE_POSITIONS = "duplicate-positions"
-    MISSING_SLICE = "missing-slice"
-    IRREGULAR_SPACING = "irregular-spacing"
-    GANTRY_TILT = "gantry-tilt"
-    SLICES_TOO_THICK = "slices-too-thick"
-    PIXELS_TOO_COARSE = "pixels-too-coarse"
-    INCONSISTENT_MATRIX = "inconsistent-matrix"
-    INCONSISTENT_RESCALE = "inconsistent-rescale"
-    UNDECODABLE_PIXELS = "undecodable-pixels"
-
-    # What the pixels show
-    NOT_A_T2_BRAIN = "not-a-t2-brain"
-    """The registration's quality check did not recognise a T2-weighted brain."""
-    OUTSIDE_FIELD_OF_VIEW = "outside-field-of-view"
-    """The basal ganglia are not inside the scan."""
-
-    NO_SUITABLE_SERIES = "no-suitable-series"
+    from core.reasons import Reason
+    from core.results import SeriesVerdict
 
 
 class EpvsError(Exception):

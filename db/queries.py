@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from core.errors import EpvsError
-from db.closing import queue
+from db.enums import RevisionState
 from db.models import (
     AuditEvent,
     Base,
@@ -21,7 +21,8 @@ from db.models import (
     StageTimingRow,
     Study,
 )
-from db.states import ALLOWED, StudyState, move, open_revision
+from db.receiving.closing import queue
+from db.states import ALLOWED, move, open_revision
 from db.views import read_view
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 _FINISHED = {state for state, ways in ALLOWED.items() if not ways} | {
-    StudyState.GRADED,
-    StudyState.DELIVERED,
+    RevisionState.GRADED,
+    RevisionState.DELIVERED,
 }
 
 
@@ -95,7 +96,7 @@ def reprocess(session: Session, study_uid: str, *, now: datetime) -> str:
     revision = open_revision(
         session, study_uid, latest.number + 1, now=now, detail={"reason": "reprocess"}
     )
-    move(session, revision, StudyState.CLOSED, now=now, detail={"new_instances": 0})
+    move(session, revision, RevisionState.CLOSED, now=now, detail={"new_instances": 0})
     queue(session, revision, now=now)
     return revision.id
 

@@ -20,7 +20,7 @@ from sqlalchemy import select
 
 from core.errors import Failed
 from db import audit
-from db.columns import StudyState
+from db.enums import RevisionState
 from db.models import Revision
 
 if TYPE_CHECKING:
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-__all__ = ["ALLOWED", "StudyState", "lock_revision", "move", "open_revision"]
+__all__ = ["ALLOWED", "RevisionState", "lock_revision", "move", "open_revision"]
 
-ALLOWED: Final[Mapping[StudyState, frozenset[StudyState]]] = {
-    StudyState.RECEIVING: frozenset({StudyState.CLOSED}),
-    StudyState.CLOSED: frozenset({StudyState.QUEUED}),
-    StudyState.QUEUED: frozenset({StudyState.PROCESSING, StudyState.FAILED}),
-    StudyState.PROCESSING: frozenset(
-        {StudyState.GRADED, StudyState.REJECTED, StudyState.FAILED, StudyState.QUEUED}
+ALLOWED: Final[Mapping[RevisionState, frozenset[RevisionState]]] = {
+    RevisionState.RECEIVING: frozenset({RevisionState.CLOSED}),
+    RevisionState.CLOSED: frozenset({RevisionState.QUEUED}),
+    RevisionState.QUEUED: frozenset({RevisionState.PROCESSING, RevisionState.FAILED}),
+    RevisionState.PROCESSING: frozenset(
+        {RevisionState.GRADED, RevisionState.REJECTED, RevisionState.FAILED, RevisionState.QUEUED}
     ),
-    StudyState.GRADED: frozenset({StudyState.DELIVERED}),
-    StudyState.DELIVERED: frozenset({StudyState.COMMITTED}),
-    StudyState.COMMITTED: frozenset(),
-    StudyState.REJECTED: frozenset(),
-    StudyState.FAILED: frozenset(),
+    RevisionState.GRADED: frozenset({RevisionState.DELIVERED}),
+    RevisionState.DELIVERED: frozenset({RevisionState.COMMITTED}),
+    RevisionState.COMMITTED: frozenset(),
+    RevisionState.REJECTED: frozenset(),
+    RevisionState.FAILED: frozenset(),
 }
 """Every transition there is."""
 
@@ -60,7 +60,7 @@ def open_revision(
         id=uuid.uuid4().hex,
         study_uid=study_uid,
         number=number,
-        state=StudyState.RECEIVING,
+        state=RevisionState.RECEIVING,
         state_since=now,
         opened_at=now,
         last_received_at=now,
@@ -74,7 +74,7 @@ def open_revision(
 def move(
     session: Session,
     revision: Revision,
-    to: StudyState,
+    to: RevisionState,
     *,
     now: datetime,
     detail: Mapping[str, Any] | None = None,
@@ -93,7 +93,7 @@ def move(
         )
     before = revision.state
     revision.state, revision.state_since, revision.lease_until = to, now, None
-    if to is StudyState.DELIVERED:
+    if to is RevisionState.DELIVERED:
         revision.delivered_at = now
     session.flush()
     _record(session, revision, {"from": before, **(detail or {})}, now)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Boolean, column, select, table
 
-from db.columns import UtcDateTime
+from db.models.types import UtcDateTime
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -23,11 +23,12 @@ from core.destinations import parse_dicom_destination
 from core.errors import EpvsError
 from core.settings import Settings, load_settings
 from core.version import CAVEAT, VERSION
-from db import audit, deliveries, migrate, queries
+from db import audit, migrate, queries
+from db.delivery import deliveries
+from db.enums import RevisionState
 from db.session import create_engine, unit_of_work
-from db.states import StudyState
-from node import demo as demonstration
 from node import display, doctor, sending
+from node.demonstration import run as demonstration
 from node.embedded.running import attached
 from node.embedded.stack import EmbeddedStack, embedded_settings
 
@@ -133,7 +134,9 @@ def send(
 
 @app.command()
 def studies(
-    status: Annotated[StudyState | None, typer.Option(help="Only studies in this state.")] = None,
+    status: Annotated[
+        RevisionState | None, typer.Option(help="Only studies in this state.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the studies with their state and grade."""

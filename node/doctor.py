@@ -11,8 +11,8 @@ from core.errors import EpvsError
 from db import migrate
 from db.session import create_engine, unit_of_work
 from node import display
+from node.components import run_room
 from node.embedded.stack import environment_of
-from node.rooms import run_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _callers(settings)
     yield _database(settings)
     try:
-        for line in run_room("worker.doctor", env=environment_of(settings)):
+        for line in run_room("worker.commands.doctor", env=environment_of(settings)):
             yield Check(**json.loads(line))
     except EpvsError as error:
         yield Check("worker", False, str(error))

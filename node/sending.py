@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import EpvsError
 from node import display
-from node.rooms import run_room
+from node.components import run_room
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ def send(paths: Sequence[Path], target: str) -> int:
     files = list_files(paths)
     stored, refused = 0, []
     with display.progress(f"sending {len(files)} files to {target}", len(files)) as bar:
-        for line in run_room("worker.send", [target], stdin="\n".join(map(str, files))):
+        for line in run_room("worker.commands.send", [target], stdin="\n".join(map(str, files))):
             outcome, _, detail = line.partition(" ")
             if outcome == "stored":
                 stored += 1

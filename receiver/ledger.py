@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from core.errors import Unavailable
 from core.logs import describe
 from db.audit import append
-from db.intake import Intake, add_to_open_revisions, record_instances
+from db.receiving.intake import Intake, add_to_open_revisions, record_instances
 from db.session import transaction, unit_of_work
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from core.records import ReceivedInstance
+    from core.studies import ReceivedInstance
 
 logger = logging.getLogger(__name__)
 

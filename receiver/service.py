@@ -23,7 +23,7 @@ from pynetdicom.dsutils import decode
 
 from core.tls import certificate_names
 from core.version import NAME, VERSION
-from db.commitments import take_report
+from db.delivery.commitments import take_report
 from receiver import pynetdicom_internals
 from receiver.admission import refusal
 from receiver.contexts import REJECTION_REASONS, supported_contexts

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
 
 from core.errors import Unavailable
-from core.records import ReceivedInstance
-from db.intake import Intake
+from core.studies import ReceivedInstance
+from db.receiving.intake import Intake
 from receiver.header import Header, is_valid_uid, read_header
 from receiver.status import Refused, Status
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.paths import SAMPLE_DATA
+from tests.support.paths import SAMPLE_DATA
 
-pytest_plugins = ["tests.servers.postgres", "tests.servers.validators"]
+pytest_plugins = ["tests.support.servers.postgres", "tests.support.servers.validators"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

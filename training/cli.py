@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from core.errors import EpvsError
 from training.progress import ConsoleHandler, track
-from worker.stages.rating.haar import ENHANCEMENTS
+from worker.grading.stages.rating.haar import ENHANCEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,7 +156,7 @@ def _add_training_options(parser: argparse.ArgumentParser, *, epochs: int, batch
 
 
 def _cohort(options: argparse.Namespace) -> None:
-    from training.phantom_cohort import CohortPlan, build_cohort
+    from training.cohorts.phantom import CohortPlan, build_cohort
 
     heads = range(options.start, options.start + options.count)
     plan = CohortPlan(
@@ -172,8 +172,8 @@ def _cohort_from_csv(options: argparse.Namespace) -> None:
 
 
 def _read_csv(file: Path, folder: Path, options: argparse.Namespace) -> None:
-    from training.site_cohort import build_site_cohort
-    from training.tables import read_table
+    from training.cohorts.site import build_site_cohort
+    from training.cohorts.site_table import read_table
 
     lines = build_site_cohort(file, folder, skip_bad_rows=options.skip_bad_rows)
     for line in track(lines, "scans", total=len(read_table(file).rows)):
@@ -191,8 +191,8 @@ def _cohort_folder(options: argparse.Namespace, run: Path) -> Path:
 
 
 def _train_rating(options: argparse.Namespace) -> None:
-    from training.rating_recipe import RatingPlan, shipped_plan
-    from training.train_rating import train_rating
+    from training.rating.recipe import RatingPlan, shipped_plan
+    from training.rating.train import train_rating
 
     recipe = RatingPlan() if options.as_published else shipped_plan(options.epochs)
     plan = replace(
@@ -207,8 +207,8 @@ def _train_rating(options: argparse.Namespace) -> None:
 
 
 def _train_severity(options: argparse.Namespace) -> None:
-    from training.severity_recipe import PUBLISHED, SeverityPlan
-    from training.train_severity import train_severity
+    from training.severity.recipe import PUBLISHED, SeverityPlan
+    from training.severity.train import train_severity
 
     plan = SeverityPlan(
         layers=options.layers,
@@ -230,7 +230,7 @@ def _train_severity(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from training.evaluate import evaluate_models
+    from training.release.evaluate import evaluate_models
 
     evaluate_models(
         options.cohort,
@@ -242,7 +242,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from training.export import export_rating, export_severity
+    from training.release.export import export_rating, export_severity
 
     export = export_rating if options.model == "rating" else export_severity
     folder = export(options.run, options.cohort, options.models, options.version)
@@ -250,7 +250,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _reproduce_rating(options: argparse.Namespace) -> None:
-    from training.reproduction.rating import reproduce_rating
+    from training.reproduction.rating.run import reproduce_rating
 
     lines = reproduce_rating(
         options.work,
@@ -265,8 +265,8 @@ def _reproduce_rating(options: argparse.Namespace) -> None:
 
 
 def _reproduce_severity(options: argparse.Namespace) -> None:
-    from training.reproduction.severity import reproduce_severity
-    from training.reproduction.severity_jobs import Effort
+    from training.reproduction.severity.jobs import Effort
+    from training.reproduction.severity.run import reproduce_severity
 
     lines = reproduce_severity(
         options.work,
@@ -280,13 +280,13 @@ def _reproduce_severity(options: argparse.Namespace) -> None:
 
 
 def _agreement(options: argparse.Namespace) -> None:
-    from training.agreement import agreement_report
+    from training.cohorts.agreement import agreement_report
 
     sys.stdout.write(agreement_report(options.readings))
 
 
 def _dicom_cohort(options: argparse.Namespace) -> None:
-    from training.dicom_cohort import write_dicom_cohort
+    from training.cohorts.dicom import write_dicom_cohort
 
     lines = write_dicom_cohort(options.out, options.seed, options.count, options.conditions)
     for line in track(lines, "subjects", total=options.count):

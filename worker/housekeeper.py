@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from core.errors import ConfigurationError, Unavailable
 from core.logs import configure_logging
 from core.settings import Settings, load_settings
-from db import closing, leases, outbox
+from db import outbox
+from db.grading import leases
+from db.receiving import closing
 from db.session import create_engine, unit_of_work
-from worker.bell import ring
+from worker.notifier import ring
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 from core.errors import Unavailable
 from core.settings import load_settings
 from db.session import create_engine
-from worker.inference import InferenceClient
-from worker.pipeline import GradingOptions, grade_study, report_rejection
-from worker.stages.template import load_template
+from worker.grading.inference import InferenceClient
+from worker.grading.pipeline import GradingOptions, grade_study, report_rejection
+from worker.grading.stages.template import load_template
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from core.errors import Rejected
-    from core.records import ClosedStudy, GradedStudy, Report, Template
+    from core.results import GradedStudy, Report
     from core.settings import Settings
+    from core.studies import ClosedStudy
+    from worker.grading.records import Template
 
 MODEL_WAIT_S: Final = 600.0
 """How long a starting worker waits for Triton: loading engines takes minutes on a cold machine."""
@@ -55,7 +57,7 @@ class Services:
         return load_template()
 
     def grade(self, study: ClosedStudy, completed_at: datetime) -> GradedStudy:
-        """Run the pipeline on one closed study; see `worker.pipeline.grade_study`."""
+        """Run the pipeline on one closed study; see `worker.grading.pipeline.grade_study`."""
         return grade_study(
             study,
             inference=self._inference,
@@ -67,7 +69,7 @@ class Services:
     def report_rejection(
         self, study: ClosedStudy, rejection: Rejected, completed_at: datetime
     ) -> Report | None:
-        """Report on a study that was not graded; see `worker.pipeline.report_rejection`."""
+        """Report on a study that was not graded; see `worker.grading.pipeline.report_rejection`."""
         return report_rejection(
             study,
             rejection,

@@ -12,7 +12,7 @@ from celery.signals import setup_logging, worker_init, worker_ready
 from core.errors import EpvsError
 from core.logs import configure_logging
 from worker import services
-from worker.stages.template import load_template
+from worker.grading.stages.template import load_template
 
 log = logging.getLogger(__name__)
 

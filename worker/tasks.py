@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from core.errors import Unavailable
 from worker import services
 from worker.app import DELIVER, GRADE_REVISION, app
-from worker.attempts import attempt_grading
-from worker.delivery import attempt_delivery
+from worker.delivery.attempt import attempt_delivery
+from worker.grading.attempt import attempt_grading
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -31,10 +31,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import psutil
 
 from tests.bench.ingest_receivers import RECEIVERS, Running
-from tests.paths import ROOT
-from tests.servers.dcmtk import dcmtk_program
-from tests.servers.mr_series import write_series
-from tests.servers.receiver import AE_TITLE
+from tests.support.builders.mr_series import write_series
+from tests.support.paths import ROOT
+from tests.support.servers.dcmtk import dcmtk_program
+from tests.support.servers.receiver import AE_TITLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,9 +20,9 @@ import sqlalchemy as sa
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 import receiver.__main__
-from tests.servers.dcmtk import dcmtk_program
-from tests.servers.ports import free_port
-from tests.servers.receiver import accepts_connections, run_receiver, wait_until
+from tests.support.servers.dcmtk import dcmtk_program
+from tests.support.servers.ports import free_port
+from tests.support.servers.receiver import accepts_connections, run_receiver, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

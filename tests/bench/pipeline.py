@@ -21,16 +21,17 @@ import pydicom
 import SimpleITK as sitk
 
 from core.errors import Rejected
-from core.records import ClosedStudy, SpooledInstance, Volume
+from core.studies import ClosedStudy, SpooledInstance
 from node.embedded.triton import REPOSITORY, EmbeddedTriton
-from tests.paths import SAMPLE_DATA
-from tests.system.studies import generate_synthetic_study
-from worker.inference import InferenceClient
-from worker.pipeline import GradingOptions, grade_study
-from worker.stages import registration
-from worker.stages.assembly import assemble
-from worker.stages.selection import select_series
-from worker.stages.template import load_template
+from tests.support.builders.synthetic_studies import generate_synthetic_study
+from tests.support.paths import SAMPLE_DATA
+from worker.grading.inference import InferenceClient
+from worker.grading.pipeline import GradingOptions, grade_study
+from worker.grading.records import Volume
+from worker.grading.stages import registration
+from worker.grading.stages.assembly import assemble
+from worker.grading.stages.selection import select_series
+from worker.grading.stages.template import load_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

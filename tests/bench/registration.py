@@ -26,18 +26,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
-from training.phantom_cohort import CROP_CENTRES, as_volume
-from training.synthetic.cohort import make_subject
+from training.cohorts.phantom import CROP_CENTRES, as_volume
 from training.synthetic.conditions import CONDITIONS
-from worker.stages.registration import register
-from worker.stages.severity import prepare_severity
-from worker.stages.template import load_template
+from training.synthetic.subjects import make_subject
+from worker.grading.stages.registration import register
+from worker.grading.stages.severity import prepare_severity
+from worker.grading.stages.template import load_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from core.records import Volume
-    from training.synthetic.cohort import Subject
+    from training.synthetic.subjects import Subject
+    from worker.grading.records import Volume
 
 SEED = 8008
 

@@ -28,27 +28,31 @@ from tests.bench.pipeline import read_study
 from tests.bench.sending import archives, send
 from tests.bench.validation import tables
 from tests.conformance.matrix import build_reports
-from tests.conformance.sources import COMPLETED_AT, Inputs, classic, enhanced, inputs
 from tests.conformance.syntaxes import COMMANDS, Kind, write_study
-from tests.paths import SAMPLE_DATA
-from tests.unit.worker.stages.series_files import enhanced as packed
-from worker.inference import InferenceClient
-from worker.pipeline import GradingOptions, grade_study
-from worker.stages.assembly import assemble
-from worker.stages.report.check import check_report
-from worker.stages.report.document import Case
-from worker.stages.report.parametric_map import build_parametric_map
-from worker.stages.report.secondary_capture import build_secondary_captures
-from worker.stages.report.source import read_source
-from worker.stages.report.sr import build_sr
-from worker.stages.selection import select_series
-from worker.stages.template import load_template
+from tests.support.builders.series_files import enhanced as packed
+from tests.support.builders.sources import COMPLETED_AT, Inputs, classic, enhanced, inputs
+from tests.support.paths import SAMPLE_DATA
+from worker.grading.inference import InferenceClient
+from worker.grading.stages.assembly import assemble
+from worker.grading.stages.grade import grade
+from worker.grading.stages.rating import prepare_rating
+from worker.grading.stages.registration import register
+from worker.grading.stages.report.check import check_report
+from worker.grading.stages.report.document import Case
+from worker.grading.stages.report.parametric_map import build_parametric_map
+from worker.grading.stages.report.secondary_capture import build_secondary_captures
+from worker.grading.stages.report.source import read_source
+from worker.grading.stages.report.sr import build_sr
+from worker.grading.stages.selection import select_series
+from worker.grading.stages.severity import map_saliency, prepare_severity
+from worker.grading.stages.template import load_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from core.records import ClosedStudy, Report
-    from worker.stages.report import SRClass
+    from core.results import Report
+    from core.studies import ClosedStudy
+    from worker.grading.stages.report import SRClass
 
 SAMPLE: Final = SAMPLE_DATA / "study-brain-siemens"
 KINDS: Final[tuple[Kind, ...]] = ("classic", "enhanced")
@@ -78,17 +82,25 @@ def graded_by_the_models(folder: Path) -> dict[str, Inputs]:
         client = InferenceClient(server.url, REPOSITORY / "triton_models", timeout_s=60)
         client.check_golden()
         for name, each in studies.items():
-            graded = grade_study(
-                each,
-                inference=client,
-                template=load_template(),
-                options=GradingOptions(),
-                completed_at=COMPLETED_AT,
-            )
-            volume = assemble(graded.series)
-            found[name] = Inputs(each, volume, graded.grade, graded.saliency)
+            found[name] = grade_with_map(each, client)
         client.close()
     return found
+
+
+def grade_with_map(study: ClosedStudy, client: InferenceClient) -> Inputs:
+    """Run the pipeline's stages up to the report, and keep the saliency map."""
+    template = load_template()
+    volume = assemble(select_series(study))
+    registration = register(volume, template)
+    rating_input = prepare_rating(volume, registration, enhancement="stationary")
+    severity_input = prepare_severity(volume, registration, template)
+    severity_output = client.assess(severity_input)
+    return Inputs(
+        study,
+        volume,
+        grade(rating_input, client.rate(rating_input), severity_output),
+        map_saliency(severity_output, severity_input, volume, registration, template),
+    )
 
 
 def all_reports(real: dict[str, Inputs], folder: Path) -> dict[str, list[Report]]:

@@ -14,11 +14,11 @@ from core import commitment
 from core.commitment import read_commitment_report
 from core.destinations import DicomDestination
 from core.uids import derived_uid
-from node.pacs import AE_TITLE as ORTHANC
+from node.demonstration.pacs import AE_TITLE as ORTHANC
 from receiver.contexts import supported_contexts
-from tests.servers.dcmqrscp import run_dcmqrscp
-from tests.servers.orthanc import start_orthanc
-from worker.scu import Answer, OutgoingFile, StorageUser
+from tests.support.servers.dcmqrscp import run_dcmqrscp
+from tests.support.servers.orthanc import start_orthanc
+from worker.delivery.dicom_scu import Answer, OutgoingFile, StorageUser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
 
-    from core.records import Report
+    from core.results import Report
 
     Proof = Callable[[StorageUser, list[OutgoingFile]], tuple[set[str], float]]
     """SOP Instance UIDs that the archive says it holds, and when it had said so."""

@@ -25,17 +25,17 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from core.records import SeverityInput
 from node.embedded.triton import REPOSITORY, EmbeddedTriton
 from tests.bench.pipeline import read_study
-from tests.paths import SAMPLE_DATA
-from tests.system.studies import generate_synthetic_study
-from training.evaluate import session
-from training.export import to_onnx, write_golden
-from training.networks.severity import INPUT_SHAPE, SeverityNet, drop_padding
-from worker.inference import InferenceClient
-from worker.pipeline import GradingOptions, grade_study
-from worker.stages.template import load_template
+from tests.support.builders.synthetic_studies import generate_synthetic_study
+from tests.support.paths import SAMPLE_DATA
+from training.release.evaluate import session
+from training.release.export import to_onnx, write_golden
+from training.severity.network import INPUT_SHAPE, SeverityNet, drop_padding
+from worker.grading.inference import InferenceClient
+from worker.grading.pipeline import GradingOptions, grade_study
+from worker.grading.records import SeverityInput
+from worker.grading.stages.template import load_template
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from core.records import ObjectKind, Report
-from tests.servers.validators import PixelMed, dciodvfy_messages, dsrdump
+from core.results import ObjectKind, Report
+from tests.support.servers.validators import PixelMed, dciodvfy_messages, dsrdump
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

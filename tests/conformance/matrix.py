@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from core.errors import Reason, Rejected
-from tests.conformance.sources import (
+from core.errors import Rejected
+from core.reasons import Reason
+from tests.support.builders.sources import (
     classic,
     enhanced,
     inputs,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
 
-    from core.records import Report
+    from core.results import Report
 
 
 def _bare(ds: Dataset) -> None:

@@ -19,17 +19,17 @@ from pydicom.uid import UID
 from pynetdicom import sop_class as pynetdicom_classes
 
 from core import commitment
-from core.records import ObjectKind
+from core.results import ObjectKind
 from core.settings import Settings
 from receiver import admission
 from receiver.contexts import TRANSFER_SYNTAXES, supported_contexts
 from receiver.service import ASSOCIATE_TIMEOUT_S, MAXIMUM_PDU_BYTES
 from receiver.spool import IMPLEMENTATION_CLASS_UID
 from receiver.status import Status
-from tests.conformance.sources import classic, inputs, not_graded, refused, superseding
-from tests.paths import ROOT
-from worker.scu import STUDY_ROOT_FIND, Answer, interpret
-from worker.stages.report import codes
+from tests.support.builders.sources import classic, inputs, not_graded, refused, superseding
+from tests.support.paths import ROOT
+from worker.delivery.dicom_scu import STUDY_ROOT_FIND, Answer, interpret
+from worker.grading.stages.report import codes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

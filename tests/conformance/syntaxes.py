@@ -25,8 +25,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from tests.unit.worker.stages.series_files import closed_study, t2_slices
-from tests.unit.worker.stages.series_files import enhanced as packed
+from tests.support.builders.series_files import closed_study, t2_slices
+from tests.support.builders.series_files import enhanced as packed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
     from pydicom.uid import UID
 
-    from core.records import ClosedStudy
+    from core.studies import ClosedStudy
 
 Kind = Literal["classic", "enhanced"]
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pydicom
 import pytest
 
-from core.records import ObjectKind
-from tests.conformance.sources import classic, inputs, not_graded, refused
-from tests.servers.validators import PixelMed, dciodvfy, dsrdump
-from worker.stages.report.tree import walk
+from core.results import ObjectKind
+from tests.support.builders.sources import classic, inputs, not_graded, refused
+from tests.support.servers.validators import PixelMed, dciodvfy, dsrdump
+from worker.grading.stages.report.tree import walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable

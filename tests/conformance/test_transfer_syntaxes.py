@@ -3,7 +3,8 @@
 So the validators need to see one report of each kind of source. Every lossless syntax that an
 encoder here writes is tried. High-Throughput JPEG 2000 (.201, .202) is received, but not tried:
 neither DCMTK nor OpenJPEG encodes it. Files that others wrote in seven of these syntaxes are read
-in `tests/unit/worker/stages/test_assembly.py`, and rejected as mosaics in `test_validators.py`.
+in `tests/unit/worker/grading/stages/test_assembly.py`, and rejected as mosaics in
+`test_validators.py`.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ import pytest
 import SimpleITK as sitk
 from pydicom.uid import ExplicitVRLittleEndian
 
-from core.records import ObjectKind
-from tests.conformance.sources import inputs
+from core.results import ObjectKind
 from tests.conformance.syntaxes import COMMANDS, Kind, stored_values, write_study
-from tests.servers.validators import dciodvfy, dsrdump
-from worker.stages.assembly import assemble
-from worker.stages.selection import select_series
+from tests.support.builders.sources import inputs
+from tests.support.servers.validators import dciodvfy, dsrdump
+from worker.grading.stages.assembly import assemble
+from worker.grading.stages.selection import select_series
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pydicom.uid import UID
 
-    from core.records import Report
-    from tests.servers.validators import PixelMed
+    from core.results import Report
+    from tests.support.servers.validators import PixelMed
 
 KINDS: tuple[Kind, ...] = ("classic", "enhanced")
 

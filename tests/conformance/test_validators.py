@@ -13,15 +13,15 @@ import pydicom
 import pytest
 
 from core.errors import Rejected
-from core.records import ObjectKind, Report
+from core.results import ObjectKind, Report
 from tests.conformance.matrix import EDITS, build_reports
-from tests.conformance.sources import not_graded, sample_studies, sample_study
-from tests.servers.validators import dciodvfy, dsrdump
-from worker.stages.selection import select_series
+from tests.support.builders.sources import not_graded, sample_studies, sample_study
+from tests.support.servers.validators import dciodvfy, dsrdump
+from worker.grading.stages.selection import select_series
 
 if TYPE_CHECKING:
-    from tests.servers.validators import PixelMed
-    from worker.stages.report import SRClass
+    from tests.support.servers.validators import PixelMed
+    from worker.grading.stages.report import SRClass
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import psutil
 
-from tests.paths import ROOT
-from tests.servers import upper_layer as ul
-from tests.servers.instances import encoded_instance
-from tests.servers.receiver import run_receiver
+from tests.support.builders.instances import encoded_instance
+from tests.support.clients import upper_layer as ul
+from tests.support.paths import ROOT
+from tests.support.servers.receiver import run_receiver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,14 +22,14 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from tests.servers import upper_layer as ul
-from tests.servers.instances import encoded_instance
-from tests.servers.receiver import wait_until
+from tests.support.builders.instances import encoded_instance
+from tests.support.clients import upper_layer as ul
+from tests.support.servers.receiver import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.servers.receiver import ReceiverProcess
+    from tests.support.servers.receiver import ReceiverProcess
 
 _ANSWER_S = 15.0
 """Longer than any deadline of the receiver that the fuzzer is to run into."""

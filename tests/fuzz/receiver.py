@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.fuzz.conversation import Conversation, Transcript
-from tests.paths import ROOT
-from tests.servers.receiver import run_receiver
+from tests.support.paths import ROOT
+from tests.support.servers.receiver import run_receiver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,13 +10,13 @@ import pytest
 
 from tests.fuzz.conversation import Conversation, reaction_of, until_the_end
 from tests.fuzz.receiver import lead_conversations, read_corpus
-from tests.servers import upper_layer as ul
-from tests.servers.receiver import run_receiver
+from tests.support.clients import upper_layer as ul
+from tests.support.servers.receiver import run_receiver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.servers.receiver import ReceiverProcess
+    from tests.support.servers.receiver import ReceiverProcess
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ import pytest
 from core.settings import load_settings
 from db.session import create_engine, unit_of_work
 from db.views import read_view
+from node.demonstration.pacs import AE_TITLE
 from node.embedded.process import free_port
 from node.embedded.stack import EmbeddedStack, embedded_settings
-from node.pacs import AE_TITLE
-from tests.paths import ROOT
-from tests.servers.mllp import scripted_receiver
-from tests.servers.orthanc import start_orthanc
-from tests.system.studies import generate_synthetic_study
+from tests.support.builders.synthetic_studies import generate_synthetic_study
+from tests.support.paths import ROOT
+from tests.support.servers.mllp import scripted_receiver
+from tests.support.servers.orthanc import start_orthanc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from node.pacs import OrthancPacs
-    from tests.servers.mllp import ScriptedReceiver
-    from tests.servers.postgres import PostgresServer
+    from node.demonstration.pacs import OrthancPacs
+    from tests.support.servers.mllp import ScriptedReceiver
+    from tests.support.servers.postgres import PostgresServer
 
 ENDED = ("delivered", "committed", "rejected", "failed")
 

@@ -14,8 +14,8 @@ import pytest
 
 from node.cli import main
 from node.embedded.stack import environment_of
-from tests.paths import ROOT
-from tests.system.studies import copy_study
+from tests.support.builders.synthetic_studies import copy_study
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

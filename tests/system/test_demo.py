@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from core.version import CAVEAT
-from tests.paths import ROOT
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,13 +12,13 @@ from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made on import
 
-from core.errors import Reason
+from core.reasons import Reason
 from db import queries
 from db.session import unit_of_work
-from tests.paths import SAMPLE_DATA
-from tests.servers.dcmtk import dcmtk_program
-from worker.stages.report import codes
-from worker.stages.report.tree import is_named, walk
+from tests.support.paths import SAMPLE_DATA
+from tests.support.servers.dcmtk import dcmtk_program
+from worker.grading.stages.report import codes
+from worker.grading.stages.report.tree import is_named, walk
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,18 +10,18 @@ import pydicom
 import pytest
 
 from core.version import CAVEAT
-from tests.paths import SAMPLE_DATA
-from tests.servers.dcmtk import dcmtk_program
-from tests.servers.validators import dciodvfy, dsrdump
-from tests.system.studies import copy_study
-from worker.stages.report import codes
+from tests.support.builders.synthetic_studies import copy_study
+from tests.support.paths import SAMPLE_DATA
+from tests.support.servers.dcmtk import dcmtk_program
+from tests.support.servers.validators import dciodvfy, dsrdump
+from worker.grading.stages.report import codes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pydicom.sr.coding import Code
 
-    from tests.servers.validators import PixelMed
+    from tests.support.servers.validators import PixelMed
     from tests.system.conftest import Node
 
 

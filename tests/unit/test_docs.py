@@ -8,12 +8,12 @@ import typer.main
 from typer.core import TyperGroup
 
 from core.settings import Settings
-from db.states import StudyState
+from db.enums import RevisionState
 from db.views import VIEWS
 from node.cli import app
 from receiver.status import Status
-from tests.paths import ROOT
-from worker.stages.report import codes
+from tests.support.paths import ROOT
+from worker.grading.stages.report import codes
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 
@@ -58,7 +58,7 @@ def test_every_column_of_the_views_is_listed() -> None:
 def test_every_c_store_status_and_every_state_is_listed() -> None:
     documented = re.findall(r"^\| C-STORE `0x([0-9A-F]{4})`", PAGE, re.MULTILINE)
     assert [int(status, 16) for status in documented] == sorted(Status)
-    for state in StudyState:
+    for state in RevisionState:
         assert f"`{state}`" in PAGE
 
 

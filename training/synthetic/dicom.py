@@ -13,8 +13,8 @@ from core.uids import derived_uid
 from core.version import MANUFACTURER, NAME, VERSION
 from training.synthetic.acquisition import Imperfections, degrade, sample
 from training.synthetic.anatomy import T1_CONTRAST, signal_map
-from training.synthetic.cohort import Subject, make_subject, to_stored_values
 from training.synthetic.grids import Grid, sagittal
+from training.synthetic.subjects import Subject, make_subject, to_stored_values
 
 if TYPE_CHECKING:
     from pathlib import Path

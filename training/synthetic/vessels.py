@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from core.records import Side
+from core.results import Side
 from training.synthetic.anatomy import head
 
 if TYPE_CHECKING:

@@ -8,15 +8,24 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from db import audit, deliveries
-from db.closing import close_quiet_studies
-from db.intake import Intake, record_instances
-from db.leases import claim_revision
+from db import audit
+from db.delivery import deliveries
+from db.enums import RevisionState
+from db.grading.leases import claim_revision
+from db.grading.results import load_closed_study
 from db.models import AuditEvent, Delivery, Instance, QuarantinedInstance, Revision, Study
-from db.results import load_closed_study
+from db.receiving.closing import close_quiet_studies
+from db.receiving.intake import Intake, record_instances
 from db.session import create_engine, unit_of_work
-from db.states import StudyState
-from tests.unit.db.samples import ARCHIVE, PACS, STUDY, after, grade_study, instance, queue_study
+from tests.support.builders.records import (
+    ARCHIVE,
+    PACS,
+    STUDY,
+    after,
+    grade_study,
+    instance,
+    queue_study,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +33,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from tests.servers.postgres import PostgresServer
+    from tests.support.servers.postgres import PostgresServer
 
 THREADS = 8
 
@@ -98,7 +107,7 @@ def test_no_instance_slips_between_receiving_and_closing(database_engine: Engine
         assert len(closed) == len(set(closed))
         rows = session.scalars(select(Revision).order_by(Revision.number)).all()
         assert [row.number for row in rows] == list(range(1, len(closed) + 1))
-        assert {row.state for row in rows} == {StudyState.QUEUED}
+        assert {row.state for row in rows} == {RevisionState.QUEUED}
         assert len(load_closed_study(session, rows[-1].id).instances) == 4 * 8
         for revision in rows:  # nothing joined a revision after it had closed
             joined = session.scalar(
@@ -167,5 +176,5 @@ def test_destinations_that_finish_together_finish_the_revision(database_engine: 
     assert _at_once(deliver) == [True] * THREADS
     with unit_of_work(database_engine) as session:
         states = session.scalars(select(Revision.state)).all()
-        assert states == [StudyState.COMMITTED] * len(revision_ids)
+        assert states == [RevisionState.COMMITTED] * len(revision_ids)
     assert _verify(database_engine).ok

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event, text
 
 from db import outbox
-from db.closing import close_quiet_studies
-from db.intake import record_instances
-from db.leases import claim_revision, sweep
-from db.results import load_closed_study
+from db.grading.leases import claim_revision, sweep
+from db.grading.results import load_closed_study
+from db.receiving.closing import close_quiet_studies
+from db.receiving.intake import record_instances
 from db.session import create_engine, unit_of_work
-from tests.unit.db.samples import PACS, after, grade_study, instance
+from tests.support.builders.records import PACS, after, grade_study, instance
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,9 @@ def test_no_hot_query_scans_a_table(sqlite_template: Path, tmp_path: Path) -> No
 
     @event.listens_for(engine, "connect")
     def _trace(connection: Any, _record: Any) -> None:
-        connection.set_trace_callback(statements.append)  # `db.prepared` goes around SQLAlchemy
+        connection.set_trace_callback(
+            statements.append
+        )  # `db.receiving.prepared` goes around SQLAlchemy
 
     with unit_of_work(engine) as session:
         record_instances(session, [instance(1), instance(1, content="changed")])

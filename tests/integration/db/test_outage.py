@@ -9,10 +9,10 @@ from sqlalchemy import text
 
 from core.errors import Unavailable
 from db import audit, migrate
-from db.intake import Intake, add_to_open_revisions, record_instances
+from db.receiving.intake import Intake, add_to_open_revisions, record_instances
 from db.session import create_engine, transaction, unit_of_work
-from tests.servers.postgres import PostgresServer
-from tests.unit.db.samples import instance
+from tests.support.builders.records import instance
+from tests.support.servers.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers.receiver import ReceiverProcess, run_receiver
+from tests.support.servers.receiver import ReceiverProcess, run_receiver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

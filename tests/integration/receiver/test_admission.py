@@ -16,8 +16,8 @@ from pynetdicom import AE, build_context
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
 
 from receiver.contexts import TRANSFER_SYNTAXES
-from tests.servers.receiver import AE_TITLE, ReceiverProcess, run_receiver
-from tests.servers.scu import association, dcmtk
+from tests.support.clients.scu import association, dcmtk
+from tests.support.servers.receiver import AE_TITLE, ReceiverProcess, run_receiver
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,8 @@ import struct
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from tests.servers import upper_layer as ul
-from tests.servers.receiver import run_receiver, wait_until
+from tests.support.clients import upper_layer as ul
+from tests.support.servers.receiver import run_receiver, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,14 +11,19 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
 from receiver.status import Status
-from tests.servers.mr_series import make_image, write_series
-from tests.servers.receiver import ReceiverProcess, accepts_connections, run_receiver, wait_until
-from tests.servers.scu import association, data_set_of, dcmtk, send_beginning, send_raw
+from tests.support.builders.mr_series import make_image, write_series
+from tests.support.clients.scu import association, data_set_of, dcmtk, send_beginning, send_raw
+from tests.support.servers.receiver import (
+    ReceiverProcess,
+    accepts_connections,
+    run_receiver,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.servers.postgres import PostgresServer
+    from tests.support.servers.postgres import PostgresServer
 
 
 def encoded_image(number: int = 1, size: int = 32) -> tuple[bytes, str]:

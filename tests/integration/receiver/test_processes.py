@@ -11,13 +11,13 @@ import psutil
 
 from receiver.supervisor import CANNOT_START
 from tests.fuzz.conversation import instance
-from tests.servers import upper_layer as ul
-from tests.servers.receiver import run_receiver, wait_until
+from tests.support.clients import upper_layer as ul
+from tests.support.servers.receiver import run_receiver, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.servers.receiver import ReceiverProcess
+    from tests.support.servers.receiver import ReceiverProcess
 
 CONTEXTS = {1: (ul.MR_IMAGE, [ul.EXPLICIT])}
 

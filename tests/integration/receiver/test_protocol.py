@@ -14,9 +14,8 @@ from pydicom.uid import EnhancedMRImageStorage
 
 from receiver.status import Status
 from tests.integration.receiver.test_faults import encoded_image
-from tests.servers.receiver import ReceiverProcess, run_receiver, wait_until
-from tests.servers.scu import data_set_of, dcmtk
-from tests.servers.upper_layer import (
+from tests.support.clients.scu import data_set_of, dcmtk
+from tests.support.clients.upper_layer import (
     ABORT,
     ABORT_BY_USER,
     C_FIND_RQ,
@@ -41,9 +40,8 @@ from tests.servers.upper_layer import (
     pdv,
     store_command,
 )
-from tests.servers.upper_layer import (
-    peer as connected,
-)
+from tests.support.clients.upper_layer import peer as connected
+from tests.support.servers.receiver import ReceiverProcess, run_receiver, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,10 +20,10 @@ from pydicom.uid import (
 from pynetdicom import AllStoragePresentationContexts, _config
 
 from receiver.status import Status
-from tests.paths import SAMPLE_DATA
-from tests.servers.mr_series import make_image
-from tests.servers.receiver import ReceiverProcess, run_receiver
-from tests.servers.scu import association, data_set_of, dcmtk, send_raw
+from tests.support.builders.mr_series import make_image
+from tests.support.clients.scu import association, data_set_of, dcmtk, send_raw
+from tests.support.paths import SAMPLE_DATA
+from tests.support.servers.receiver import ReceiverProcess, run_receiver
 
 if TYPE_CHECKING:
     from pathlib import Path

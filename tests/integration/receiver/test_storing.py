@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 from pydicom import dcmread
 
-from tests.paths import SAMPLE_DATA
-from tests.servers.mr_series import PATIENT_ID, PATIENT_NAME, make_image, write_series
-from tests.servers.scu import association, data_set_of, dcmtk, send_raw
+from tests.support.builders.mr_series import PATIENT_ID, PATIENT_NAME, make_image, write_series
+from tests.support.clients.scu import association, data_set_of, dcmtk, send_raw
+from tests.support.paths import SAMPLE_DATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tests.servers.receiver import ReceiverProcess
+    from tests.support.servers.receiver import ReceiverProcess
 
 
 def check_stored(receiver: ReceiverProcess, sent: Iterable[Path]) -> None:

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers import upper_layer as ul
-from tests.servers.certificates import Authority
-from tests.servers.dcmtk import dcmtk_program
-from tests.servers.mr_series import write_series
-from tests.servers.receiver import free_port, run_receiver
+from tests.support.builders.certificates import Authority
+from tests.support.builders.mr_series import write_series
+from tests.support.clients import upper_layer as ul
+from tests.support.servers.dcmtk import dcmtk_program
+from tests.support.servers.receiver import free_port, run_receiver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from core.tls import Identity
-    from tests.servers.receiver import ReceiverProcess
+    from tests.support.servers.receiver import ReceiverProcess
 
 
 @pytest.fixture(scope="module")

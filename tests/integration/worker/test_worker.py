@@ -17,16 +17,16 @@ from sqlalchemy import func, select
 
 from db.models import AuditEvent, Delivery, ReportObjectRow, Revision
 from db.session import unit_of_work
-from tests.conformance.sources import without_images
-from tests.paths import ROOT
-from tests.servers.destination import Whim, scripted_destination
-from tests.servers.made_study import encoded_data_set, receive_files
+from tests.support.builders.made_study import encoded_data_set, receive_files
+from tests.support.builders.sources import without_images
+from tests.support.paths import ROOT
+from tests.support.servers.destination import Whim, scripted_destination
 from worker.app import GRADE_REVISION, app
 
 if TYPE_CHECKING:
-    from tests.servers.node import Node
+    from tests.support.servers.node import Node
 
-pytest_plugins = ["tests.servers.node"]
+pytest_plugins = ["tests.support.servers.node"]
 
 GOOD, POISON, WAITING = "1.2.1", "1.2.2", "1.2.3"
 OUTCOMES = {

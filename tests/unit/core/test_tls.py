@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 
 from core.errors import ConfigurationError
 from core.tls import Identity, certificate_names
-from tests.servers.certificates import Authority
+from tests.support.builders.certificates import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 from db import audit
 from db.models import AuditEvent
 from db.session import unit_of_work
-from tests.unit.db.samples import after
+from tests.support.builders.records import after
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from db import outbox
 from db.session import unit_of_work
-from tests.unit.db.samples import PACS, after, claim, grade_study, queue_study
+from tests.support.builders.records import PACS, after, claim, grade_study, queue_study
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.errors import EpvsError, Reason, Rejected
+from core.errors import EpvsError, Rejected
+from core.reasons import Reason
 from db import outbox
+from db.grading.results import load_closed_study, store_rejected
 from db.queries import list_studies, reprocess, show_study
-from db.results import load_closed_study, store_rejected
 from db.session import unit_of_work
-from tests.unit.db.samples import PACS, STUDY, after, claim, grade_study, queue_study
+from tests.support.builders.records import PACS, STUDY, after, claim, grade_study, queue_study
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

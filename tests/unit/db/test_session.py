@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from core.errors import Unavailable
 from db.models import Study
 from db.session import create_engine, unit_of_work
-from tests.unit.db.samples import STUDY, STUDY_ROW
+from tests.support.builders.records import STUDY, STUDY_ROW
 
 if TYPE_CHECKING:
     from pathlib import Path

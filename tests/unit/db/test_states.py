@@ -8,10 +8,11 @@ import pytest
 from sqlalchemy import select
 
 from core.errors import Failed
+from db.enums import RevisionState
 from db.models import AuditEvent, Revision
 from db.session import unit_of_work
-from db.states import StudyState, move
-from tests.unit.db.samples import after, claim, queue_study
+from db.states import move
+from tests.support.builders.records import after, claim, queue_study
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -36,7 +37,7 @@ def test_only_the_drawn_transitions_happen(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revision = session.get(Revision, queue_study(session))
         assert revision is not None
-        for start, end in itertools.product(StudyState, StudyState):
+        for start, end in itertools.product(RevisionState, RevisionState):
             revision.state = start
             with suppress(Failed):
                 move(session, revision, end, now=after(60))
@@ -54,4 +55,4 @@ def test_a_state_and_its_audit_event_stand_or_fall_together(database_engine: Eng
     with unit_of_work(database_engine) as session:
         events = session.scalars(select(AuditEvent.event).order_by(AuditEvent.seq)).all()
         assert events == ["receiving", "closed", "queued"]
-        assert session.get_one(Revision, revision_id).state is StudyState.QUEUED
+        assert session.get_one(Revision, revision_id).state is RevisionState.QUEUED

@@ -6,14 +6,17 @@ import pytest
 from sqlalchemy import select, text
 
 from core.destinations import parse_destination
-from core.errors import Reason, Rejected
+from core.errors import Rejected
+from core.reasons import Reason
 from core.version import CAVEAT
-from db import audit, deliveries, leases
+from db import audit
+from db.delivery import deliveries
+from db.grading import leases
+from db.grading.results import store_rejected
 from db.models import Delivery
-from db.results import store_rejected
 from db.session import unit_of_work
 from db.views import VIEWS, read_view
-from tests.unit.db.samples import (
+from tests.support.builders.records import (
     ARCHIVE,
     PACS,
     STUDY,

@@ -24,7 +24,7 @@ from pydicom.uid import (
 
 from receiver.header import is_valid_uid, read_header
 from receiver.status import Refused, Status
-from tests.paths import SAMPLE_DATA
+from tests.support.paths import SAMPLE_DATA
 
 if TYPE_CHECKING:
     from pathlib import Path

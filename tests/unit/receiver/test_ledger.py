@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.records import ReceivedInstance
-from db.intake import Intake
+from core.studies import ReceivedInstance
 from db.models import Instance
+from db.receiving.intake import Intake
 from db.session import unit_of_work
 from receiver.ledger import Ledger
 

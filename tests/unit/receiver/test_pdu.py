@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receiver.pdu import ConnectionLost, End, PduReader, PeerFault, command_pdus
-from tests.servers.upper_layer import ABORT_BY_USER, LAST, P_DATA, RELEASE, p_data, pdu, pdv
+from tests.support.clients.upper_layer import ABORT_BY_USER, LAST, P_DATA, RELEASE, p_data, pdu, pdv
 
 if TYPE_CHECKING:
     import socket

@@ -15,7 +15,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from tests.servers.stand_in_models import MODELS, write_stand_ins
+from tests.support.builders.stand_in_models import MODELS, write_stand_ins
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from tests.servers.stand_in_models import MODELS
-from worker import inference
+from tests.support.builders.stand_in_models import MODELS
+from worker.grading import inference
 
 NAMES = ("rating", "severity")
 VARIANTS = {

@@ -1,0 +1,207 @@
+"""What grading a study yields: verdicts, grade, quality figures and report objects.
+
+The worker fills these records and the database stores them. Arrays and images never leave the
+worker process; their records are in `worker.grading.records`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from core.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesVerdict:
+    """What selection decided about one series, kept in SQL."""
+
+    series_uid: str
+    reason: Reason
+    detail: str
+    n_instances: int
+
+    @property
+    def selected(self) -> bool:
+        """Whether this is the series that is graded."""
+        return self.reason is Reason.SELECTED
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationQuality:
+    """How far the registered scan looks like a T2 brain (design: models.md section 2).
+
+    Correlations are Pearson's, between scan and template, over a central box around the basal
+    ganglia and over the brain; coverage is the share of the box inside the scan; scale is the
+    cube root of the affine's determinant.
+    """
+
+    box_correlation: float
+    brain_correlation: float
+    coverage: float
+    scale: float
+
+
+# --- Grade --------------------------------------------------------------------------------------
+class Level(StrEnum):
+    """The three graded slices, upward from the anterior commissure."""
+
+    INFERIOR = "inferior"
+    MIDDLE = "middle"
+    SUPERIOR = "superior"
+
+
+class Side(StrEnum):
+    """The patient's side."""
+
+    LEFT = "L"
+    RIGHT = "R"
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """Where one of the six basal-ganglia images was taken."""
+
+    level: Level
+    side: Side
+    slice_index: int
+    sop_instance_uid: str
+    frame_number: int | None
+    corners_px: tuple[tuple[float, float], ...]
+    """Four corners as (column, row) in the native slice; 0-based, pixel centres at integers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which weights answered; part of every result and of its UIDs."""
+
+    name: str
+    version: str
+    """Triton's version folder, e.g. ``"1"``."""
+    weights_sha256: str
+    display_name: str
+    """For people and for Algorithm Name in the SR."""
+    training_data: str
+    """``"synthetic"`` or what the model card says."""
+
+
+COUNT_RANGES: tuple[str, ...] = ("0", "1-10", "11-20", "21-40", ">40")
+"""EPVS counts behind ratings 0 to 4 (rating paper, Table 2)."""
+
+
+class Severity(StrEnum):
+    """The severity model's two classes."""
+
+    NONE_TO_MILD = "none-to-mild"
+    MODERATE_TO_SEVERE = "moderate-to-severe"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRating:
+    """The grade of one of the six images."""
+
+    crop: Crop
+    rating: int
+    probability: float
+    """Of the assigned rating."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """Both models' reading of one study revision."""
+
+    images: tuple[ImageRating, ...]
+    rating: int
+    """Highest of the six images (rating paper, section 2.5)."""
+    majority_rating: int
+    """Most frequent of the six; the higher one where two are equally frequent."""
+    confidence: float
+    """Probability that the highest of the six images is `rating`."""
+    severity: Severity
+    severity_probability: float
+    models_agree: bool
+    """rating ≥ 2 exactly when severity is moderate-to-severe."""
+    rating_model: ModelIdentity
+    severity_model: ModelIdentity
+
+    @property
+    def count_range(self) -> str:
+        """EPVS count behind the rating, e.g. ``"11-20"``."""
+        return COUNT_RANGES[self.rating]
+
+
+@dataclass(frozen=True, slots=True)
+class SaliencyStatistics:
+    """Distribution of the Grad-CAM activation over the brain inside the model's field of view.
+
+    Attributes
+    ----------
+    mean : float
+        Mean activation, 0–10.
+    skewness : float
+        0 where the activation is the same everywhere.
+    share_above_7 : float
+        Share of voxels with an activation above 7, 0–1.
+    share_in_basal_ganglia : float
+        Share of the total activation that lies in the basal ganglia, 0–1.
+    """
+
+    mean: float
+    skewness: float
+    share_above_7: float
+    share_in_basal_ganglia: float
+
+
+# --- Report -------------------------------------------------------------------------------------
+class ObjectKind(StrEnum):
+    """What an object written back to the PACS is."""
+
+    PARAMETRIC_MAP = "pm"
+    SECONDARY_CAPTURE = "sc"
+    STRUCTURED_REPORT = "sr"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportObject:
+    """One DICOM object of a report; `content` is the exact Part 10 file that is kept and sent."""
+
+    kind: ObjectKind
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_uid: str
+    transfer_syntax_uid: str
+    content: bytes
+    refers_to: tuple[str, ...] = ()
+    """SOP Instance UIDs of what else in the report it refers to: it goes nowhere without them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything written back for one revision, in the order of sending."""
+
+    objects: tuple[ReportObject, ...]
+    summary: str
+    """The report as readable text, without patient data."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageTiming:
+    """Wall-clock seconds of one pipeline stage."""
+
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GradedStudy:
+    """A study revision that was graded: the grade, the report, and how both were reached."""
+
+    revision_id: str
+    series_uid: str
+    """Series Instance UID of the series that was graded."""
+    verdicts: tuple[SeriesVerdict, ...]
+    quality: RegistrationQuality
+    grade: Grade
+    saliency: SaliencyStatistics
+    report: Report
+    timings: tuple[StageTiming, ...]

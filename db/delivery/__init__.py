@@ -1,0 +1,1 @@
+"""Delivery: which destination receives what, the state of each delivery, storage commitment."""

@@ -1,0 +1,1 @@
+"""Grading: claims on a revision, and the results of an attempt."""

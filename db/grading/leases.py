@@ -1,0 +1,208 @@
+"""Claiming a revision for processing: leases, attempts and fencing tokens.
+
+A worker that is killed simply stops extending its lease; the sweeper lets the revision wait again.
+A worker that wakes up after its lease was taken over holds an old token and changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from db import outbox
+from db.delivery import deliveries
+from db.enums import RevisionState
+from db.models import Revision
+from db.states import lock_revision, move
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+ATTEMPTS_SPENT = "attempts-spent"
+LEASE_EXPIRED = "lease-expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to process a revision until `lease_until`; `token` is the fencing token."""
+
+    revision_id: str
+    token: int
+    attempt: int
+    lease_until: datetime
+
+
+def claim_revision(
+    session: Session, revision_id: str, *, now: datetime, lease_s: float, max_attempts: int
+) -> Claim | None:
+    """Take a waiting revision; the attempt is charged before the work starts.
+
+    Returns
+    -------
+    Claim or None
+        None when there is nothing to do: another worker has it, it is finished, it must wait
+        longer or for an earlier revision of its study, or its attempts are spent (it is then
+        `failed`).
+    """
+    revision = lock_revision(session, revision_id)
+    if revision is None:
+        return None
+    if _has_expired(revision, now):
+        _requeue_or_fail(session, revision, now=now, max_attempts=max_attempts)
+    if revision.state is not RevisionState.QUEUED or (revision.not_before or now) > now:
+        return None
+    if revision.attempt >= max_attempts:
+        _fail_spent(session, revision, now=now)
+        return None
+    if _follows_unfinished(session, revision):
+        return None  # its bell rings again
+    revision.attempt += 1
+    revision.token += 1
+    revision.not_before = None
+    move(session, revision, RevisionState.PROCESSING, now=now, detail={"attempt": revision.attempt})
+    lease_until = now + timedelta(seconds=lease_s)
+    revision.lease_until = lease_until
+    outbox.remove_revision(session, revision.id)
+    return Claim(revision.id, revision.token, revision.attempt, lease_until)
+
+
+def hold(session: Session, claim: Claim) -> Revision | None:
+    """Lock the claimed revision; None when the claim is stale."""
+    revision = lock_revision(session, claim.revision_id)
+    if (
+        revision is None
+        or revision.state is not RevisionState.PROCESSING
+        or revision.token != claim.token
+    ):
+        return None
+    return revision
+
+
+def extend(session: Session, claim: Claim, *, now: datetime, lease_s: float) -> bool:
+    """Hold on to a claim for `lease_s` more seconds from now; False when it is stale."""
+    revision = hold(session, claim)
+    if revision is None:
+        return False
+    revision.lease_until = now + timedelta(seconds=lease_s)
+    return True
+
+
+def release(
+    session: Session,
+    claim: Claim,
+    *,
+    now: datetime,
+    retry_after_s: float,
+    charge: bool,
+    code: str,
+    detail: str,
+) -> bool:
+    """Give a claimed revision back to the queue; False when the claim is stale.
+
+    Parameters
+    ----------
+    session : Session
+    claim : Claim
+    now : datetime
+    retry_after_s : float
+        No attempt before this has passed.
+    charge : bool
+        Whether the attempt counts; it does not when a service we depend on was away.
+    code, detail : str
+        Why; no patient data.
+    """
+    revision = hold(session, claim)
+    if revision is None:
+        return False
+    if not charge:
+        revision.attempt -= 1
+    revision.reason, revision.reason_detail = code, detail
+    _requeue(
+        session, revision, now=now, not_before=now + timedelta(seconds=retry_after_s), code=code
+    )
+    return True
+
+
+def fail(session: Session, claim: Claim, *, now: datetime, code: str, detail: str) -> bool:
+    """End a claimed revision as failed: it waits for a person. False when the claim is stale."""
+    revision = hold(session, claim)
+    if revision is None:
+        return False
+    revision.reason, revision.reason_detail = code, detail
+    move(session, revision, RevisionState.FAILED, now=now, detail={"code": code})
+    return True
+
+
+def sweep(session: Session, *, now: datetime, max_attempts: int, limit: int = 100) -> list[str]:
+    """Let everything wait again whose worker was lost: revisions, and deliveries too.
+
+    Returns
+    -------
+    list of str
+        Ids of the revisions whose lease had expired; those without attempts left are now failed.
+    """
+    revisions = session.scalars(
+        select(Revision)
+        .where(Revision.state == RevisionState.PROCESSING, Revision.lease_until <= now)
+        .order_by(Revision.lease_until)
+        .limit(limit)
+        .with_for_update(skip_locked=True, key_share=True)
+        .execution_options(populate_existing=True)
+    ).all()
+    deliveries.sweep(session, now=now, limit=limit)
+    for revision in revisions:
+        _requeue_or_fail(session, revision, now=now, max_attempts=max_attempts)
+    return [revision.id for revision in revisions]
+
+
+def _has_expired(revision: Revision, now: datetime) -> bool:
+    return (
+        revision.state is RevisionState.PROCESSING
+        and revision.lease_until is not None
+        and revision.lease_until <= now
+    )
+
+
+def _follows_unfinished(session: Session, revision: Revision) -> bool:
+    """Whether an earlier revision of the study is still to be graded.
+
+    Graded out of turn, the newer report could not name the older one as its predecessor, and the
+    older one would arrive last.
+    """
+    earlier = select(Revision.id).where(
+        Revision.study_uid == revision.study_uid,
+        Revision.number < revision.number,
+        Revision.state.in_((RevisionState.QUEUED, RevisionState.PROCESSING)),
+    )
+    return session.scalar(earlier.limit(1)) is not None
+
+
+def _requeue_or_fail(
+    session: Session, revision: Revision, *, now: datetime, max_attempts: int
+) -> None:
+    revision.reason = LEASE_EXPIRED
+    revision.reason_detail = "the worker was lost or took longer than its lease"
+    if revision.attempt >= max_attempts:
+        _fail_spent(session, revision, now=now)
+    else:
+        _requeue(session, revision, now=now, not_before=now, code=LEASE_EXPIRED)
+
+
+def _requeue(
+    session: Session, revision: Revision, *, now: datetime, not_before: datetime, code: str
+) -> None:
+    revision.not_before = not_before
+    move(session, revision, RevisionState.QUEUED, now=now, detail={"code": code})
+    outbox.put_revision(session, revision.id, ring_at=not_before)
+
+
+def _fail_spent(session: Session, revision: Revision, *, now: datetime) -> None:
+    last = f"after {revision.attempt} attempts; the last: {revision.reason}"
+    detail = {"code": ATTEMPTS_SPENT, "attempts": revision.attempt, "last": revision.reason}
+    revision.reason_detail = f"{last}: {revision.reason_detail or ''}".rstrip(": ")
+    revision.reason = ATTEMPTS_SPENT
+    move(session, revision, RevisionState.FAILED, now=now, detail=detail)
+    outbox.remove_revision(session, revision.id)

@@ -1,0 +1,52 @@
+"""Tables of the audit trail."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import JSON, BigInteger, CheckConstraint, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.models.base import Base
+from db.models.types import UID_LENGTH, JsonObject
+
+
+class AuditEvent(Base):
+    """One link of the audit chain; never changed, never removed."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (
+        Index(None, "revision_id", "seq"),
+        Index(None, "study_uid", "seq"),
+        {"comment": "Append-only audit trail, hash-chained; no patient data"},
+    )
+
+    seq: Mapped[int] = mapped_column(
+        BigInteger,
+        primary_key=True,
+        autoincrement=False,
+        comment="Number of the event, from 1 without gaps",
+    )
+    at: Mapped[datetime] = mapped_column(comment="When it happened")
+    event: Mapped[str] = mapped_column(String(64), comment="A study state, or what else happened")
+    study_uid: Mapped[str | None] = mapped_column(String(UID_LENGTH), comment="Study concerned")
+    revision_id: Mapped[str | None] = mapped_column(String(32), comment="Revision concerned")
+    detail: Mapped[JsonObject] = mapped_column(JSON, comment="UIDs, codes and numbers only")
+    previous_hash: Mapped[str] = mapped_column(String(64), comment="Hash of the event before")
+    hash: Mapped[str] = mapped_column(
+        String(64), comment="SHA-256 over this event and the hash of the one before"
+    )
+
+
+class AuditHead(Base):
+    """Where the chain ends, so that a removed end shows."""
+
+    __tablename__ = "audit_head"
+    __table_args__ = (
+        CheckConstraint("id = 1", name="one_row"),
+        {"comment": "Newest audit event; one row"},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, comment="Always 1")
+    seq: Mapped[int] = mapped_column(BigInteger, comment="Number of the newest event")
+    hash: Mapped[str] = mapped_column(String(64), comment="Its hash")

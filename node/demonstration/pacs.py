@@ -1,0 +1,155 @@
+"""The PACS of a demonstration: Orthanc where it is installed, else a small storage SCP of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from node.embedded.process import ManagedProcess, accepts_connections, free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AE_TITLE = "DEMOPACS"
+
+
+class DemoPacs(Protocol):
+    """What the demonstration needs of a PACS."""
+
+    description: str
+    dicom_port: int
+
+    def instances(self, study_uid: str) -> list[bytes]:
+        """Return every stored instance of the study as a Part 10 file."""
+
+    def stop(self) -> None:
+        """End the PACS."""
+
+
+@dataclass
+class OrthancPacs:
+    """Orthanc on loopback with an empty store; read through its REST interface."""
+
+    process: ManagedProcess
+    dicom_port: int
+    http_port: int
+    description: str = "Orthanc"
+
+    @classmethod
+    def start(
+        cls, program: str, work_dir: Path, configuration: dict[str, Any] | None = None
+    ) -> OrthancPacs:
+        """Start it and wait until it answers over DICOM and HTTP.
+
+        Parameters
+        ----------
+        program : str
+            Path of the ``Orthanc`` executable.
+        work_dir : Path
+            Holds its store, which is emptied, its configuration and its log.
+        configuration : dict, optional
+            Added to, or replacing, the configuration written here.
+        """
+        shutil.rmtree(work_dir / "store", ignore_errors=True)
+        work_dir.mkdir(parents=True, exist_ok=True)
+        dicom_port, http_port = free_port(), free_port()
+        settings = {
+            "Name": "epvs-node demonstration PACS",
+            "StorageDirectory": str((work_dir / "store").absolute()),
+            "DicomAet": AE_TITLE,
+            "DicomPort": dicom_port,
+            "HttpPort": http_port,
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "DicomCheckCalledAet": True,
+            "Plugins": [],
+            **(configuration or {}),
+        }
+        path = work_dir / "orthanc.json"
+        path.write_text(json.dumps(settings, indent=2))
+        process = ManagedProcess("Orthanc", [program, str(path)], work_dir / "orthanc.log")
+        pacs = cls(process, dicom_port, http_port)
+        process.wait_until(
+            lambda: accepts_connections(http_port) and accepts_connections(dicom_port), 30
+        )
+        return pacs
+
+    def rest(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        """Call the REST interface; JSON in, JSON out (None for an empty answer)."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.http_port}{path}", data=data, method=method
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def file(self, instance_id: str) -> bytes:
+        """Return one stored instance as Orthanc keeps it."""
+        url = f"http://127.0.0.1:{self.http_port}/instances/{instance_id}/file"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return bytes(answer.read())
+
+    def instances(self, study_uid: str) -> list[bytes]:
+        """Return every stored instance of the study as a Part 10 file."""
+        query = {"Level": "Instance", "Query": {"StudyInstanceUID": study_uid}}
+        return [self.file(instance) for instance in self.rest("/tools/find", query)]
+
+    def stop(self) -> None:
+        """End Orthanc."""
+        self.process.stop()
+
+
+@dataclass
+class FolderPacs:
+    """Our own storage SCP, which writes what it receives to a folder."""
+
+    process: ManagedProcess
+    dicom_port: int
+    folder: Path
+    description: str = "a storage SCP of ours that writes files (Orthanc is not installed)"
+
+    @classmethod
+    def start(cls, work_dir: Path) -> FolderPacs:
+        """Start it with an empty folder and wait until it accepts connections."""
+        folder = work_dir / "store"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        port = free_port()
+        process = ManagedProcess(
+            "storage SCP",
+            [
+                sys.executable,
+                "-m",
+                "node.demonstration.storage_scp",
+                AE_TITLE,
+                str(port),
+                str(folder),
+            ],
+            work_dir / "storage-scp.log",
+        )
+        process.wait_until(lambda: accepts_connections(port), 30)
+        return cls(process, port, folder)
+
+    def instances(self, study_uid: str) -> list[bytes]:
+        """Return every stored instance of the study as a Part 10 file."""
+        return [path.read_bytes() for path in sorted((self.folder / study_uid).glob("*.dcm"))]
+
+    def stop(self) -> None:
+        """End the SCP."""
+        self.process.stop()
+
+
+def start_demo_pacs(work_dir: Path) -> OrthancPacs | FolderPacs:
+    """Start Orthanc where it is installed, else our own storage SCP."""
+    # Debian installs it in a folder that an ordinary user's PATH lacks.
+    program = shutil.which("Orthanc", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if program is not None:
+        return OrthancPacs.start(program, work_dir / "orthanc")
+    return FolderPacs.start(work_dir / "storage-scp")

@@ -1,0 +1,191 @@
+"""Storage commitment: the worker asks; archives report to it, or to a real receiver, or never."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import select
+
+from core.settings import load_settings
+from db.enums import DeliveryState
+from db.models import Delivery, Revision
+from db.receiving.closing import close_quiet_studies
+from db.session import unit_of_work
+from tests.support.builders.made_study import make_graded, receive_study
+from tests.support.servers.dcmqrscp import run_dcmqrscp
+from tests.support.servers.destination import Commits, ScriptedDestination, scripted_destination
+from tests.support.servers.orthanc import start_orthanc
+from tests.support.servers.receiver import AE_TITLE, ReceiverProcess, run_receiver, wait_until
+from worker.delivery.attempt import COMMITMENT_ATTEMPTS, attempt_delivery
+from worker.grading.attempt import attempt_grading
+from worker.services import Services
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from core.results import GradedStudy
+    from core.studies import ClosedStudy
+
+_NUMBERS = count(1)
+
+
+class Node(Services):
+    """A worker's services beside a receiver, with one graded study for one destination."""
+
+    def __init__(self, receiver: ReceiverProcess, destination: str) -> None:
+        super().__init__(
+            load_settings(
+                data_dir=receiver.data_dir,
+                database_url=receiver.database_url,
+                destinations=f"{destination}?commit=1",
+                network_timeout_s=5.0,
+            )
+        )
+        self.study_uid = f"1.2.3.{next(_NUMBERS)}"
+        with unit_of_work(self.engine) as session:
+            receive_study(session, self.study_uid)
+        with unit_of_work(self.engine) as session:
+            (self.revision_id,) = close_quiet_studies(
+                session, now=datetime.now(UTC), quiet_period_s=0, max_open_s=1
+            )
+        attempt_grading(self, self.revision_id)
+
+    def grade(self, study: ClosedStudy, completed_at: datetime) -> GradedStudy:
+        return make_graded(study)
+
+    def deliver(self) -> Delivery:
+        """Make one attempt, however long the delivery would have had to wait for it."""
+        delivery_id = self.delivery().id
+        with unit_of_work(self.engine) as session:
+            session.get_one(Delivery, delivery_id).not_before = None
+        attempt_delivery(self, delivery_id)
+        return self.delivery()
+
+    def delivery(self) -> Delivery:
+        with unit_of_work(self.engine, read_only=True) as session:
+            of_revision = Delivery.revision_id == self.revision_id
+            return session.scalars(select(Delivery).where(of_revision)).one()
+
+    def state(self) -> str:
+        with unit_of_work(self.engine, read_only=True) as session:
+            return session.get_one(Revision, self.revision_id).state
+
+
+@pytest.fixture(scope="module")
+def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceiverProcess]:
+    with run_receiver(tmp_path_factory.mktemp("node")) as process:
+        yield process
+
+
+@pytest.fixture
+def archive(receiver: ReceiverProcess) -> Iterator[ScriptedDestination]:
+    with scripted_destination(commits=True) as scripted:
+        scripted.reports_to = (AE_TITLE, receiver.port)
+        yield scripted
+
+
+@pytest.fixture
+def node(receiver: ReceiverProcess, archive: ScriptedDestination) -> Iterator[Node]:
+    made = Node(receiver, archive.destination.name)
+    yield made
+    made.engine.dispose()
+
+
+@pytest.mark.parametrize("how", [Commits.HERE, Commits.ELSEWHERE, Commits.ELSEWHERE_WITHOUT_ROLES])
+def test_a_report_commits_the_study_on_whatever_association_it_comes(
+    archive: ScriptedDestination, node: Node, how: Commits
+) -> None:
+    archive.commitments.append(how)
+    node.deliver()
+    wait_until(lambda: node.state() == "committed")
+    assert (node.delivery().proof, len(archive.arrivals)) == ("commitment", 2)
+    wait_until(lambda: archive.reported == [0x0000])
+
+
+def test_what_was_lost_is_stored_again(archive: ScriptedDestination, node: Node) -> None:
+    archive.commitments.append(Commits.NEVER)
+    assert node.deliver().stored_at is not None
+    picture, report = archive.arrivals
+    del archive.data_sets[report]
+    node.deliver()  # asks again, stores nothing
+    assert archive.arrivals == [picture, report]
+    wait_until(lambda: node.delivery().stored_at is None)
+    assert node.delivery().last_status == 0x0112
+    node.deliver()
+    wait_until(lambda: node.state() == "committed")
+    assert archive.arrivals == [picture, report] * 2
+    assert len(set(archive.requested)) == 3
+
+
+def test_an_archive_that_refuses_for_now_is_asked_again(
+    archive: ScriptedDestination, node: Node
+) -> None:
+    archive.commitments.append(0x0110)
+    delivery = node.deliver()
+    assert (delivery.state, delivery.last_status) == (DeliveryState.PENDING, 0x0110)
+    node.deliver()
+    wait_until(lambda: node.state() == "committed")
+    assert len(archive.arrivals) == 2
+
+
+def test_an_archive_that_never_commits_is_asked_whether_it_has_everything(
+    archive: ScriptedDestination, node: Node
+) -> None:
+    archive.commitments.append(0x0122)
+    assert node.deliver().proof == "c-find"
+    assert node.state() == "delivered"
+
+
+def test_silence_is_waited_out_three_times_before_a_query_counts(
+    archive: ScriptedDestination, node: Node
+) -> None:
+    archive.commitments.extend([Commits.NEVER] * 4)
+    for _ in range(COMMITMENT_ATTEMPTS):
+        assert node.deliver().proof is None
+    assert node.deliver().proof == "c-find"
+    assert len(archive.arrivals) == 2
+
+
+def test_a_report_on_what_was_never_asked_is_refused(
+    archive: ScriptedDestination, node: Node
+) -> None:
+    archive.commitments.append(Commits.NEVER)
+    node.deliver()
+    archive.report("2.25.99")
+    wait_until(lambda: archive.reported == [0x0115])
+    assert node.delivery().proof is None
+
+
+def test_orthanc(receiver: ReceiverProcess, tmp_path: Path) -> None:
+    """With storage commitment allowed and not: it then aborts the association that asks."""
+    pacs = start_orthanc(tmp_path)
+    try:
+        for allowed, proof in ((True, "commitment"), (False, "c-find")):
+            modality = {
+                "AET": AE_TITLE,
+                "Host": "127.0.0.1",
+                "Port": receiver.port,
+                "AllowStorageCommitment": allowed,
+            }
+            pacs.rest("/modalities/epvs", modality, method="PUT")
+            node = Node(receiver, f"DEMOPACS@127.0.0.1:{pacs.dicom_port}")
+            attempts = 1 if allowed else COMMITMENT_ATTEMPTS + 1
+            for _ in range(attempts):
+                node.deliver()
+            assert wait_until(lambda node=node: node.delivery().proof) == proof
+            node.engine.dispose()
+        assert len(pacs.instances("1.2.3")) == 4
+    finally:
+        pacs.stop()
+
+
+def test_dcmqrscp(receiver: ReceiverProcess, tmp_path: Path) -> None:
+    with run_dcmqrscp(tmp_path) as archive:
+        node = Node(receiver, archive.name)
+        assert node.deliver().proof == "c-find"
+        assert node.state() == "delivered"
+        node.engine.dispose()

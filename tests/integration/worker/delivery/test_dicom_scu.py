@@ -1,0 +1,180 @@
+"""The SCU against a storage SCP of every temper."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from pynetdicom import build_context
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made on import
+
+from core.destinations import DicomDestination
+from core.errors import Unavailable
+from core.results import ObjectKind
+from core.settings import load_settings
+from db.delivery.deliveries import DeliveryClaim, StoredObject
+from tests.support.builders.made_study import encoded_data_set, report_object
+from tests.support.servers.destination import ScriptedDestination, Whim, scripted_destination
+from tests.support.servers.ports import free_port
+from worker.delivery.attempt import decide
+from worker.delivery.dicom_scu import StorageUser
+from worker.delivery.outcomes import Delivered, Outcome, Parked, Postponed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SC, SR = "2.25.1", "2.25.2"
+
+
+def keep(folder: Path, kind: ObjectKind, uid: str, *, padding: int = 0) -> StoredObject:
+    made = report_object(kind, uid, padding=padding)
+    path = folder / f"{uid}.dcm"
+    path.write_bytes(made.content)
+    return StoredObject(
+        kind=kind,
+        sop_class_uid=made.sop_class_uid,
+        sop_instance_uid=uid,
+        transfer_syntax_uid=made.transfer_syntax_uid,
+        path=path,
+        sha256=hashlib.sha256(made.content).hexdigest(),
+    )
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> list[StoredObject]:
+    return [
+        keep(tmp_path, ObjectKind.SECONDARY_CAPTURE, SC),
+        keep(tmp_path, ObjectKind.STRUCTURED_REPORT, SR),
+    ]
+
+
+@pytest.fixture
+def pacs() -> Iterator[ScriptedDestination]:
+    with scripted_destination() as scripted:
+        yield scripted
+
+
+def deliver(
+    pacs: ScriptedDestination, objects: list[StoredObject], *, trust_status: bool = True
+) -> Outcome:
+    name = pacs.destination.name
+    settings = load_settings(
+        destinations=name, network_timeout_s=1.0, trust_store_status=trust_status
+    )
+    return decide(DeliveryClaim("d", "r", name, 1, 1, tuple(objects), stored=False), settings)
+
+
+def test_bytes_arrive_as_they_were_kept(
+    pacs: ScriptedDestination, objects: list[StoredObject]
+) -> None:
+    assert deliver(pacs, objects) == Delivered("store-status", {SC: 0, SR: 0})
+    assert pacs.arrivals == [SC, SR]
+    for item in objects:
+        assert pacs.data_sets[item.sop_instance_uid] == encoded_data_set(item.path.read_bytes())
+
+
+def test_warning_counts_as_stored(pacs: ScriptedDestination, objects: list[StoredObject]) -> None:
+    pacs.script.extend([0xB000, 0x0000])
+    assert deliver(pacs, objects) == Delivered("store-status", {SC: 0xB000, SR: 0})
+
+
+def test_out_of_resources_is_tried_later_and_stops_the_rest(
+    pacs: ScriptedDestination, objects: list[StoredObject]
+) -> None:
+    pacs.script.append(0xA700)
+    outcome = deliver(pacs, objects)
+    assert isinstance(outcome, Postponed)
+    assert outcome.status == 0xA700
+    assert pacs.arrivals == [SC]
+
+
+@pytest.mark.parametrize("status", [0xA900, 0xC000])
+def test_refusal_waits_for_a_person(
+    pacs: ScriptedDestination, objects: list[StoredObject], status: int
+) -> None:
+    pacs.script.append(status)
+    outcome = deliver(pacs, objects)
+    assert isinstance(outcome, Parked)
+    assert outcome.status == status
+
+
+@pytest.mark.parametrize("whim", [Whim.STORE_AND_HANG_UP, Whim.STORE_AND_FALL_SILENT])
+def test_stored_without_an_answer_is_settled_by_asking(
+    pacs: ScriptedDestination, objects: list[StoredObject], whim: Whim
+) -> None:
+    pacs.script.append(whim)
+    assert deliver(pacs, objects) == Delivered("c-find", {SR: 0})
+    assert pacs.arrivals == [SC, SR]  # what the query showed is not sent again
+
+
+def test_hung_up_before_storing_is_sent_again_later(
+    pacs: ScriptedDestination, objects: list[StoredObject]
+) -> None:
+    pacs.script.append(Whim.HANG_UP)
+    assert isinstance(deliver(pacs, objects), Postponed)
+    assert isinstance(deliver(pacs, objects), Delivered)
+    assert pacs.arrivals == [SC, SC, SR]
+
+
+def test_peer_that_stops_reading_does_not_hold_us(
+    pacs: ScriptedDestination, tmp_path: Path
+) -> None:
+    large = keep(tmp_path, ObjectKind.SECONDARY_CAPTURE, SC, padding=32 * 1024**2)
+    pacs.script.append(Whim.STOP_READING)
+    assert isinstance(deliver(pacs, [large]), Postponed)
+
+
+def test_without_trust_in_the_status_a_query_has_to_show_it(
+    pacs: ScriptedDestination, objects: list[StoredObject]
+) -> None:
+    assert deliver(pacs, objects, trust_status=False) == Delivered("c-find", {SC: 0, SR: 0})
+    del pacs.data_sets[SC]  # answered with success, and lost
+    remaining = [item for item in objects if item.sop_instance_uid == SC]
+    user = StorageUser(pacs.destination, calling_ae="EPVSNODE", timeout_s=1.0)
+    assert user.find(remaining) == set()
+
+
+def test_silence_of_a_peer_without_queries_proves_nothing(objects: list[StoredObject]) -> None:
+    with scripted_destination(answers_queries=False) as pacs:
+        pacs.script.append(Whim.STORE_AND_HANG_UP)
+        assert isinstance(deliver(pacs, objects), Postponed)
+        assert isinstance(deliver(pacs, objects), Delivered)
+
+
+def test_a_class_that_is_not_taken_waits_for_a_person(objects: list[StoredObject]) -> None:
+    with scripted_destination(classes=[objects[0].sop_class_uid]) as pacs:
+        outcome = deliver(pacs, objects)
+        assert isinstance(outcome, Parked)
+        assert "takes no Comprehensive SR Storage" in outcome.error
+        assert pacs.arrivals == [SC]
+    with scripted_destination(classes=["1.2.840.10008.5.1.4.1.1.2"]) as pacs:
+        assert isinstance(deliver(pacs, objects), Parked)  # not one context is accepted
+        assert pacs.arrivals == []
+
+
+@pytest.mark.parametrize("ae_title", ["PACS", "OTHER"])
+def test_no_association(ae_title: str, pacs: ScriptedDestination) -> None:
+    """Nobody listens; or the called AE title is not known there."""
+    port = free_port() if ae_title == "PACS" else pacs.destination.port
+    user = StorageUser(
+        DicomDestination(ae_title, "127.0.0.1", port), calling_ae="EPVSNODE", timeout_s=1.0
+    )
+    with pytest.raises(Unavailable):
+        user.echo()
+
+
+def test_echo(pacs: ScriptedDestination) -> None:
+    StorageUser(pacs.destination, calling_ae="EPVSNODE", timeout_s=1.0).echo()
+
+
+def test_no_message_waits_for_the_peers_delayed_acknowledgement(pacs: ScriptedDestination) -> None:
+    """Else each costs its 40 ms (RFC 1122 4.2.3.2): a command and its data set are two writes."""
+    user = StorageUser(pacs.destination, calling_ae="EPVSNODE", timeout_s=5)
+    with user._associate([build_context(Verification)]) as assoc:
+        transport = assoc.dul.socket
+        assert transport is not None
+        assert transport.socket is not None
+        assert transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

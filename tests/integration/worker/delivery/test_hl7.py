@@ -1,0 +1,139 @@
+"""HL7 deliveries to a receiver of every temper."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.destinations import Hl7Destination
+from core.results import ObjectKind
+from core.settings import load_settings
+from db.delivery.deliveries import DeliveryClaim, StoredObject
+from tests.support.builders.made_study import report_object
+from tests.support.builders.sources import classic, inputs
+from tests.support.servers.mllp import ScriptedReceiver, Whim, scripted_receiver
+from tests.support.servers.ports import free_port
+from worker.commands import doctor
+from worker.delivery.attempt import decide
+from worker.delivery.outcomes import Delivered, Outcome, Parked, Postponed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from core.results import ReportObject
+
+TIMEOUT_S = 1.0
+
+
+def keep(made: ReportObject, folder: Path) -> StoredObject:
+    path = folder / "sr.dcm"
+    path.write_bytes(made.content)
+    return StoredObject(
+        kind=made.kind,
+        sop_class_uid=made.sop_class_uid,
+        sop_instance_uid=made.sop_instance_uid,
+        transfer_syntax_uid=made.transfer_syntax_uid,
+        path=path,
+        sha256=hashlib.sha256(made.content).hexdigest(),
+    )
+
+
+@pytest.fixture(scope="module")
+def sr(tmp_path_factory: pytest.TempPathFactory) -> StoredObject:
+    folder = tmp_path_factory.mktemp("report")
+    return keep(inputs(classic(folder)).build().objects[-1], folder)
+
+
+@pytest.fixture
+def ris() -> Iterator[ScriptedReceiver]:
+    with scripted_receiver() as scripted:
+        yield scripted
+
+
+def deliver(destination: Hl7Destination, *objects: StoredObject) -> Outcome:
+    settings = load_settings(destinations=destination.name, network_timeout_s=TIMEOUT_S)
+    return decide(DeliveryClaim("d", "r", destination.name, 1, 1, objects, stored=False), settings)
+
+
+@pytest.mark.parametrize("answer", ["AA", "CA", Whim.ACCEPT_BYTE_BY_BYTE])
+def test_accepted_is_delivered(ris: ScriptedReceiver, sr: StoredObject, answer: str | Whim) -> None:
+    ris.script.append(answer)
+    assert deliver(ris.destination, sr) == Delivered("hl7-ack", {})
+    (message,) = ris.messages
+    assert message.startswith(b"MSH|^~\\&|EPVSNODE|")
+    assert sr.sop_instance_uid.encode() in message
+
+
+@pytest.mark.parametrize("code", ["AE", "CE"])
+def test_refused_content_waits_for_a_person(
+    ris: ScriptedReceiver, sr: StoredObject, code: str
+) -> None:
+    ris.script.append(code)
+    assert deliver(ris.destination, sr) == Parked(f"HL7 acknowledgment {code}, error 204")
+
+
+@pytest.mark.parametrize("code", ["AR", "CR"])
+def test_rejected_is_tried_later(ris: ScriptedReceiver, sr: StoredObject, code: str) -> None:
+    ris.script.append(code)
+    assert deliver(ris.destination, sr) == Postponed(f"HL7 acknowledgment {code}, error 204")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (Whim.HANG_UP, "no acknowledgment (ConnectionResetError)"),
+        (Whim.FALL_SILENT, "no acknowledgment in time"),
+        (Whim.ACCEPT_LATE, "no acknowledgment in time"),
+        (Whim.DRIP, "no acknowledgment in time"),
+        (Whim.FLOOD, "the answer is not an MLLP block"),
+        (Whim.BREAK_OFF, "no acknowledgment (ConnectionResetError)"),
+        (Whim.ANSWER_GARBAGE, "the answer is not an MLLP block"),
+        (Whim.ANSWER_ANOTHER, "the acknowledgment is of another message"),
+        ("CANARY", "the HL7 acknowledgment has an unknown code"),
+    ],
+)
+def test_without_a_whole_answer_the_same_bytes_are_sent_again(
+    ris: ScriptedReceiver,
+    sr: StoredObject,
+    answer: str | Whim,
+    error: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ris.script.append(answer)
+    with caplog.at_level(logging.DEBUG):
+        outcome = deliver(ris.destination, sr)
+    assert outcome == Postponed(error)
+    assert not caplog.records  # nothing of the node's own broke
+    ris.release.set()
+    assert deliver(ris.destination, sr) == Delivered("hl7-ack", {})
+    first, second = ris.messages
+    assert first == second
+
+
+def test_nobody_listens(sr: StoredObject) -> None:
+    outcome = deliver(Hl7Destination("127.0.0.1", free_port()), sr)
+    assert outcome == Postponed("no connection (ConnectionRefusedError)")
+
+
+def test_a_report_that_says_nothing_is_parked_unsent(ris: ScriptedReceiver, tmp_path: Path) -> None:
+    empty = keep(report_object(ObjectKind.STRUCTURED_REPORT, "2.25.2"), tmp_path)
+    assert isinstance(deliver(ris.destination, empty), Parked)
+    assert isinstance(deliver(ris.destination), Parked)
+    assert not ris.messages
+
+
+def test_the_doctor_connects_and_sends_nothing(
+    ris: ScriptedReceiver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = load_settings(network_timeout_s=TIMEOUT_S)
+    doctor._check_receiver(ris.destination, settings)
+    doctor._check_receiver(Hl7Destination("127.0.0.1", free_port()), settings)
+    reachable, unreachable = capsys.readouterr().out.splitlines()
+    assert '"ok": true' in reachable
+    assert '"ok": false' in unreachable
+    assert "Check host and port" in unreachable
+    assert not ris.messages

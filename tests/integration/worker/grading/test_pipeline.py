@@ -1,0 +1,101 @@
+"""The whole pipeline on real scanner output, with a real Triton and small stand-in models."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pydicom
+import pytest
+
+from core.errors import Rejected
+from core.results import ObjectKind
+from core.studies import ClosedStudy, SpooledInstance
+from tests.support.builders.stand_in_models import write_stand_ins
+from tests.support.paths import SAMPLE_DATA
+from worker.grading.inference import InferenceClient
+from worker.grading.pipeline import GradingOptions, ReportVariant, grade_study
+from worker.grading.stages.template import load_template
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from node.embedded.triton import EmbeddedTriton
+
+pytest_plugins = ["tests.support.servers.triton"]
+
+STAGES = [
+    *("select_series", "assemble", "register", "check_quality", "prepare_rating", "rate"),
+    *("prepare_severity", "assess", "map_saliency", "grade", "build_report"),
+]
+COMPLETED_AT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
+
+
+def closed_study(folder: Path) -> ClosedStudy:
+    instances = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        instances.append(
+            SpooledInstance(
+                path,
+                str(header.SOPInstanceUID),
+                str(header.SOPClassUID),
+                str(header.SeriesInstanceUID),
+            )
+        )
+    return ClosedStudy(str(header.StudyInstanceUID), "r1", 1, tuple(instances))
+
+
+@pytest.fixture
+def inference(tmp_path: Path, serve: Callable[[Path], EmbeddedTriton]) -> Iterator[InferenceClient]:
+    models = write_stand_ins(tmp_path / "models")
+    client = InferenceClient(serve(models).url, models, 30.0)
+    yield client
+    client.close()
+
+
+@pytest.mark.sample_data
+def test_every_stage_plays_its_part(inference: InferenceClient) -> None:
+    study = closed_study(SAMPLE_DATA / "study-brain-siemens")
+    graded = grade_study(
+        study,
+        inference=inference,
+        template=load_template(),
+        options=GradingOptions(
+            variants=(
+                ReportVariant("comprehensive", parametric_map=True),
+                ReportVariant("comprehensive3d", parametric_map=False),
+            )
+        ),
+        completed_at=COMPLETED_AT,
+    )
+    assert [timing.stage for timing in graded.timings] == [*STAGES, "build_report"]
+    assert len(graded.grade.images) == 6
+    kinds = [entry.kind for entry in graded.report.objects]
+    assert kinds.count(ObjectKind.PARAMETRIC_MAP) == 1
+    assert kinds.count(ObjectKind.STRUCTURED_REPORT) == 2
+    assert ObjectKind.SECONDARY_CAPTURE in kinds
+    uids = [entry.sop_instance_uid for entry in graded.report.objects]
+    assert len(set(uids)) == len(uids)
+    (selected,) = (verdict for verdict in graded.verdicts if verdict.selected)
+    assert selected.series_uid == graded.series_uid
+
+
+@pytest.mark.sample_data
+def test_rejected_study_says_why_of_every_series(inference: InferenceClient) -> None:
+    folder = min(path for path in (SAMPLE_DATA / "reject").iterdir() if path.is_dir())
+    study = closed_study(folder)
+    with pytest.raises(Rejected) as caught:
+        grade_study(
+            study,
+            inference=inference,
+            template=load_template(),
+            options=GradingOptions(),
+            completed_at=COMPLETED_AT,
+        )
+    verdicts = caught.value.verdicts
+    assert {verdict.series_uid for verdict in verdicts} == {
+        instance.series_uid for instance in study.instances
+    }
+    assert not any(verdict.selected for verdict in verdicts)

@@ -1,8 +1,0 @@
-"""Where the tests find what they share."""
-
-from pathlib import Path
-from typing import Final
-
-ROOT: Final = Path(__file__).resolve().parent.parent
-SAMPLE_DATA: Final = ROOT.parent / "shared" / "sample_data"
-"""Real scanner output beside the repository; absent on a user's machine."""

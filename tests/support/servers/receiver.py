@@ -1,0 +1,189 @@
+"""A receiver as it runs in a hospital: ``python -m receiver``, with a migrated database."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from db.migrate import upgrade
+from db.models import AuditEvent, Instance, QuarantinedInstance
+from db.session import create_engine, unit_of_work
+from tests.support.paths import ROOT
+from tests.support.servers.dcmtk import dcmtk_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+AE_TITLE = "EPVSNODE"
+
+
+@dataclass(frozen=True)
+class ReceiverProcess:
+    """A running receiver and what it has written."""
+
+    port: int
+    data_dir: Path
+    database_url: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def spool(self) -> Path:
+        return self.data_dir / "spool"
+
+    def files(self) -> set[Path]:
+        """Every file in the spool, half-written ones included."""
+        return {path for path in self.spool.rglob("*") if path.is_file()}
+
+    def instances(self) -> list[Instance]:
+        return self._rows(Instance)
+
+    def quarantined(self) -> list[QuarantinedInstance]:
+        return self._rows(QuarantinedInstance)
+
+    def audit(self, event: str) -> list[AuditEvent]:
+        return [row for row in self._rows(AuditEvent) if row.event == event]
+
+    def wait_for_audit(self, event: str, count: int = 1) -> list[AuditEvent]:
+        """Audit rows of refusals are written just after the answer, so wait for them."""
+        return wait_until(lambda: rows if len(rows := self.audit(event)) >= count else None)
+
+    def forget(self, empty_database: Path) -> None:
+        """Empty the spool and the SQLite database, as if the receiver had only just started."""
+        assert self.process.poll() is None, self.log.read_text()
+        # Notes are written one after the other, some just after the answer; this is the last.
+        subprocess.run(
+            [dcmtk_program("echoscu"), "-aec", "LAST-NOTE", "127.0.0.1", str(self.port)],
+            capture_output=True,
+            check=False,
+        )
+        wait_until(
+            lambda: [
+                row
+                for row in self.audit("association-refused")
+                if row.detail["called_ae"] == "LAST-NOTE"
+            ]
+        )
+        with (
+            closing(sqlite3.connect(empty_database)) as source,
+            closing(sqlite3.connect(self.data_dir / "epvs.sqlite", timeout=30)) as target,
+        ):
+            source.backup(target)  # a transaction like any other to whoever has it open
+        for path in self.files():
+            path.unlink()
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+    def _rows(self, table: Any) -> list[Any]:
+        engine = create_engine(self.database_url)
+        try:
+            with unit_of_work(engine, read_only=True) as session:
+                return list(session.scalars(select(table)))
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def run_receiver(
+    data_dir: Path,
+    *,
+    database_url: str | None = None,
+    largest_file_bytes: int | None = None,
+    module: Sequence[str] = ("receiver",),
+    **settings: str,
+) -> Iterator[ReceiverProcess]:
+    """Start a receiver on a free port and stop it afterwards.
+
+    Parameters
+    ----------
+    data_dir : Path
+    database_url : str, optional
+        By default a new SQLite file in `data_dir`.
+    largest_file_bytes : int, optional
+        RLIMIT_FSIZE of the process: writing beyond it fails as on a full disk.
+    module : sequence of str, optional
+        What Python runs as a module, with its arguments.
+    **settings : str
+        ``callers="*@127.0.0.1"`` becomes ``EPVS_CALLERS``.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    url = database_url or f"sqlite:///{data_dir / 'epvs.sqlite'}"
+    upgrade(url)
+    port = int(settings.get("port") or free_port())
+    chosen = {
+        "ae_title": AE_TITLE,
+        "host": "127.0.0.1",
+        "port": str(port),
+        "callers": "*@127.0.0.1",
+        "data_dir": str(data_dir),
+        "database_url": url,
+        "spool_reserve_mb": "0",
+        "log_level": "DEBUG",
+        **settings,
+    }
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("EPVS_")}
+    environment |= {f"EPVS_{name.upper()}": value for name, value in chosen.items()}
+    log = data_dir / "receiver.log"
+
+    def limit_files() -> None:
+        if largest_file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file_bytes, largest_file_bytes))
+
+    with log.open("ab") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *module],
+            cwd=ROOT,
+            env=environment,
+            stderr=stderr,
+            preexec_fn=limit_files,
+        )
+    try:
+        wait_until(lambda: accepts_connections(port) or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        yield ReceiverProcess(port, data_dir, url, log, process)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def accepts_connections(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_until(condition: Any, timeout_s: float = 30) -> Any:
+    """The first truthy value of `condition`."""
+    end = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+    return value

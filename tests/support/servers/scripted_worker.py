@@ -1,0 +1,88 @@
+"""The real Celery application with a pipeline that a test scripts, study by study.
+
+``python -m celery -A tests.support.servers.scripted_worker worker``. The folder that
+``SCRIPT_FOLDER`` names holds one file for each study that is to go wrong, and tells afterwards what
+was tried.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import Failed, Rejected, Unavailable
+from core.reasons import Reason
+from core.settings import load_settings
+from tests.support.builders.made_study import make_graded
+from worker.app import app as app
+from worker.services import MODEL_WAIT_S, Services, install
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from core.results import GradedStudy
+    from core.studies import ClosedStudy
+
+FOLDER_VARIABLE = "SCRIPT_FOLDER"
+
+
+class Script:
+    """The folder through which a test and the worker processes speak."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, study_uid: str, act: str) -> None:
+        """From now on grading this study means `act`."""
+        (self._folder / study_uid).write_text(act)
+
+    def act(self, study_uid: str) -> str:
+        """What grading this study means."""
+        path = self._folder / study_uid
+        return path.read_text() if path.exists() else ""
+
+    def note(self, study_uid: str) -> None:
+        """Note that a process began to grade this study."""
+        with (self._folder / f"{study_uid}.tried").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+    def tried(self, study_uid: str) -> int:
+        """How often a process began to grade this study."""
+        path = self._folder / f"{study_uid}.tried"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+class ScriptedServices(Services):
+    """Real database and settings; grading does what the script says."""
+
+    script = Script(Path(os.environ.get(FOLDER_VARIABLE, ".")))
+
+    def grade(self, study: ClosedStudy, completed_at: datetime) -> GradedStudy:
+        """Grade well, unless the script has something against it."""
+        self.script.note(study.study_uid)
+        act = self.script.act(study.study_uid)
+        if act == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if act == "unavailable":
+            raise Unavailable("triton", "The model server does not answer.")
+        if act == "fail":
+            raise Failed("model-answer-invalid", "6 rows wanted")
+        if act == "reject":
+            raise Rejected(Reason.NO_SUITABLE_SERIES)
+        if act == "defect":
+            raise ValueError("PatientName CANARY^ANNA")
+        while self.script.act(study.study_uid) == "wait":
+            time.sleep(0.05)
+        return make_graded(study)
+
+    def check_models(self, wait_s: float = MODEL_WAIT_S) -> None:
+        """Answer as the script says."""
+        if self.script.act("models") == "wrong":
+            raise Failed("golden-mismatch", "The rating model answers something else.")
+
+
+if FOLDER_VARIABLE in os.environ:  # in the worker; the test itself imports the vocabulary alone
+    install(ScriptedServices(load_settings()))

@@ -1,0 +1,147 @@
+"""Storage commitment in SQL: a report settles its delivery, whenever and wherever it comes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import select
+
+from core.commitment import CommitmentReport
+from db import outbox
+from db.delivery import commitments, deliveries
+from db.delivery.commitments import Reception
+from db.enums import DeliveryState, RevisionState
+from db.models import AuditEvent, Delivery, Revision
+from db.session import unit_of_work
+from db.views import read_view
+from tests.support.builders.records import PACS, after, grade_study, queue_study
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
+
+    from db.delivery.deliveries import DeliveryClaim
+
+TRANSACTION = "2.25.77"
+PICTURE, REPORT = "2.25.1.2", "2.25.1.3"
+
+
+def _claim(session: Session, at: float) -> DeliveryClaim:
+    claim = deliveries.claim_delivery(
+        session, session.scalars(select(Delivery.id)).one(), now=after(at), lease_s=60
+    )
+    assert claim is not None
+    return claim
+
+
+def _ask(session: Session, at: float, transaction_uid: str = TRANSACTION) -> DeliveryClaim:
+    """Claim the delivery and note that commitment is about to be asked for."""
+    claim = _claim(session, at)
+    statuses = {PICTURE: 0, REPORT: 0}
+    assert commitments.open_request(
+        session, claim, transaction_uid, now=after(at), statuses={} if claim.stored else statuses
+    )
+    return claim
+
+
+def _report(*committed: str, uid: str = TRANSACTION, **failed: int) -> CommitmentReport:
+    reasons = {PICTURE: failed["picture"]} if "picture" in failed else {}
+    return CommitmentReport(uid, frozenset(committed), reasons)
+
+
+@pytest.fixture
+def revision_id(database_engine: Engine) -> str:
+    with unit_of_work(database_engine) as session:
+        revision_id = queue_study(session)
+        grade_study(session, revision_id, PACS, at=40)
+        return revision_id
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_study_is_committed_by_the_report(
+    database_engine: Engine, revision_id: str, early: bool
+) -> None:
+    """Whether it comes after the worker has recorded its request, or before."""
+    with unit_of_work(database_engine) as session:
+        claim = _ask(session, 50)
+        waits = partial(commitments.await_report, now=after(51), patience_s=600)
+        if not early:
+            assert waits(session, claim, TRANSACTION)
+            (pending,) = read_view(session, "deliveries_pending")
+            assert pending["status"] == "awaiting-commitment"
+            assert pending["next_attempt_at"] == after(651)
+        report = _report(PICTURE, REPORT)
+        assert commitments.record_report(session, report, now=after(52)) is Reception.TAKEN
+        if early:
+            assert waits(session, claim, TRANSACTION)
+        delivery = session.scalars(select(Delivery)).one()
+        assert (delivery.state, delivery.proof) == (DeliveryState.DELIVERED, "commitment")
+        assert session.get_one(Revision, revision_id).state is RevisionState.COMMITTED
+        assert outbox.due(session, now=after(9999)) == []
+        # The archive did not see our answer and says it again.
+        assert commitments.record_report(session, report, now=after(53)) is Reception.TAKEN
+        events = session.scalars(select(AuditEvent.event).order_by(AuditEvent.seq)).all()
+        assert events[-3:] == ["delivery-done", "delivered", "committed"]
+
+
+def test_without_a_report_it_is_asked_for_again_but_not_stored_again(
+    database_engine: Engine, revision_id: str
+) -> None:
+    with unit_of_work(database_engine) as session:
+        first = _ask(session, 50)
+        assert not first.stored
+        commitments.await_report(session, first, TRANSACTION, now=after(51), patience_s=600)
+        assert [i.target_id for i in outbox.due(session, now=after(651))] == [first.delivery_id]
+        second = _ask(session, 651, "2.25.78")
+        assert second.stored
+        commitments.await_report(session, second, "2.25.78", now=after(652), patience_s=600)
+        # A late report on the first request is as good as one on the second.
+        assert commitments.record_report(session, _report(PICTURE, REPORT), now=after(653)) is (
+            Reception.TAKEN
+        )
+        assert session.get_one(Revision, revision_id).state is RevisionState.COMMITTED
+
+
+def test_what_the_archive_does_not_answer_for_is_stored_again(
+    database_engine: Engine, revision_id: str
+) -> None:
+    with unit_of_work(database_engine) as session:
+        claim = _ask(session, 50)
+        commitments.await_report(session, claim, TRANSACTION, now=after(51), patience_s=600)
+        commitments.record_report(session, _report(REPORT, picture=0x0112), now=after(52))
+        delivery = session.scalars(select(Delivery)).one()
+        assert (delivery.state, delivery.last_status) == (DeliveryState.PENDING, 0x0112)
+        assert [i.target_id for i in outbox.due(session, now=after(62))] == [delivery.id]
+        assert not _claim(session, 62).stored
+        assert session.get_one(Revision, revision_id).state is RevisionState.GRADED
+
+
+def test_a_final_reason_waits_for_a_person(database_engine: Engine, revision_id: str) -> None:
+    with unit_of_work(database_engine) as session:
+        claim = _ask(session, 50)
+        commitments.record_report(session, _report(REPORT, picture=0x0122), now=after(52))
+        delivery = session.scalars(select(Delivery)).one()
+        assert (delivery.state, delivery.last_status) == (DeliveryState.PARKED, 0x0122)
+        assert not deliveries.retry_later(session, claim, now=after(53), error="", status=None)
+        assert deliveries.rearm(session, now=after(60)) == 1
+        assert not _claim(session, 61).stored
+
+
+def test_a_late_report_betters_the_proof(database_engine: Engine, revision_id: str) -> None:
+    with unit_of_work(database_engine) as session:
+        claim = _ask(session, 50)
+        deliveries.delivered(session, claim, now=after(51), proof="c-find", statuses={})
+        assert session.get_one(Revision, revision_id).state is RevisionState.DELIVERED
+        commitments.record_report(session, _report(PICTURE, REPORT), now=after(9e4))
+        assert session.get_one(Revision, revision_id).state is RevisionState.COMMITTED
+        assert session.scalars(select(Delivery.delivered_at)).one() == after(51)
+
+
+def test_a_stranger_s_report_changes_nothing(database_engine: Engine, revision_id: str) -> None:
+    with unit_of_work(database_engine) as session:
+        _ask(session, 50)
+        strange = _report(PICTURE, REPORT, uid="2.25.99")
+        assert commitments.record_report(session, strange, now=after(52)) is Reception.UNKNOWN
+        assert session.scalars(select(Delivery.state)).one() is DeliveryState.SENDING

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import select
+
+from core.destinations import parse_destination
+from core.results import ObjectKind
+from db import outbox
+from db.delivery import deliveries
+from db.enums import DeliveryState, RevisionState
+from db.grading import leases
+from db.grading.results import store_graded
+from db.models import AuditEvent, Delivery, DeliveryObject, Revision
+from db.session import unit_of_work
+from tests.support.builders import records
+from tests.support.builders.records import (
+    ARCHIVE,
+    PACS,
+    SR3D_CLASS,
+    SR_CLASS,
+    after,
+    grade_study,
+    graded_study,
+    queue_study,
+    reject_study,
+    report_object,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
+
+
+def _graded(session: Session, *destinations: object) -> tuple[str, list[str]]:
+    """Grade a study at 40 s; return its revision and its deliveries in the destinations' order."""
+    revision_id = queue_study(session)
+    grade_study(session, revision_id, *destinations, at=40)
+    rows = {row.destination: row.id for row in session.scalars(select(Delivery))}
+    return revision_id, [rows[d.name] for d in destinations]  # type: ignore[attr-defined]
+
+
+def _claim(session: Session, delivery_id: str, at: float) -> deliveries.DeliveryClaim:
+    claim = deliveries.claim_delivery(session, delivery_id, now=after(at), lease_s=60)
+    assert claim is not None
+    return claim
+
+
+def test_each_destination_gets_the_objects_that_it_asks_for(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        _, (pacs, archive) = _graded(session, PACS, ARCHIVE)
+        claim = _claim(session, pacs, 41)
+        assert [o.sop_instance_uid for o in claim.objects] == ["2.25.1.2", "2.25.1.3"]
+        assert (claim.destination, claim.attempt) == ("PACS@127.0.0.1:4242", 1)
+        claim = _claim(session, archive, 41)
+        assert [o.sop_instance_uid for o in claim.objects] == ["2.25.1.1", "2.25.1.4"]
+
+
+def test_a_living_sender_keeps_its_delivery(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        _, (pacs,) = _graded(session, PACS)
+        claim = _claim(session, pacs, 41)
+        assert deliveries.extend(session, claim, now=after(90), lease_s=60)
+        assert deliveries.sweep(session, now=after(149)) == []
+        assert deliveries.sweep(session, now=after(150)) == [pacs]
+        assert not deliveries.extend(session, claim, now=after(151), lease_s=60)
+
+
+def test_whoever_sent_the_study_gets_its_results_once(database_engine: Engine) -> None:
+    sender, other_port = "SCANNER@192.0.2.10:104", "SCANNER@192.0.2.10:105"
+    asked = [parse_destination(text) for text in ("*@*:104", "*@*:105", f"{sender}?sc=0")]
+    with unit_of_work(database_engine) as session:
+        grade_study(session, queue_study(session), *asked, at=40)
+        planned = {row.destination: row.id for row in session.scalars(select(Delivery))}
+        assert planned.keys() == {sender, other_port}
+        sent = _claim(session, planned[sender], 41)
+        assert [o.kind for o in sent.objects] == [ObjectKind.STRUCTURED_REPORT]
+
+
+def test_no_destination_gets_an_sr_that_refers_to_what_it_does_not_take(
+    database_engine: Engine,
+) -> None:
+    options = ("", "?pm=1", "?sr=comprehensive3d", "?sr=comprehensive3d&pm=1&sc=0")
+    destinations = [parse_destination(f"A{n}@127.0.0.1:1{o}") for n, o in enumerate(options)]
+    with unit_of_work(database_engine) as session:
+        held = records.claim(session, queue_study(session))
+        graded = graded_study(held.revision_id)
+        the_map, picture, *_ = graded.report.objects
+        reports = [
+            replace(
+                report_object(ObjectKind.STRUCTURED_REPORT, class_uid, f"2.25.1.{number}"),
+                refers_to=refers_to,
+            )
+            for number, (refers_to, class_uid) in enumerate(
+                product([(the_map.sop_instance_uid,), ()], [SR_CLASS, SR3D_CLASS]), 3
+            )
+        ]
+        objects = (the_map, picture, *reports)
+        assert store_graded(
+            session,
+            held,
+            replace(graded, report=replace(graded.report, objects=objects)),
+            paths=[Path(f"/reports/{o.sop_instance_uid}") for o in objects],
+            destinations=destinations,
+            now=after(40),
+        )
+        rows = session.scalars(select(Delivery).order_by(Delivery.destination)).all()
+        sent = [[o.sop_instance_uid for o in _claim(session, r.id, 41).objects] for r in rows]
+    assert [[uid.removeprefix("2.25.1.") for uid in uids] for uids in sent] == [
+        ["2", "5"],
+        ["1", "2", "3"],
+        ["2", "6"],
+        ["1", "4"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("proofs", "state"),
+    [
+        (["commitment", "commitment"], RevisionState.COMMITTED),
+        (["commitment", "hl7-ack"], RevisionState.COMMITTED),
+        (["hl7-ack", "store-status"], RevisionState.DELIVERED),
+    ],
+)
+def test_the_last_delivery_finishes_the_revision(
+    database_engine: Engine, proofs: list[str], state: RevisionState
+) -> None:
+    with unit_of_work(database_engine) as session:
+        revision_id, ids = _graded(session, PACS, ARCHIVE)
+        revision = session.get_one(Revision, revision_id)
+        for number, (delivery_id, proof) in enumerate(zip(ids, proofs, strict=True)):
+            assert revision.state is RevisionState.GRADED
+            claim = _claim(session, delivery_id, 50 + number)
+            statuses = {o.sop_instance_uid: 0xB000 for o in claim.objects}
+            assert deliveries.delivered(
+                session, claim, now=after(60 + number), proof=proof, statuses=statuses
+            )
+            assert not deliveries.delivered(
+                session, claim, now=after(60 + number), proof=proof, statuses=statuses
+            )
+        assert (revision.state, revision.delivered_at) == (state, after(61))
+        assert set(session.scalars(select(DeliveryObject.dimse_status))) == {0xB000}
+        assert outbox.due(session, now=after(9999)) == []
+
+
+def test_a_rejected_revision_stays_rejected_whatever_becomes_of_its_report(
+    database_engine: Engine,
+) -> None:
+    told = [parse_destination(f"A{n}@127.0.0.1:1?notgraded=1") for n in (1, 2)]
+    with unit_of_work(database_engine) as session:
+        revision_id = queue_study(session)
+        reject_study(session, revision_id, PACS, *told)
+        rows = session.scalars(select(Delivery).order_by(Delivery.destination)).all()
+        assert [row.destination for row in rows] == [destination.name for destination in told]
+        first, second = rows
+        assert {item.target_id for item in outbox.due(session, now=after(41))} == {
+            first.id,
+            second.id,
+        }
+        claim = _claim(session, first.id, 41)
+        assert [o.sop_instance_uid for o in claim.objects] == ["2.25.9.3"]
+        assert deliveries.delivered(session, claim, now=after(42), proof="commitment", statuses={})
+        assert deliveries.park(
+            session, _claim(session, second.id, 41), now=after(43), error="class", status=0xA900
+        )
+        assert deliveries.rearm(session, now=after(50)) == 1
+        assert deliveries.retry_later(
+            session, _claim(session, second.id, 50), now=after(51), error="away", status=None
+        )
+        claim = _claim(session, second.id, 100)
+        assert deliveries.delivered(session, claim, now=after(101), proof="commitment", statuses={})
+        revision = session.get_one(Revision, revision_id)
+        assert (revision.state, revision.delivered_at) == (RevisionState.REJECTED, None)
+        assert outbox.due(session, now=after(9999)) == []
+        done = session.scalars(select(AuditEvent).where(AuditEvent.event == "delivery-done")).all()
+        assert {event.detail["destination"] for event in done} == {row.destination for row in rows}
+
+
+def test_retries_back_off_to_an_hour_and_end_after_a_week(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        _, (delivery_id,) = _graded(session, PACS)
+        now = after(40)
+        delays: list[float] = []
+        while len(delays) < 500:
+            claim = deliveries.claim_delivery(session, delivery_id, now=now, lease_s=60)
+            assert claim is not None
+            assert deliveries.retry_later(session, claim, now=now, error="refused", status=0xA700)
+            items = outbox.due(session, now=now + timedelta(days=1))
+            if not items:
+                break
+            delivery = session.get_one(Delivery, delivery_id)
+            assert delivery.not_before is not None
+            early = delivery.not_before - timedelta(milliseconds=1)
+            assert deliveries.claim_delivery(session, delivery_id, now=early, lease_s=60) is None
+            assert outbox.due(session, now=early) == []
+            delays.append((delivery.not_before - now).total_seconds())
+            now = delivery.not_before
+        assert delays[:10] == [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600]
+        assert now - after(40) >= timedelta(days=7)
+        delivery = session.get_one(Delivery, delivery_id)
+        assert (delivery.state, delivery.last_status) == (DeliveryState.PARKED, 0xA700)
+        events = session.scalars(
+            select(AuditEvent.event).where(AuditEvent.event.like("delivery-%"))
+        ).all()
+        assert events == ["delivery-parked"]
+
+
+def test_a_parked_delivery_waits_for_a_person(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        revision_id, (pacs, archive) = _graded(session, PACS, ARCHIVE)
+        for delivery_id in (pacs, archive):
+            claim = _claim(session, delivery_id, 41)
+            assert deliveries.park(session, claim, now=after(42), error="class", status=0xA900)
+        assert outbox.due(session, now=after(9e6)) == []
+        assert deliveries.claim_delivery(session, pacs, now=after(9e6), lease_s=60) is None
+        assert deliveries.rearm(session, PACS.name, now=after(9e6)) == 1
+        assert deliveries.rearm(session, PACS.name, now=after(9e6)) == 0
+        assert [i.target_id for i in outbox.due(session, now=after(9e6))] == [pacs]
+        claim = _claim(session, pacs, 9e6)
+        assert claim.attempt == 1
+        assert deliveries.delivered(session, claim, now=after(9e6), proof="find", statuses={})
+        assert session.get_one(Revision, revision_id).state is RevisionState.GRADED
+        assert deliveries.rearm(session, now=after(9e6)) == 1
+
+
+def test_a_lost_sender_is_swept_with_the_workers(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        _, (delivery_id,) = _graded(session, PACS)
+        stale = _claim(session, delivery_id, 41)
+        assert leases.sweep(session, now=after(100), max_attempts=3) == []
+        assert outbox.due(session, now=after(9999)) == []
+        leases.sweep(session, now=after(101), max_attempts=3)
+        assert [i.target_id for i in outbox.due(session, now=after(111))] == [delivery_id]
+        current = _claim(session, delivery_id, 111)
+        for claim, fresh in ((stale, False), (current, True)):
+            assert (
+                deliveries.retry_later(session, claim, now=after(112), error="x", status=None)
+                is fresh
+            )
+            assert deliveries.park(session, claim, now=after(112), error="x", status=1) is False
+        assert not deliveries.delivered(session, stale, now=after(112), proof="find", statuses={})

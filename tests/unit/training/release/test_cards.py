@@ -1,0 +1,87 @@
+"""Model cards: what a reader must know stands in them, with the figures of ``model.json``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from training.rating.scores import score_ratings
+from training.release.cards import rating_card
+
+
+@pytest.fixture
+def info() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 60, (30, 6))
+    probabilities = rng.dirichlet(np.ones(5), (30, 6)).astype(np.float32)
+    cohort = {
+        "kind": "synthetic",
+        "seed": 1,
+        "scans": 30,
+        "heads": 30,
+        "rejected_heads": 2,
+        "conditions": "standard",
+    }
+    return {
+        "display_name": "Rating",
+        "version": "7",
+        "intended_use": "Not for clinical use.",
+        "weights_sha256": "ab" * 32,
+        "trained_at": "2026-01-01T00:00:00Z",
+        "preprocessing": {"version": 1, "enhancement": "stationary"},
+        "architecture": {"filters": [1, 2], "parameters": 3},
+        "training": {
+            "cohort": cohort,
+            "epochs": 4,
+            "temperature": 1.25,
+            "plan": {
+                "loss": "cross-entropy",
+                "rate": 1e-3,
+                "batch": 32,
+                "count_weight": 1.0,
+                "averaging": 0.99,
+                "balanced": True,
+                "worse_copies": 2,
+            },
+        },
+        "held_out": cohort | {"seed": 2, "conditions": "harsh"},
+        "metrics": score_ratings(probabilities, counts),
+    }
+
+
+def test_the_card_tells_data_figures_calibration_and_failures(info: dict[str, Any]) -> None:
+    card = rating_card(info)
+    assert "harsh conditions" in card
+    assert f"{info['metrics']['image_accuracy']:.3f}" in card
+    assert "temperature of 1.25" in card
+    error = info["metrics"]["image_calibration"]["expected_calibration_error"]
+    assert f"off by {error:.3f} on average" in card
+    assert "rated too low" in card
+    assert "auxiliary target" in card
+    assert "2 copies" in card
+    assert "not for clinical use" in card.lower()
+
+
+def test_a_sites_card_needs_no_circumstances(info: dict[str, Any]) -> None:
+    site = {
+        "kind": "site",
+        "scans": 9,
+        "heads": 9,
+        "labels": "grades",
+        "csv_sha256": "c",
+        "skipped_rows": 0,
+    }
+    info["training"]["cohort"] = info["held_out"] = site
+    info["training"]["plan"] |= {
+        "count_weight": 0.0,
+        "averaging": 0.0,
+        "balanced": False,
+        "worse_copies": 0,
+    }
+    card = rating_card(info)
+    assert "labelled by grades" in card
+    assert "By circumstance" not in card
+    assert "Beyond the paper's recipe" not in card
+    assert "synthetic heads" not in card

@@ -1,0 +1,76 @@
+"""Shipped weights: the card, the graph and the golden answer belong together."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.support.paths import ROOT
+from tests.support.tensorrt import TENSORRT_OPERATORS, operators
+from training.release.evaluate import session
+from training.release.export import OPSET, dequantise
+
+MODELS = ROOT / "triton_models"
+
+
+@pytest.fixture(params=["rating", "severity"])
+def model(request: pytest.FixtureRequest) -> Path:
+    return MODELS / str(request.param)
+
+
+def _info(model: Path) -> dict[str, Any]:
+    info: dict[str, Any] = json.loads((model / "model.json").read_text(encoding="utf-8"))
+    return info
+
+
+def _version(model: Path) -> Path:
+    """Folder of the version that is described; Triton serves the highest."""
+    versions = sorted(int(path.name) for path in model.iterdir() if path.name.isdigit())
+    assert str(versions[-1]) == _info(model)["version"]
+    return model / str(versions[-1])
+
+
+def test_the_card_is_of_these_weights(model: Path) -> None:
+    info = _info(model)
+    sha256 = hashlib.sha256((_version(model) / "model.onnx").read_bytes()).hexdigest()
+    assert info["weights_sha256"] == sha256
+    card = (model / "MODEL.md").read_text(encoding="utf-8")
+    assert sha256 in card
+    assert "not for clinical use" in card
+    assert info["training_data"] == "synthetic"
+
+
+def test_the_graph_is_one_that_every_server_reads(model: Path) -> None:
+    graph = onnx.load(_version(model) / "model.onnx", load_external_data=False)
+    assert graph.opset_import[0].version == OPSET
+    assert graph.ir_version <= 10
+    assert operators(_version(model) / "model.onnx") <= TENSORRT_OPERATORS
+    for values, declared in ((graph.graph.input, "inputs"), (graph.graph.output, "outputs")):
+        dims = {v.name: [d.dim_value or -1 for d in v.type.tensor_type.shape.dim] for v in values}
+        assert dims == _info(model)[declared]
+
+
+def test_the_golden_answer_is_this_models_and_could_fail(model: Path) -> None:
+    runtime = session(_version(model) / "model.onnx")
+    with np.load(_version(model) / "golden.npz") as golden:
+        inputs = {i.name: dequantise(golden[i.name]) for i in runtime.get_inputs()}
+        names = [o.name for o in runtime.get_outputs()]
+        for name, answer in zip(names, runtime.run(names, inputs), strict=True):
+            assert np.allclose(answer, golden[name], atol=1e-4 * np.abs(golden[name]).max())
+        if model.name == "rating":
+            assert len(set(golden["probabilities"].argmax(axis=1).tolist())) >= 4
+        else:
+            assert abs(float(golden["probability"].item()) - 0.5) > 0.05
+            assert golden["saliency"].max() > 0
+
+
+def test_the_weights_are_better_than_chance_on_held_out_subjects(model: Path) -> None:
+    metrics = _info(model)["metrics"]
+    if model.name == "rating":
+        assert metrics["image_accuracy"] > metrics["image_most_frequent_rating"] + 0.1
+    else:
+        assert metrics["accuracy_95ci"][0] > metrics["no_information_rate"]

@@ -1,1 +1,0 @@
-"""The two networks of the papers, in PyTorch; only `training` knows that they are PyTorch."""

@@ -1,0 +1,1 @@
+"""Rating model: network, training recipe, training and scores."""

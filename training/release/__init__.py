@@ -1,0 +1,1 @@
+"""Release: evaluating a trained model, exporting it, writing its model card."""

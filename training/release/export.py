@@ -1,0 +1,341 @@
+"""Export a training run into the model repository: graph, golden answer, model card.
+
+The ONNX file is what every backend serves (onnxruntime, TensorRT built from it), so the golden
+answer and the figures in the card come from it and not from PyTorch. Every export is a new version;
+what is there stays as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.errors import ConfigurationError
+from training import checkpoints
+from training.cohorts.examples import (
+    Example,
+    crops_as_input,
+    describe_cohort,
+    load_cohort,
+    rating_of,
+    require_severity_labels,
+    volume_as_input,
+)
+from training.rating import network as rating_network
+from training.release.cards import rating_card, severity_card
+from training.release.evaluate import (
+    current_network,
+    rating_answers,
+    rating_metrics,
+    session,
+    severity_answers,
+    severity_metrics,
+)
+from training.severity import network as severity_network
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+OPSET: Final = 17
+"""Understood by onnxruntime ≥ 1.13 and TensorRT ≥ 8.6."""
+_TOLERANCE: Final[dict[str, dict[str, Any]]] = {
+    "rating": {"argmax": "equal", "probability": 0.02},
+    "severity": {"probability": 0.02, "saliency_correlation": 0.99},
+}
+_PURPOSE: Final = (
+    "Demonstration and research on the grading of enlarged perivascular spaces in the basal "
+    "ganglia. "
+)
+_PREPROCESSING: Final[dict[str, Any]] = {"version": 1}
+_TRAINED_ON: Final = {
+    "synthetic": ("synthetic", "Trained on synthetic data; not for clinical use."),
+    "site": ("site cohort", "Trained on one site's cohort; not validated, not for clinical use."),
+}
+"""Kind of the cohort → training data and caveat in ``model.json``."""
+
+
+def export_rating(run: Path, cohort: Path, models: Path, version: int | None = None) -> Path:
+    """Export the rating model as a new version.
+
+    Parameters
+    ----------
+    run : Path
+        Of `training.rating.train.train_rating`.
+    cohort : Path
+        Held-out subjects: they give the golden input and the card's figures.
+    models : Path
+        ``triton_models``.
+    version : int, optional
+        Of the export; by default one above the highest.
+
+    Returns
+    -------
+    Path
+        The new version's folder.
+
+    Raises
+    ------
+    ConfigurationError
+        The version exists or is not above all others; the run has no checkpoint; the cohort is
+        the one that was trained on.
+    """
+    state = checkpoints.require(run)
+    _check_held_out(state["cohort"], describe_cohort(cohort))
+    number = new_version(models / "rating", version)
+    net = rating_network.RatingNet(state["plan"]["filters"])
+    enhancement = state["plan"]["enhancement"]
+    net.load_state_dict(state["best_weights"])
+    examples = load_cohort(cohort, volumes=False)
+    with _new_folder(models / "rating", number) as folder:
+        network = folder / "model.onnx"
+        to_onnx(net, (1, *rating_network.INPUT_SHAPE), network, "crops", ["probabilities"])
+        write_golden(folder, "crops", _golden_crops(network, examples, enhancement))
+        info = _describe(
+            "rating",
+            "EPVS rating CNN",
+            number,
+            network,
+            state,
+            architecture={
+                "family": "2-D CNN (rating paper, section 2.4.2)",
+                "filters": list(state["plan"]["filters"]),
+                "parameters": _count(net) - _count(net.log_count),
+            },
+            training={
+                "cohort": state["cohort"],
+                "epochs": state["epoch"],
+                "plan": state["plan"],
+                "temperature": round(net.temperature.item(), 4),
+            },
+            held_out=describe_cohort(cohort),
+            metrics=rating_metrics(rating_answers(network, examples, enhancement), examples),
+            inputs={"crops": [-1, *rating_network.INPUT_SHAPE]},
+            outputs={"probabilities": [-1, rating_network.RATINGS]},
+        )
+    _write_card(models / "rating", info, rating_card(info))
+    return models / "rating" / str(number)
+
+
+def export_severity(run: Path, cohort: Path, models: Path, version: int | None = None) -> Path:
+    """Export the severity model; parameters, result and errors as for `export_rating`."""
+    require_severity_labels(cohort)
+    state = checkpoints.require(run)
+    _check_held_out(state["cohort"], describe_cohort(cohort))
+    number = new_version(models / "severity", version)
+    plan = state["plan"]
+    net = severity_network.SeverityNet(plan["layers"], plan["width"])
+    net.load_state_dict(state["best_weights"])
+    shape = (1, *severity_network.INPUT_SHAPE)
+    examples = load_cohort(cohort)
+    with _new_folder(models / "severity", number) as folder:
+        network = folder / "model.onnx"
+        to_onnx(net, shape, network, "volume", ["probability", "saliency"])
+        write_golden(folder, "volume", _golden_volume(network, examples))
+        info = _describe(
+            "severity",
+            f"EPVS severity 3D-ResNet-{plan['layers']}",
+            number,
+            network,
+            state,
+            architecture={
+                "family": "3-D ResNet (severity paper, Methods) with closed-form Grad-CAM",
+                "layers": plan["layers"],
+                "units": list(severity_network.UNITS[plan["layers"]]),
+                "stem_filters": plan["width"],
+                "width_factor": plan["width"] / severity_network.FULL_WIDTH,
+                "parameters": _count(net) - _count(net.log_count),
+            },
+            training={
+                "cohort": state["cohort"],
+                "epochs": sum(phase["epochs"] for phase in state["phases"]),
+                "phases": state["phases"],
+            },
+            held_out=describe_cohort(cohort),
+            metrics=severity_metrics(severity_answers(network, examples), examples),
+            inputs={"volume": [-1, *severity_network.INPUT_SHAPE]},
+            outputs={"probability": [-1, 1], "saliency": [-1, 1, 16, 16]},
+        )
+    _write_card(models / "severity", info, severity_card(info))
+    return models / "severity" / str(number)
+
+
+def new_version(model: Path, wanted: int | None = None) -> int:
+    """Choose the version to export: one above the highest, or the one that is wanted.
+
+    Raises
+    ------
+    ConfigurationError
+        The wanted version is not above all others: Triton serves the highest, so that
+        ``model.json`` would describe weights that are not served, or it exists already.
+    """
+    versions = [int(path.name) for path in model.glob("[0-9]*") if path.name.isdigit()]
+    highest = max(versions, default=0)
+    if wanted is not None and wanted <= highest:
+        state = "exists" if wanted in versions else f"is below version {highest}, which is served"
+        raise ConfigurationError(
+            f"Version {wanted} of {model.name} {state}; an export never replaces another.",
+            f"Leave --version out: the next is {highest + 1}.",
+        )
+    return highest + 1 if wanted is None else wanted
+
+
+@contextmanager
+def _new_folder(model: Path, version: int) -> Iterator[Path]:
+    """Folder that becomes the version once everything in it is written."""
+    building = model / f"building-{version}"  # no version folder to Triton or to us
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        yield building
+        building.rename(model / str(version))
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def to_onnx(
+    net: nn.Module, shape: tuple[int, ...], target: Path, input_name: str, outputs: list[str]
+) -> None:
+    """Write a network as one ONNX file with a dynamic batch.
+
+    Parameters
+    ----------
+    net : Module
+    shape : tuple of int
+        Of an example input, batch first.
+    target : Path
+    input_name : str
+    outputs : list of str
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".part")
+    torch.onnx.export(
+        net.eval(),
+        (torch.zeros(shape),),
+        str(partial),
+        input_names=[input_name],
+        output_names=outputs,
+        dynamic_axes={name: {0: "batch"} for name in (input_name, *outputs)},
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    partial.rename(target)
+
+
+def _golden_crops(model: Path, examples: list[Example], enhancement: str) -> NDArray[np.uint8]:
+    """Choose two crops of every rating, those whose answer is least open to rounding."""
+    crops = quantise(crops_as_input(np.concatenate([e.crops for e in examples]), enhancement))
+    ratings = rating_of(np.concatenate([e.counts for e in examples]))
+    (answers,) = session(model).run(None, {"crops": dequantise(crops)})
+    ordered = np.sort(answers, axis=1)
+    margin = ordered[:, -1] - ordered[:, -2]
+    chosen = [
+        np.flatnonzero(ratings == rating)[np.argsort(-margin[ratings == rating])[:2]]
+        for rating in range(5)
+    ]
+    return crops[np.concatenate(chosen)]
+
+
+def _golden_volume(model: Path, examples: list[Example]) -> NDArray[np.uint8]:
+    """Choose a volume whose answer would move with any fault: severe, but not saturated."""
+    runtime = session(model)
+    best, distance = examples[0].volume, np.inf
+    for example in examples[:40]:
+        volume = volume_as_input(example.volume[None])
+        probability = runtime.run(["probability"], {"volume": volume})[0].item()
+        if abs(probability - 0.8) < distance:
+            best, distance = example.volume, abs(probability - 0.8)
+    return best[None, None]
+
+
+def quantise(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Values 0–1 in steps of 1/255: golden inputs are stored so, and answered after decoding."""
+    return np.rint(values * 255).astype(np.uint8)
+
+
+def dequantise(values: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Decode what `quantise` stored."""
+    return values.astype(np.float32) / np.float32(255)
+
+
+def write_golden(folder: Path, name: str, stored: NDArray[np.uint8]) -> None:
+    """Store an input and onnxruntime's answer to it.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the version.
+    name : str
+        Of the input.
+    stored : ndarray of uint8
+        As `quantise` gives it.
+    """
+    runtime = session(folder / "model.onnx")
+    names = [output.name for output in runtime.get_outputs()]
+    answers = runtime.run(names, {name: dequantise(stored)})
+    arrays: dict[str, Any] = {name: stored, **dict(zip(names, answers, strict=True))}
+    np.savez_compressed(folder / "golden.npz", **arrays)
+
+
+def _describe(
+    name: str,
+    display_name: str,
+    version: int,
+    network: Path,
+    state: dict[str, Any],
+    **facts: Any,
+) -> dict[str, Any]:
+    weights = network.read_bytes()
+    trained_on, caveat = _TRAINED_ON[state["cohort"]["kind"]]
+    return {
+        "name": name,
+        "version": str(version),
+        "display_name": display_name,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "training_data": trained_on,
+        "trained_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "intended_use": _PURPOSE + caveat,
+        "preprocessing": _PREPROCESSING | _enhancement(state),
+        "tolerance": _TOLERANCE[name],
+        **facts,
+    }
+
+
+def _write_card(folder: Path, info: dict[str, Any], card: str) -> None:
+    """Describe the new version; the description of the one before goes into its own folder."""
+    if (folder / "model.json").is_file():
+        before = folder / current_network(folder).parent.name
+        for name in ("model.json", "MODEL.md"):
+            if before.is_dir() and (folder / name).is_file():
+                shutil.copy(folder / name, before / name)
+    (folder / "model.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+    (folder / "MODEL.md").write_text(card, encoding="utf-8")
+
+
+def _check_held_out(trained_on: dict[str, Any], held_out: dict[str, Any]) -> None:
+    same = [trained_on.get(key) == held_out.get(key) for key in ("kind", "seed", "csv_sha256")]
+    if all(same):
+        raise ConfigurationError(
+            "The held-out cohort is the one that was trained on.",
+            "Export with subjects that the network has not seen.",
+        )
+
+
+def _enhancement(state: dict[str, Any]) -> dict[str, str]:
+    """Haar enhancement of a rating run; the severity model knows none."""
+    plan = state["plan"]
+    return {"enhancement": plan.get("enhancement", "none")}
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

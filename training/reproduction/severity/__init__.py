@@ -1,0 +1,1 @@
+"""The severity paper's evaluation on a synthetic cohort shaped like the paper's."""

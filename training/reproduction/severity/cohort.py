@@ -1,0 +1,90 @@
+"""A synthetic cohort shaped like that of the severity paper: 143 none-to-mild, 119 severe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from core.errors import ConfigurationError
+from training.cohorts.examples import SEVERE_COUNT, Example, describe_cohort, load_cohort
+from training.cohorts.phantom import CohortPlan, build_cohort
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+MILD, SEVERE = 143, 119
+"""Severity paper, Results."""
+POOL: Final = CohortPlan(seed=4104, protocol="severity-paper")
+_HEADS: Final = 375
+"""Two in five are none-to-mild: enough for 143 of them."""
+_TEST: Final = 0.15
+_VALIDATION: Final = 0.25
+
+
+class Split(NamedTuple):
+    """Numbers of the subjects of each part."""
+
+    training: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+def build_pool(folder: Path, *, processes: int) -> Iterator[str]:
+    """Make the scans to choose from; yields a line a head. Resumes."""
+    yield from build_cohort(folder, POOL, range(_HEADS), processes=processes)
+
+
+def subjects_of(folder: Path, window: int) -> list[Example]:
+    """Take the first of each class out of the pool, or a site's cohort as it is.
+
+    Parameters
+    ----------
+    folder : Path
+    window : int
+        Central rows and columns of the volumes; 0 leaves the volumes out.
+
+    Raises
+    ------
+    ConfigurationError
+        The pool has too few of a class.
+    """
+    examples = load_cohort(folder, volumes=bool(window), window=window)
+    if describe_cohort(folder)["kind"] == "site":
+        return examples
+    severe = np.array([e.severity_count >= SEVERE_COUNT for e in examples])
+    mild_first, severe_first = np.flatnonzero(~severe)[:MILD], np.flatnonzero(severe)[:SEVERE]
+    if len(mild_first) < MILD or len(severe_first) < SEVERE:
+        raise ConfigurationError(
+            f"{folder} has {len(mild_first)} none-to-mild and {len(severe_first)} severe subjects, "
+            f"{MILD} and {SEVERE} are needed.",
+            "Run the reproduction again: it resumes.",
+        )
+    return [examples[i] for i in sorted([*mild_first, *severe_first])]
+
+
+def split_of(severe: NDArray[np.bool_], seed: int = 0) -> Split:
+    """Split by class: 15 % to test, a quarter of the rest to choose the epoch (Data partitions).
+
+    Parameters
+    ----------
+    severe : ndarray, shape (subjects,)
+    seed : int
+
+    Returns
+    -------
+    Split
+        Of 262 subjects 167, 56 and 39.
+    """
+    everyone = np.arange(len(severe))
+    known, test = train_test_split(
+        everyone, test_size=round(_TEST * len(severe)), stratify=severe, random_state=seed
+    )
+    training, validation = train_test_split(
+        known, test_size=round(_VALIDATION * len(known)), stratify=severe[known], random_state=seed
+    )
+    return Split(np.sort(training), np.sort(validation), np.sort(test))

@@ -1,0 +1,1 @@
+"""Severity model: network, training recipe, training, scores and saliency scores."""

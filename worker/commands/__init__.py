@@ -1,0 +1,1 @@
+"""Commands that the operator's command line runs as processes of their own."""

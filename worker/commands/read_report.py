@@ -1,0 +1,30 @@
+"""Beside the flow: show a structured report as text, read back from the DICOM object itself.
+
+``python -m worker.commands.read_report FILE``
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+
+from worker.grading.stages.report import render_text
+
+
+def main() -> None:
+    """Run the command."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m worker.commands.read_report FILE")
+    try:
+        dataset = dcmread(sys.argv[1])
+    except (OSError, InvalidDicomError) as error:
+        sys.exit(f"{sys.argv[1]} cannot be read as DICOM ({type(error).__name__}).")
+    if dataset.get("Modality") != "SR":
+        sys.exit(f"{sys.argv[1]} is not a structured report.")
+    sys.stdout.write(render_text(dataset))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""From a closed study to its grade and report: every stage, in order, on one screen.
+
+A study that cannot be graded leaves by `Rejected`; `report_rejection` makes the report on that.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, ParamSpec, Self, TypeVar
+
+from core.destinations import DicomDestination
+from core.errors import Rejected
+from core.results import GradedStudy, Report, SeriesVerdict, StageTiming
+from worker.grading.stages.assembly import assemble
+from worker.grading.stages.grade import grade
+from worker.grading.stages.rating import prepare_rating
+from worker.grading.stages.registration import check_quality, register
+from worker.grading.stages.report import build_not_graded_report, build_report
+from worker.grading.stages.selection import select_series
+from worker.grading.stages.severity import map_saliency, prepare_severity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from core.settings import Settings
+    from core.studies import ClosedStudy
+    from worker.grading.inference import InferenceClient
+    from worker.grading.records import SelectedSeries, Template
+    from worker.grading.stages.report import SRClass
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+class ReportVariant(NamedTuple):
+    """A report as some destination takes it."""
+
+    sr: SRClass
+    parametric_map: bool
+
+
+_WITHOUT_DESTINATIONS: Final = (ReportVariant("comprehensive", parametric_map=False),)
+
+
+@dataclass(frozen=True, slots=True)
+class GradingOptions:
+    """What the settings say about how to grade and what to build."""
+
+    enhancement: Literal["stationary", "block-group", "none"] = "stationary"
+    variants: tuple[ReportVariant, ...] = _WITHOUT_DESTINATIONS
+    """One SR is built for each: a destination must not get one that refers to a map it lacks."""
+    not_graded: tuple[SRClass, ...] = ()
+    """Classes of the SR on a study that was not graded; empty where no destination asks for it."""
+    station_name: str = "epvs-node"
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Build what the destinations can be sent."""
+        archives = [d for d in settings.destination_list if isinstance(d, DicomDestination)]
+        asked = {ReportVariant(archive.sr, archive.parametric_map) for archive in archives}
+        # Those with the map first: so the objects stay in the order of sending.
+        variants = tuple(sorted(asked, key=lambda variant: (not variant.parametric_map, variant)))
+        not_graded = {archive.sr for archive in archives if archive.not_graded}
+        if not not_graded and any(d.not_graded for d in settings.destination_list):
+            not_graded = {_WITHOUT_DESTINATIONS[0].sr}  # an HL7 message is made of any SR
+        return cls(
+            enhancement=settings.enhancement,
+            variants=variants or _WITHOUT_DESTINATIONS,
+            not_graded=tuple(sorted(not_graded)),
+            station_name=settings.station_name,
+        )
+
+
+def grade_study(
+    study: ClosedStudy,
+    *,
+    inference: InferenceClient,
+    template: Template,
+    options: GradingOptions,
+    completed_at: datetime,
+) -> GradedStudy:
+    """Grade one revision of a study and build its report.
+
+    Nothing but the arguments (and the files they name) enters the result, so that a repetition
+    with the same `completed_at` gives the same bytes.
+
+    Parameters
+    ----------
+    completed_at : datetime
+        UTC; the time that the report's objects carry.
+
+    Raises
+    ------
+    Rejected
+        The study cannot be graded; it carries the verdict on each series.
+    Failed, Unavailable
+        From the stages and the model server.
+    """
+    run = StageClock()
+    series = run(select_series, study)
+    try:
+        volume = run(assemble, series)
+        registration = run(register, volume, template)
+        run(check_quality, registration.quality)
+        rating_input = run(prepare_rating, volume, registration, enhancement=options.enhancement)
+        rating_output = run(inference.rate, rating_input)
+        severity_input = run(prepare_severity, volume, registration, template)
+        severity_output = run(inference.assess, severity_input)
+        saliency = run(
+            map_saliency, severity_output, severity_input, volume, registration, template
+        )
+    except Rejected as rejection:
+        raise with_verdicts(rejection, series) from rejection
+    graded = run(grade, rating_input, rating_output, severity_output)
+    reports = [
+        run(
+            build_report,
+            study=study,
+            volume=volume,
+            rating_input=rating_input,
+            grade=graded,
+            saliency=saliency,
+            sr=variant.sr,
+            parametric_map=variant.parametric_map,
+            completed_at=completed_at,
+            station_name=options.station_name,
+        )
+        for variant in options.variants
+    ]
+    return GradedStudy(
+        revision_id=study.revision_id,
+        series_uid=series.series_uid,
+        verdicts=series.verdicts,
+        quality=registration.quality,
+        grade=graded,
+        saliency=saliency.statistics,
+        report=merge_reports(reports),
+        timings=run.timings,
+    )
+
+
+def report_rejection(
+    study: ClosedStudy, rejection: Rejected, *, options: GradingOptions, completed_at: datetime
+) -> Report | None:
+    """Build the report on a study that `grade_study` refused; None where nobody asks for it.
+
+    As there, nothing but the arguments (and the files they name) enters the result.
+
+    Raises
+    ------
+    Failed
+        No report can be made of this study that may be sent.
+    """
+    reports = [
+        build_not_graded_report(
+            study=study,
+            rejection=rejection,
+            sr=sr,
+            completed_at=completed_at,
+            station_name=options.station_name,
+        )
+        for sr in options.not_graded
+    ]
+    return merge_reports(reports) if reports else None
+
+
+def merge_reports(reports: Sequence[Report]) -> Report:
+    """Join the variants of one report: map and pictures are the same objects in all of them."""
+    objects = {entry.sop_instance_uid: entry for report in reports for entry in report.objects}
+    return Report(tuple(objects.values()), reports[0].summary)
+
+
+def with_verdicts(rejection: Rejected, series: SelectedSeries) -> Rejected:
+    """Say of the series that was selected why it was refused after all."""
+    verdicts = tuple(
+        SeriesVerdict(v.series_uid, rejection.reason, rejection.detail, v.n_instances)
+        if v.selected
+        else v
+        for v in series.verdicts
+    )
+    return Rejected(rejection.reason, rejection.detail, verdicts)
+
+
+class StageClock:
+    """Runs the stages one after the other and keeps how long each took."""
+
+    def __init__(self) -> None:
+        self._timings: list[StageTiming] = []
+
+    def __call__(
+        self,
+        stage: Callable[_Arguments, _Result],
+        *args: _Arguments.args,
+        **kwargs: _Arguments.kwargs,
+    ) -> _Result:
+        """Run `stage` and note its name and wall-clock seconds."""
+        started = time.perf_counter()
+        result = stage(*args, **kwargs)
+        self._timings.append(StageTiming(stage.__name__, time.perf_counter() - started))
+        return result
+
+    @property
+    def timings(self) -> tuple[StageTiming, ...]:
+        """One for each stage, in the order in which they ran."""
+        return tuple(self._timings)

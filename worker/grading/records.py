@@ -1,0 +1,183 @@
+"""The records that travel from one pipeline stage to the next, inside one worker process.
+
+``ClosedStudy → SelectedSeries → Volume → Registration → RatingInput + SeverityInput →
+RatingOutput + SeverityOutput → Grade + SaliencyMap → Report``
+
+All are frozen. Patient space is DICOM's LPS in millimetres (PS3.3 C.7.6.2.1.1); arrays are indexed
+(slice, row, column).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import SimpleITK as sitk
+
+    from core.results import (
+        Crop,
+        ModelIdentity,
+        RegistrationQuality,
+        SaliencyStatistics,
+        SeriesVerdict,
+    )
+
+Float32Array = NDArray[np.float32]
+
+
+# --- Selecting and assembling -------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class SliceLocation:
+    """One axial slice: the file (and frame of an Enhanced MR) and where it lies."""
+
+    path: Path
+    sop_instance_uid: str
+    sop_class_uid: str
+    frame_number: int | None
+    """1-based frame of an Enhanced MR instance; None for a classic instance."""
+    position_mm: tuple[float, float, float]
+    """Image Position (Patient), LPS, centre of the first pixel."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedSeries:
+    """The axial T2 series to grade, its slices sorted along the normal (inferior to superior)."""
+
+    study_uid: str
+    series_uid: str
+    slices: tuple[SliceLocation, ...]
+    orientation: tuple[float, float, float, float, float, float]
+    """Image Orientation (Patient): direction of a row, then of a column."""
+    pixel_spacing_mm: tuple[float, float]
+    """(between rows, between columns), as Pixel Spacing."""
+    slice_spacing_mm: float
+    """Distance between slice centres along the normal."""
+    verdicts: tuple[SeriesVerdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """The selected series as one image in patient space.
+
+    Attributes
+    ----------
+    image : SimpleITK.Image
+        float32, LPS mm; index (column, row, slice), slices from inferior to superior.
+    slices : tuple of SliceLocation
+        ``slices[k]`` is slice k of `image`.
+    """
+
+    image: sitk.Image
+    series: SelectedSeries
+
+    @property
+    def slices(self) -> tuple[SliceLocation, ...]:
+        """Slice k of the image comes from ``slices[k]``."""
+        return self.series.slices
+
+
+# --- Registration -------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The T2-contrast base image in MNI space (LPS mm) with the masks that the stages use."""
+
+    t2: sitk.Image
+    """float32, 1.0 CSF, 0.55 grey matter, 0.36 white matter."""
+    brain_mask: sitk.Image
+    """uint8; the brain with its inner CSF spaces: what remains after skull stripping."""
+    basal_ganglia_mask: sitk.Image
+    """uint8; the zone in which EPVS are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """T2 → MNI. Both transforms map MNI points (LPS mm) to patient points (LPS mm)."""
+
+    affine: sitk.Transform
+    rigid: sitk.Transform
+    """Polar projection of the affine: the same pose without scaling or shear."""
+    quality: RegistrationQuality
+
+
+# --- Models -------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class RatingInput:
+    """Input of the rating model.
+
+    Attributes
+    ----------
+    crops : ndarray, shape (6, 1, 112, 86), float32
+        Haar-enhanced, 0–1; 0.465 mm pixels; the order of `placements`.
+    placements : tuple of Crop
+        Inferior L, inferior R, middle L, middle R, superior L, superior R.
+    """
+
+    crops: Float32Array
+    placements: tuple[Crop, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SeverityInput:
+    """Input of the severity model.
+
+    Attributes
+    ----------
+    volume : ndarray, shape (1, 1, 16, 512, 512), float32
+        Window of the skull-stripped, z-scored scan, 0–1.
+    grid : SimpleITK.Image
+        The 16 × 512 × 512 grid in MNI space (its geometry; voxel values are those of `volume`).
+    rigid : SimpleITK.Transform
+        From `grid`'s space to patient space.
+    """
+
+    volume: Float32Array
+    grid: sitk.Image
+    rigid: sitk.Transform
+
+
+@dataclass(frozen=True, slots=True)
+class RatingOutput:
+    """What the rating model answered: `probabilities`, shape (6, 5), float32, rows sum to 1."""
+
+    probabilities: Float32Array
+    model: ModelIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class SeverityOutput:
+    """What the severity model answered.
+
+    Attributes
+    ----------
+    probability : float
+        P(at least ten EPVS).
+    saliency : ndarray, shape (depth, height, width), float32
+        Grad-CAM on the last feature map, ≥ 0, not normalised; it spans the input grid.
+    """
+
+    probability: float
+    saliency: Float32Array
+    model: ModelIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class SaliencyMap:
+    """Grad-CAM in patient space.
+
+    Attributes
+    ----------
+    image : SimpleITK.Image
+        float32, 0–10, on the grid of the `Volume`; 10 is the highest activation in the brain inside
+        the model's field of view, and outside that brain it is 0.
+    statistics : SaliencyStatistics
+        Of the activation over the brain inside the model's field of view.
+    """
+
+    image: sitk.Image
+    statistics: SaliencyStatistics

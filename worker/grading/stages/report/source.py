@@ -1,0 +1,226 @@
+"""Reporting: what the report takes over from the headers of the study.
+
+Only named attributes are taken, and each is made valid first: real headers hold empty, missing and
+malformed values, and a report must be valid whatever its source looks like. Who the patient is and
+which study this is, is copied word for word and never repaired.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final
+
+import pydicom
+from pydicom.charset import convert_encodings, encode_string
+from pydicom.dataset import Dataset
+from pydicom.valuerep import DA, TM
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.studies import ClosedStudy
+    from worker.grading.records import Volume
+
+_DATE: Final = re.compile(r"\d{8}")
+_TIME: Final = re.compile(r"\d\d(\d\d(\d\d(\.\d{1,6})?)?)?")
+_UTC_OFFSET: Final = re.compile(r"[+-]\d{4}")
+_LONG_STRING: Final = 64
+"""Longest value of VR LO, in characters (PS3.5 section 6.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImage:
+    """One graded SOP instance, as references and the image library need it."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    rows: int
+    columns: int
+    slice_thickness_mm: float | None
+    position_mm: tuple[float, float, float] | None
+    """None for a multi-frame instance, whose frames lie at several positions."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyHeader:
+    """What every report takes over: whose study it is, and in which time zone.
+
+    Attributes
+    ----------
+    patient_and_study : Dataset
+        The Patient and General Study attributes to write, with their character set.
+    utc_offset : timezone or None
+        Timezone Offset From UTC, where the source states it.
+    """
+
+    patient_and_study: Dataset
+    utc_offset: timezone | None
+
+    def local(self, moment: datetime) -> datetime:
+        """`moment` in the time zone that the study's own dates and times are in, if stated."""
+        return moment.astimezone(self.utc_offset) if self.utc_offset else moment
+
+
+@dataclass(frozen=True, slots=True)
+class Source(StudyHeader):
+    """The graded series and the study it belongs to.
+
+    Attributes
+    ----------
+    images : tuple of SourceImage
+        One for each SOP instance, in the order of the volume's slices.
+    frame_of_reference_uid : str or None
+    """
+
+    images: tuple[SourceImage, ...]
+    frame_of_reference_uid: str | None
+
+
+def read_study_header(study: ClosedStudy) -> StudyHeader | None:
+    """Read whose study this is from the first instance that says so.
+
+    Parameters
+    ----------
+    study : ClosedStudy
+        Its instances are tried in the order of their SOP Instance UIDs, whatever kind they are.
+
+    Returns
+    -------
+    StudyHeader or None
+        None where no instance of the study can be read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in `read_source`
+        for instance in sorted(study.instances, key=lambda i: i.sop_instance_uid):
+            try:
+                header = pydicom.dcmread(instance.path, stop_before_pixels=True)
+                if _value(header, "StudyInstanceUID") == study.study_uid:
+                    return StudyHeader(
+                        _patient_and_study(header, study.study_uid), _utc_offset(header)
+                    )
+            except Exception:  # noqa: BLE001, S112 - foreign bytes: whatever they raise, they do not say
+                continue
+    return None
+
+
+def read_source(volume: Volume) -> Source:
+    """Read the headers behind a volume.
+
+    Parameters
+    ----------
+    volume : Volume
+        Its slices name the Part 10 files.
+    """
+    with warnings.catch_warnings():
+        # pydicom's warnings about malformed values quote the values: patient data in a log.
+        warnings.simplefilter("ignore")
+        headers = {
+            path: pydicom.dcmread(path, stop_before_pixels=True)
+            for path in dict.fromkeys(location.path for location in volume.slices)
+        }
+        instances = {location.sop_instance_uid: location for location in volume.slices}
+        first = headers[volume.slices[0].path]
+        return Source(
+            images=tuple(
+                SourceImage(
+                    sop_class_uid=location.sop_class_uid,
+                    sop_instance_uid=uid,
+                    rows=int(headers[location.path].Rows),
+                    columns=int(headers[location.path].Columns),
+                    slice_thickness_mm=_slice_thickness(headers[location.path]),
+                    position_mm=location.position_mm if location.frame_number is None else None,
+                )
+                for uid, location in instances.items()
+            ),
+            frame_of_reference_uid=str(_value(first, "FrameOfReferenceUID")) or None,
+            patient_and_study=_patient_and_study(first, volume.series.study_uid),
+            utc_offset=_utc_offset(first),
+        )
+
+
+def _value(header: Dataset, keyword: str) -> Any:
+    """Value of an attribute; empty where it is absent, empty or cannot be read."""
+    try:
+        value = header.get(keyword)
+    except (ValueError, TypeError, OverflowError):
+        return ""
+    return "" if value is None else value
+
+
+def _matching(header: Dataset, keyword: str, form: re.Pattern[str], kind: Any) -> str:
+    """Read a date or time; empty where it is not one (both are Type 2: allowed to be empty)."""
+    text = str(_value(header, keyword)).strip()
+    try:
+        kind(text)
+    except ValueError:
+        return ""
+    return text if form.fullmatch(text) else ""
+
+
+def _slice_thickness(header: Dataset) -> float | None:
+    shared = _value(header, "SharedFunctionalGroupsSequence") or [Dataset()]
+    measures = _value(shared[0], "PixelMeasuresSequence") or [header]
+    value = _value(measures[0], "SliceThickness")
+    return float(value) if value else None
+
+
+def _utc_offset(header: Dataset) -> timezone | None:
+    text = str(_value(header, "TimezoneOffsetFromUTC")).strip()
+    if not _UTC_OFFSET.fullmatch(text):
+        return None
+    zone = datetime.strptime(text, "%z").tzinfo
+    return zone if isinstance(zone, timezone) else None
+
+
+def _patient_and_study(header: Dataset, study_uid: str) -> Dataset:
+    """Collect the attributes that every object of the study shares, valid and encodable."""
+    taken = Dataset()
+    taken.StudyInstanceUID = study_uid
+    for keyword in (
+        "PatientName",
+        "PatientID",
+        "AccessionNumber",
+        "StudyID",
+        "ReferringPhysicianName",
+    ):
+        setattr(taken, keyword, _value(header, keyword))
+    taken.PatientBirthDate = _matching(header, "PatientBirthDate", _DATE, DA)
+    taken.StudyDate = _matching(header, "StudyDate", _DATE, DA)
+    taken.StudyTime = _matching(header, "StudyTime", _TIME, TM)
+    # PS3.3 C.7.1.1 knows M, F and O; scanners also write U, which no validator lets pass.
+    sex = str(_value(header, "PatientSex")).strip()
+    taken.PatientSex = sex if sex in ("M", "F", "O") else ""
+
+    for keyword in ("IssuerOfPatientID", "StudyDescription"):
+        if text := str(_value(header, keyword)):
+            setattr(taken, keyword, text[:_LONG_STRING])
+    method = _value(header, "DeidentificationMethod")
+    if str(_value(header, "PatientIdentityRemoved")) == "YES" and method:
+        taken.PatientIdentityRemoved = "YES"
+        taken.DeidentificationMethod = method
+    if _utc_offset(header):
+        taken.TimezoneOffsetFromUTC = str(header.TimezoneOffsetFromUTC).strip()
+
+    if character_set := _character_set(taken, header):
+        taken.SpecificCharacterSet = character_set
+    return taken
+
+
+def _character_set(texts: Dataset, header: Dataset) -> str | Sequence[str]:
+    """Choose the source's character set if it can carry `texts`, else one that can."""
+    text = "".join(str(element.value) for element in texts)
+    declared = _value(header, "SpecificCharacterSet")
+    if not declared:
+        # Without a declaration pydicom reads bytes above 127 as Latin-1: declare what was read.
+        return "" if text.isascii() else "ISO_IR 100"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            for character in set(text):
+                encode_string(character, convert_encodings(declared))
+        except (LookupError, UnicodeError, UserWarning):
+            return "ISO_IR 192"
+    return declared
