@@ -1,4 +1,8 @@
-"""Rules that hold for the whole suite."""
+"""Rules and fixtures of the whole suite: the only place where fixtures are registered.
+
+`tests.support.databases` gives databases; each module of `tests.support.servers` named here gives a
+server and stops it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,14 @@ import pytest
 
 from tests.support.paths import SAMPLE_DATA
 
-pytest_plugins = ["tests.support.servers.postgres", "tests.support.servers.validators"]
+pytest_plugins = [
+    "tests.support.databases",
+    "tests.support.servers.node",
+    "tests.support.servers.postgres",
+    "tests.support.servers.redis",
+    "tests.support.servers.triton",
+    "tests.support.servers.validators",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

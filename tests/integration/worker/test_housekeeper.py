@@ -27,14 +27,10 @@ if TYPE_CHECKING:
 
     from tests.support.servers.redis import RedisServer
 
-pytest_plugins = ["tests.support.servers.redis", "tests.support.servers.postgres"]
-
 
 @pytest.fixture
-def database_url(sqlite_template: Path, tmp_path: Path) -> str:
-    path = tmp_path / "epvs.sqlite"
-    path.write_bytes(sqlite_template.read_bytes())
-    return f"sqlite:///{path}"
+def database_kind() -> str:
+    return "sqlite"
 
 
 def make_settings(folder: Path, broker_port: int) -> Settings:

@@ -26,8 +26,6 @@ from worker.app import GRADE_REVISION, app
 if TYPE_CHECKING:
     from tests.support.servers.node import Node
 
-pytest_plugins = ["tests.support.servers.node"]
-
 GOOD, POISON, WAITING = "1.2.1", "1.2.2", "1.2.3"
 OUTCOMES = {
     "1.2.4": "reject",
@@ -163,7 +161,7 @@ def test_results_reach_the_destination_as_kept(node: Node) -> None:
         assert pacs.data_sets[row.sop_instance_uid] == encoded_data_set(kept)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_a_rejection_reaches_whoever_asks_to_be_told_and_nobody_else(
     node: Node, tmp_path: Path
 ) -> None:
@@ -201,7 +199,7 @@ def test_a_rejection_reaches_whoever_asks_to_be_told_and_nobody_else(
     assert b"NGNOSERIES" in kept
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_slow_destination_is_sent_everything_once(node: Node) -> None:
     """Sending for twice the lease is one attempt: the heartbeat extends it."""
     with scripted_destination() as pacs:
@@ -220,7 +218,7 @@ def test_slow_destination_is_sent_everything_once(node: Node) -> None:
     assert len(pacs.arrivals) == len(set(pacs.arrivals))
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_asked_to_end_a_worker_finishes_the_study_in_hand(node: Node) -> None:
     node.script.write(WAITING, "wait")
     node.receive(WAITING)
@@ -236,7 +234,7 @@ def test_asked_to_end_a_worker_finishes_the_study_in_hand(node: Node) -> None:
     assert node.script.tried(GOOD) == 0
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_worker_with_wrong_models_refuses_to_start(node: Node) -> None:
     node.script.write("models", "wrong")
     node.receive(GOOD)
@@ -247,7 +245,7 @@ def test_worker_with_wrong_models_refuses_to_start(node: Node) -> None:
     assert node.script.tried(GOOD) == 0
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_housekeeper_ends_when_asked_to(node: Node) -> None:
     keeper = subprocess.Popen(
         [sys.executable, "-m", "worker.housekeeper"], cwd=ROOT, env=node.environment()

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from tests.support.servers.redis import RedisServer
 
-pytest_plugins = ["tests.support.servers.redis", "tests.support.servers.postgres"]
-
 PATIENCE_S = 60.0
 
 

@@ -1,7 +1,4 @@
-"""A real PostgreSQL server for the tests, and databases that are migrated already.
-
-Tests that take `database_url` run once on SQLite and once on PostgreSQL.
-"""
+"""A real PostgreSQL server; `tests.support.databases` makes the databases on it."""
 
 from __future__ import annotations
 
@@ -20,13 +17,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from db import migrate
-from db.session import create_engine
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from sqlalchemy import Engine
 
 
 def find_binaries() -> Path:
@@ -137,53 +129,3 @@ def postgres_server() -> Iterator[PostgresServer]:
         yield server
     finally:
         server.remove()
-
-
-@pytest.fixture(scope="session")
-def postgres_template(postgres_server: PostgresServer) -> str:
-    """Name of a migrated database to copy."""
-    name = postgres_server.create_database()
-    migrate.upgrade(postgres_server.url(name))
-    return name
-
-
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file to copy."""
-    path = tmp_path_factory.mktemp("sqlite") / "template.sqlite"
-    migrate.upgrade(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """URL of a fresh database without tables."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'epvs.sqlite'}"
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    name = server.create_database()
-    yield server.url(name)
-    server.drop_database(name)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """URL of a fresh, migrated database."""
-    if request.param == "sqlite":
-        path = tmp_path / "epvs.sqlite"
-        shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
-        yield f"sqlite:///{path}"
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    name = server.create_database(request.getfixturevalue("postgres_template"))
-    yield server.url(name)
-    server.drop_database(name)
-
-
-@pytest.fixture
-def database_engine(database_url: str) -> Iterator[Engine]:
-    """Engine on a fresh, migrated database."""
-    engine = create_engine(database_url)
-    yield engine
-    engine.dispose()

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from node.embedded.triton import EmbeddedTriton
 
-pytest_plugins = ["tests.support.servers.triton"]
-
 STAGES = [
     *("select_series", "assemble", "register", "check_quality", "prepare_rating", "rate"),
     *("prepare_severity", "assess", "map_saliency", "grade", "build_report"),

@@ -30,8 +30,6 @@ from worker.services import Services
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytest_plugins = ["tests.support.servers.postgres"]
-
 Pipeline = Callable[[ClosedStudy, datetime], GradedStudy]
 
 
