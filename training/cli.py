@@ -156,7 +156,7 @@ def _add_training_options(parser: argparse.ArgumentParser, *, epochs: int, batch
 
 
 def _cohort(options: argparse.Namespace) -> None:
-    from training.cohorts.phantom import CohortPlan, build_cohort
+    from training.cohorts.synthetic import CohortPlan, build_cohort
 
     heads = range(options.start, options.start + options.count)
     plan = CohortPlan(
@@ -280,13 +280,13 @@ def _reproduce_severity(options: argparse.Namespace) -> None:
 
 
 def _agreement(options: argparse.Namespace) -> None:
-    from training.cohorts.agreement import agreement_report
+    from training.cohorts.reader_agreement import agreement_report
 
     sys.stdout.write(agreement_report(options.readings))
 
 
 def _dicom_cohort(options: argparse.Namespace) -> None:
-    from training.cohorts.dicom import write_dicom_cohort
+    from training.cohorts.dicom_export import write_dicom_cohort
 
     lines = write_dicom_cohort(options.out, options.seed, options.count, options.conditions)
     for line in track(lines, "subjects", total=options.count):

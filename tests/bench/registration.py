@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
-from training.cohorts.phantom import CROP_CENTRES, as_volume
+from training.cohorts.synthetic import CROP_CENTRES, as_volume
 from training.synthetic.conditions import CONDITIONS
 from training.synthetic.subjects import make_subject
 from worker.grading.stages.registration import register

@@ -1,6 +1,6 @@
 """Training data: scans through the node's own preprocessing, with the labels of each model.
 
-Two doors lead here: synthetic subjects (`training.cohorts.phantom`) and a site's own
+Two doors lead here: synthetic subjects (`training.cohorts.synthetic`) and a site's own
 (`training.cohorts.site`).
 A cohort is a folder of one ``.npz`` file a subject. Files are written under a temporary name and
 renamed, and existing ones are kept, so that an interrupted build goes on where it stopped.
@@ -51,7 +51,7 @@ class Example:
     severity_count : int
         EPVS in the slice and hemisphere with most of them.
     severity_truth : ndarray of float16, shape (3, 16, 64, 64)
-        What lies where in `volume`: see `training.severity.ground_truth`. Empty for a site's scans,
+        What lies where in `volume`: see `training.cohorts.ground_truth`. Empty for a site's scans,
         of which this is not known.
     head : str
         Scans of one head belong to the same part of a split.

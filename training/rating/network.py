@@ -42,7 +42,7 @@ class RatingNet(nn.Module):
     ----------
     temperature : Tensor
         The logits are divided by it before softmax, so that probabilities are frequencies
-        (`training.release.calibration`); it moves no grade.
+        (`training.rating.calibration`); it moves no grade.
     """
 
     temperature: Tensor

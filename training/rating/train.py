@@ -11,9 +11,9 @@ import torch
 from training import checkpoints
 from training.cohorts.examples import describe_cohort, is_validation, load_cohort
 from training.progress import track
+from training.rating.calibration import fit_temperature
 from training.rating.network import RatingNet
 from training.rating.recipe import RatingData, RatingPlan, RatingTrainer, predict
-from training.release.calibration import fit_temperature
 
 if TYPE_CHECKING:
     from pathlib import Path

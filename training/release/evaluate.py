@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import onnxruntime
 
-from training.charts import draw_reliability
 from training.cohorts.examples import (
     SEVERE_COUNT,
     Example,
@@ -19,6 +18,7 @@ from training.cohorts.examples import (
     require_severity_labels,
     volume_as_input,
 )
+from training.plots import draw_reliability
 from training.rating.scores import Metrics, by_circumstance, rounded, score_ratings
 from training.severity.saliency_scores import saliency_figures, score_saliency
 from training.severity.scores import score_severities

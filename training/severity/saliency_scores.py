@@ -14,8 +14,8 @@ import SimpleITK as sitk
 from scipy.stats import mannwhitneyu
 
 from training.cohorts.examples import SEVERE_COUNT
+from training.cohorts.ground_truth import BASAL_GANGLIA, BRAIN, EPVS
 from training.rating.scores import Metrics, rounded
-from training.severity.ground_truth import BASAL_GANGLIA, BRAIN, EPVS
 from worker.grading.stages.severity.saliency import HIGH, PEAK, skewness, spread_over
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def saliency_figures(saliency: Float32Array, truth: NDArray[np.float16]) -> Sali
     ----------
     saliency : ndarray, shape (1, 16, 16)
     truth : ndarray, shape (3, 16, 64, 64)
-        Of `training.severity.ground_truth`; what the activation spans.
+        Of `training.cohorts.ground_truth`; what the activation spans.
 
     Returns
     -------

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from core.errors import Rejected
 from training.cohorts.examples import align
-from training.cohorts.phantom import as_volume
+from training.cohorts.synthetic import as_volume
 from training.synthetic.subjects import Subject, make_subject
 from training.synthetic.vessels import VISIBLE_SHARE, render
 from worker.grading.stages.rating import prepare_rating

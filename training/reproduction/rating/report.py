@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from training.cohorts.examples import rating_of
-from training.reproduction.rating import cohort
+from training.reproduction.rating import subjects as paper_subjects
 from training.reproduction.rating.enhancement import FAINT, VISIBLE_CNR, EnhancementFigures
 from training.reproduction.rating.results import ArmResults, compare
 from training.statistics import mean_sd
@@ -52,8 +52,8 @@ Last output of `{command}`. {_protocol(epochs)}
 ## The cohort
 
 {len(subjects)} heads, one scan each, 384 × 384 pixels of 0.573 mm, 28 slices of 5 mm (section 2.2),
-registered and cut by the node's own code. Each scan was chosen out of {cohort.POOL.scans} of its
-head so that the numbers of Table 2 come out. The head moved in {moved:.0%} of them. The
+registered and cut by the node's own code. Each scan was chosen out of {paper_subjects.POOL.scans}
+of its head so that the numbers of Table 2 come out. The head moved in {moved:.0%} of them. The
 registration is off by {np.median(errors):.1f} mm at the basal ganglia (median; largest
 {max(errors):.1f} mm); nothing here knows the true position.
 
@@ -90,7 +90,7 @@ flips as in the paper; batches of 32 and a learning rate that decays along a cos
 def _rating_table(subjects: Sequence[Example]) -> str:
     ratings = rating_of(np.stack([e.counts for e in subjects]))
     rows: list[tuple[str, Sequence[int]]] = [
-        ("images, paper (Table 2)", cohort.IMAGES_OF_RATING),
+        ("images, paper (Table 2)", paper_subjects.IMAGES_OF_RATING),
         ("images, ours", np.bincount(ratings.ravel(), minlength=5).tolist()),
         (
             "subjects (highest of six), ours",

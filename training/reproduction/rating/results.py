@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from core.errors import ConfigurationError
 from training.cohorts.examples import rating_of
 from training.rating.scores import Metrics, majority_of, score_ratings
-from training.reproduction.rating.folds import FOLDS, Arm, Job
+from training.reproduction.rating.cross_validation import FOLDS, Arm, Job
 from training.statistics import Difference, corrected_paired_test
 
 if TYPE_CHECKING:

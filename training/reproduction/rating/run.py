@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from training.cohorts.examples import describe_cohort
-from training.reproduction.rating import cohort, figures
+from training.reproduction.rating import plots, subjects
 from training.reproduction.rating import report as rating_report
+from training.reproduction.rating.cross_validation import arms, run_jobs
 from training.reproduction.rating.enhancement import study_enhancements
-from training.reproduction.rating.folds import arms, run_jobs
 from training.reproduction.rating.results import errors_by_count, gather
 from training.reproduction.work_folder import claim
 
@@ -59,7 +59,7 @@ def reproduce_rating(
     """
     folder = site or work / "pool"
     if site is None:
-        yield from cohort.build_pool(folder, processes=processes)
+        yield from subjects.build_pool(folder, processes=processes)
     description = describe_cohort(folder)
     claim(work, description)
     chosen = [
@@ -68,21 +68,21 @@ def reproduce_rating(
         if not arm.plan.count_weight or description.get("labels") != "grades"
     ]
     yield from run_jobs(work, folder, chosen, processes=processes)
-    subjects = cohort.subjects_of(folder)
+    chosen_subjects = subjects.subjects_of(folder)
     results = {arm.name: gather(work, arm) for arm in chosen}
     report.parent.mkdir(parents=True, exist_ok=True)
     served = results["stationary"]
-    errors = errors_by_count(served, figures.COUNT_EDGES)
-    figures.draw_confusion(report.with_name("rating-confusion.png"), served)
-    figures.draw_arms(report.with_name("rating-accuracy.png"), list(results.values()))
-    figures.draw_errors(report.with_name("rating-errors.png"), errors)
+    errors = errors_by_count(served, plots.COUNT_EDGES)
+    plots.draw_confusion(report.with_name("rating-confusion.png"), served)
+    plots.draw_arms(report.with_name("rating-accuracy.png"), list(results.values()))
+    plots.draw_errors(report.with_name("rating-errors.png"), errors)
     if site is None:
-        figures.draw_examples(report.with_name("rating-cohort.png"), subjects)
-        about = rating_report.synthetic_cohort(subjects, epochs, seeds)
+        plots.draw_examples(report.with_name("rating-cohort.png"), chosen_subjects)
+        about = rating_report.synthetic_cohort(chosen_subjects, epochs, seeds)
         measured = study_enhancements(work / "enhancement.json", processes=processes)
         enhancements = [rating_report.enhancements(*measured)]
     else:  # where the EPVS of a site's own scans lie is not known
-        about, enhancements = rating_report.site_cohort(subjects, description, epochs), []
+        about, enhancements = rating_report.site_cohort(chosen_subjects, description, epochs), []
     sections = [
         about,
         rating_report.accuracy(results),

@@ -21,7 +21,7 @@ from sklearn.model_selection import StratifiedKFold
 from training import checkpoints
 from training.cohorts.examples import SEVERE_COUNT, volume_as_input
 from training.reproduction.jobs import share_out
-from training.reproduction.severity.cohort import Split, split_of, subjects_of
+from training.reproduction.severity.subjects import Split, split_of, subjects_of
 from training.severity.recipe import PUBLISHED, SeverityPlan, SeverityTrainer, predict, validate
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import numpy as np
 
 from training import checkpoints
 from training.cohorts.examples import describe_cohort, require_severity_labels
-from training.reproduction.severity import cohort as severity_cohort
-from training.reproduction.severity import figures as severity_figures
+from training.reproduction.severity import plots as severity_plots
 from training.reproduction.severity import report as severity_report
+from training.reproduction.severity import subjects as severity_subjects
 from training.reproduction.severity.jobs import (
     WHOLE,
     Effort,
@@ -75,7 +75,7 @@ def reproduce_severity(
     """
     folder = site or work / "pool"
     if site is None:
-        yield from severity_cohort.build_pool(folder, processes=processes)
+        yield from severity_subjects.build_pool(folder, processes=processes)
     require_severity_labels(folder)
     description = describe_cohort(folder)
     claim(work, description)
@@ -89,14 +89,14 @@ def reproduce_severity(
     yield from run_jobs(work, folder, [final, published], processes=processes)
     (answers,), (to_the_letter,) = gather(work, [final]), gather(work, [published])
 
-    subjects = severity_cohort.subjects_of(folder, WHOLE)
+    subjects = severity_subjects.subjects_of(folder, WHOLE)
     tested = [subjects[i] for i in answers.test]
     yield from _measure_robustness(work, final, tested)
     robustness = np.array(json.loads((work / "clever.json").read_text(encoding="utf-8")))
     scores = score_severities(answers.probability, answers.count)
     report.parent.mkdir(parents=True, exist_ok=True)
-    severity_figures.draw_test(report.with_name("severity-test.png"), answers, scores["auc"])
-    severity_figures.draw_designs(
+    severity_plots.draw_test(report.with_name("severity-test.png"), answers, scores["auc"])
+    severity_plots.draw_designs(
         report.with_name("severity-designs.png"),
         {title: [fold.auc for fold in folds] for title, folds in compared.items()},
     )
@@ -109,7 +109,7 @@ def reproduce_severity(
         severity_report.agreement(answers),
     ]
     if all(e.severity_truth.size for e in tested):
-        severity_figures.draw_saliency(
+        severity_plots.draw_saliency(
             report.with_name("severity-saliency.png"), tested, answers, answers.saliency
         )
         figures = [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.cohorts.examples import align
-from training.cohorts.phantom import as_volume
+from training.cohorts.synthetic import as_volume
 from training.reproduction.rating.enhancement import _measure, epvs_in_crop
 from training.synthetic.subjects import make_subject
 from worker.grading.stages.rating import prepare_rating

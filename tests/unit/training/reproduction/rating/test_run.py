@@ -10,7 +10,14 @@ import pytest
 from core.errors import ConfigurationError
 from tests.support.builders.dots import dots
 from training.cohorts.examples import Example, store_example
-from training.reproduction.rating import cohort, enhancement, figures, folds, forest, results
+from training.reproduction.rating import (
+    cross_validation,
+    enhancement,
+    forest,
+    plots,
+    results,
+    subjects,
+)
 from training.reproduction.rating.results import gather
 from training.reproduction.rating.run import reproduce_rating
 from worker.grading.stages.rating.haar import ENHANCEMENTS
@@ -33,20 +40,20 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rng = np.random.default_rng(0)
     pool = tmp_path / "pool"
     pool.mkdir()
-    (pool / "cohort.json").write_text(json.dumps({"kind": "synthetic", **asdict(cohort.POOL)}))
+    (pool / "cohort.json").write_text(json.dumps({"kind": "synthetic", **asdict(subjects.POOL)}))
     for head in range(12):
         for scan in range(2):
             counts = np.full(6, LOADS[(head + scan) % 2])
             crops = np.stack([dots(int(c), rng) for c in counts])
             example = Example(crops, counts, np.empty((0, 0, 0), np.uint8), 0, facts=FACTS)
             store_example(pool / f"{head:05d}-{scan}.npz", example)
-    monkeypatch.setattr(cohort, "_HEADS", 0)
-    monkeypatch.setattr(cohort, "SUBJECTS", 10)
-    for module in (folds, results):
+    monkeypatch.setattr(subjects, "_HEADS", 0)
+    monkeypatch.setattr(subjects, "SUBJECTS", 10)
+    for module in (cross_validation, results):
         monkeypatch.setattr(module, "FOLDS", FOLDS)
-    monkeypatch.setattr(folds, "PUBLISHED_EPOCHS", 1)
+    monkeypatch.setattr(cross_validation, "PUBLISHED_EPOCHS", 1)
     monkeypatch.setattr(forest, "TREES", 20)
-    monkeypatch.setattr(cohort, "IMAGES_OF_RATING", (30, 0, 0, 30, 0))
+    monkeypatch.setattr(subjects, "IMAGES_OF_RATING", (30, 0, 0, 30, 0))
     measured = enhancement.EnhancementFigures(5.0, 4.0, 0.9, 0.1, 2.0)
     (tmp_path / "enhancement.json").write_text(
         json.dumps(
@@ -63,7 +70,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_from_pool_to_report(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[str] = []
     for name in ("draw_examples", "draw_arms"):
-        monkeypatch.setattr(figures, name, lambda target, *_: drawn.append(target.name))
+        monkeypatch.setattr(plots, name, lambda target, *_: drawn.append(target.name))
     report = work / "report" / "rating.md"
     lines = list(reproduce_rating(work, report, epochs=1, seeds=1))
     assert len(lines) == FOLDS * 7 + 1
@@ -79,7 +86,7 @@ def test_from_pool_to_report(work: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(reproduce_rating(work, report, epochs=1, seeds=1)) == [f"wrote {report}"]
     assert report.read_text(encoding="utf-8") == text
 
-    served = gather(work, folds.arms(1, 1)[0])
+    served = gather(work, cross_validation.arms(1, 1)[0])
     assert served.held_out.shape == (1, 10, 6, 5)
     assert np.allclose(served.held_out.sum(axis=-1), 1, atol=1e-5)  # everyone answered, once
     assert served.test["image"].shape == (FOLDS,)
@@ -87,4 +94,4 @@ def test_from_pool_to_report(work: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_report_is_not_written_over_missing_folds(work: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"stationary-0-0\.npz is missing"):
-        gather(work, folds.arms(1, 1)[0])
+        gather(work, cross_validation.arms(1, 1)[0])

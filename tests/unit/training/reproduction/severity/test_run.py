@@ -9,12 +9,12 @@ import pytest
 
 from core.errors import ConfigurationError
 from training.cohorts.examples import Example, store_example
-from training.reproduction.severity import cohort as severity_cohort
 from training.reproduction.severity import jobs as severity_jobs
 from training.reproduction.severity import report as severity_report
 from training.reproduction.severity import robustness
-from training.reproduction.severity.cohort import split_of
+from training.reproduction.severity import subjects as severity_subjects
 from training.reproduction.severity.run import reproduce_severity
+from training.reproduction.severity.subjects import split_of
 
 FOLDS = 2
 EFFORT = severity_jobs.Effort(width=2, epochs=2, whole_epochs=1, window=48)
@@ -27,7 +27,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pool = tmp_path / "pool"
     pool.mkdir()
     (pool / "cohort.json").write_text(
-        json.dumps({"kind": "synthetic", **asdict(severity_cohort.POOL)})
+        json.dumps({"kind": "synthetic", **asdict(severity_subjects.POOL)})
     )
     for head in range(40):
         count = 40 if head % 5 < 2 else 0
@@ -47,7 +47,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         )
         store_example(pool / f"{head:05d}-0.npz", example)
     for name, value in (("_HEADS", 0), ("MILD", 22), ("SEVERE", 14)):
-        monkeypatch.setattr(severity_cohort, name, value)
+        monkeypatch.setattr(severity_subjects, name, value)
     monkeypatch.setattr(severity_jobs, "FOLDS", FOLDS)
     for name, small in (("DEPTH", 18), ("DEPTHS", (18,)), ("DROPOUTS", (0.4, 0.0)), ("WHOLE", 64)):
         monkeypatch.setattr(severity_jobs, name, small)
@@ -76,7 +76,7 @@ def test_from_pool_to_report(work: Path) -> None:
 
 
 def test_a_pool_with_too_few_of_a_class(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(severity_cohort, "SEVERE", 17)
+    monkeypatch.setattr(severity_subjects, "SEVERE", 17)
     with pytest.raises(ConfigurationError, match="16 severe subjects"):
         list(reproduce_severity(work, work / "severity.md", EFFORT))
 

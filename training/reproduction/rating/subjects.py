@@ -14,7 +14,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from core.errors import ConfigurationError
 from training.cohorts.examples import Example, describe_cohort, load_cohort, rating_of
-from training.cohorts.phantom import CohortPlan, build_cohort
+from training.cohorts.synthetic import CohortPlan, build_cohort
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

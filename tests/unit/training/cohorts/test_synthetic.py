@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import ConfigurationError
 from training.cohorts.examples import crops_as_input, describe_cohort, load_cohort, volume_as_input
-from training.cohorts.phantom import CohortPlan, build_cohort
+from training.cohorts.synthetic import CohortPlan, build_cohort
 
 PLAN = CohortPlan(seed=5, protocol="rating-paper")
 

@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import ConfigurationError
 from training.cohorts.examples import Example, rating_of
-from training.reproduction.rating.cohort import choose
+from training.reproduction.rating.subjects import choose
 
 EMPTY: Any = np.empty(0)
 

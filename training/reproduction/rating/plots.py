@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import matplotlib.pyplot as plt
 import numpy as np
 
-from training.charts import save_figure
 from training.cohorts.examples import crops_as_input, rating_of
+from training.plots import save_figure
 from training.synthetic.conditions import HARSH, STANDARD
 from training.synthetic.grids import PROTOCOLS
 from training.synthetic.subjects import make_subject

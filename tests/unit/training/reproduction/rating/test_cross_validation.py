@@ -8,7 +8,7 @@ import numpy as np
 
 from training.rating.network import FILTERS
 from training.rating.recipe import shipped_plan
-from training.reproduction.rating.folds import FOLDS, Job, arms, folds
+from training.reproduction.rating.cross_validation import FOLDS, Job, arms, folds
 
 
 def test_every_fold_has_its_share_of_every_rating() -> None:

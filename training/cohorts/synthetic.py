@@ -20,8 +20,8 @@ import SimpleITK as sitk
 
 from core.errors import ConfigurationError, Rejected
 from training.cohorts.examples import DESCRIPTION, Example, align, label_inputs, store_example
+from training.cohorts.ground_truth import severity_truth
 from training.cohorts.scans import volume_on_grid
-from training.severity.ground_truth import severity_truth
 from training.synthetic.conditions import CONDITIONS, STANDARD
 from training.synthetic.dicom import as_image
 from training.synthetic.subjects import Subject, scan_head

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.release.calibration import fit_temperature
+from training.rating.calibration import fit_temperature
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])

@@ -6,7 +6,7 @@ import pytest
 
 from core.errors import ConfigurationError
 from training.cli import main
-from training.cohorts.agreement import agreement_report
+from training.cohorts.reader_agreement import agreement_report
 from training.cohorts.site_table import BadRows
 
 HEADER = "subject,inferior_L,inferior_R,middle_L,middle_R,superior_L,superior_R\n"

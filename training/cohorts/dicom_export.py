@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from core.errors import Rejected
 from training.cohorts.examples import align
-from training.cohorts.phantom import as_volume
 from training.cohorts.site_table import IMAGES, SEVERITY
+from training.cohorts.synthetic import as_volume
 from training.synthetic.conditions import CONDITIONS
 from training.synthetic.dicom import T2_TSE, write_series
 from training.synthetic.subjects import make_subject

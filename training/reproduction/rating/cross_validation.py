@@ -20,12 +20,12 @@ from training.cohorts.examples import rating_of
 from training.rating.network import FILTERS
 from training.rating.recipe import RatingData, RatingPlan, RatingTrainer, predict, shipped_plan
 from training.reproduction.jobs import share_out
-from training.reproduction.rating.cohort import subjects_of
 from training.reproduction.rating.forest import (
     features_at_places,
     features_over_all_places,
     forest_probabilities,
 )
+from training.reproduction.rating.subjects import subjects_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

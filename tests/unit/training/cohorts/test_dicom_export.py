@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from training.cli import main
-from training.cohorts import dicom
+from training.cohorts import dicom_export
 from training.cohorts.examples import describe_cohort, load_cohort
 from training.cohorts.site_table import read_table
 from training.synthetic.subjects import make_subject
@@ -18,7 +18,7 @@ def test_written_and_read_back_as_a_sites_own(
     def with_some_epvs(seed: int, number: int, conditions: Any) -> Any:
         return make_subject(seed, number + 2, "rating-paper", conditions)
 
-    monkeypatch.setattr(dicom, "make_subject", with_some_epvs)
+    monkeypatch.setattr(dicom_export, "make_subject", with_some_epvs)
     monkeypatch.chdir(tmp_path)
     assert main(["dicom-cohort", "--out", "dicom", "--seed", "12", "--count", "1"]) == 0
     table = read_table(tmp_path / "dicom" / "readings.csv")

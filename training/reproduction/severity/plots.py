@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.metrics import roc_curve
 
-from training.charts import save_figure
-from training.severity.ground_truth import BASAL_GANGLIA, EPVS
+from training.cohorts.ground_truth import BASAL_GANGLIA, EPVS
+from training.plots import save_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from core.errors import ConfigurationError
 from training.cohorts.examples import SEVERE_COUNT, Example, describe_cohort, load_cohort
-from training.cohorts.phantom import CohortPlan, build_cohort
+from training.cohorts.synthetic import CohortPlan, build_cohort
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
