@@ -1,32 +1,28 @@
-"""What can go wrong, as the rest of the node and the operator see it.
+"""The node's exceptions.
 
-Three families, because they lead to three different ends of a study:
+An attempt at grading that raises one of these ends in one of two ways:
 
-- `Rejected`: the study cannot be graded. A result, not an error; never retried.
-- `Failed`: something of ours broke. An attempt is charged; after the last one a person is needed.
-- `Unavailable`: a service that we depend on does not answer. Retried, no attempt charged.
+- `Failed`: the node or one of its libraries has a defect. The attempt is charged; after the last
+  one the revision waits for an operator.
+- `Unavailable`: a service that the node depends on does not respond. The attempt is repeated and
+  not charged.
 
-Messages never carry patient data: no element values beyond UIDs, numbers and codes.
+A study that cannot be graded is a result (`core.results.NotGradedStudy`), not an error. Messages
+never contain patient data: no element values other than UIDs, numbers and codes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from core.reasons import Reason
-    from core.results import SeriesVerdict
-
 
 class EpvsError(Exception):
-    """Base of everything that the node raises on purpose.
+    """Base class of the exceptions that the node raises deliberately.
 
     Parameters
     ----------
     message : str
-        What happened, in words an operator understands; no patient data.
+        What happened, for the operator; no patient data.
     remedy : str
-        What to do about it.
+        What the operator can do about it.
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
@@ -39,37 +35,16 @@ class EpvsError(Exception):
 
 
 class ConfigurationError(EpvsError):
-    """A setting is missing, malformed or contradicts another."""
-
-
-class Rejected(EpvsError):
-    """The study cannot be graded, for a reason that no retry will change.
-
-    Parameters
-    ----------
-    reason : Reason
-    detail : str
-        The figures behind the reason, e.g. ``"gap of 7.5 mm after slice 11 (others 2.5 mm)"``.
-    verdicts : tuple of SeriesVerdict
-        One for each series of the study, as far as they were reached.
-    """
-
-    def __init__(
-        self, reason: Reason, detail: str = "", verdicts: tuple[SeriesVerdict, ...] = ()
-    ) -> None:
-        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
-        self.reason = reason
-        self.detail = detail
-        self.verdicts = verdicts
+    """A setting is missing, malformed or contradicts another one."""
 
 
 class Failed(EpvsError):
-    """Something of ours broke; an attempt is charged.
+    """The node or one of its libraries has a defect; the attempt is charged.
 
     Parameters
     ----------
     code : str
-        Short kebab-case code kept in SQL, e.g. ``"model-answer-invalid"``.
+        Short kebab-case code, stored in SQL, e.g. ``"model-answer-invalid"``.
     """
 
     def __init__(self, code: str, message: str, remedy: str = "") -> None:
@@ -78,12 +53,12 @@ class Failed(EpvsError):
 
 
 class Unavailable(EpvsError):
-    """A service that the node depends on does not answer; retried, no attempt charged.
+    """A service that the node depends on does not respond; repeated, the attempt is not charged.
 
     Parameters
     ----------
     service : str
-        ``"triton"``, ``"database"``, ``"broker"``, ``"disk"`` or a destination's name.
+        ``"triton"``, ``"database"``, ``"broker"``, ``"disk"`` or the name of a destination.
     """
 
     def __init__(self, service: str, message: str, remedy: str = "") -> None:

@@ -205,3 +205,33 @@ class GradedStudy:
     saliency: SaliencyStatistics
     report: Report
     timings: tuple[StageTiming, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFailure:
+    """Why the report on a study that was not graded could not be built."""
+
+    code: str
+    """Short kebab-case code, e.g. ``"no-readable-header"``."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotGradedStudy:
+    """A study revision that cannot be graded: the reason, and how it was reached.
+
+    It is stored in the state ``rejected``. A retry would not change it.
+    """
+
+    revision_id: str
+    reason: Reason
+    detail: str
+    """The figures behind the reason, e.g. ``"gap of 7.5 mm after slice 11 (others 2.5 mm)"``."""
+    verdicts: tuple[SeriesVerdict, ...] = ()
+    """One for each series of the study."""
+    timings: tuple[StageTiming, ...] = ()
+    """Of the stages that finished."""
+    report: Report | None = None
+    """None where no destination asks for it, or where it could not be built."""
+    report_failure: ReportFailure | None = None
+    """Why a report that a destination asks for could not be built."""

@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import logging
 import time
-from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from core.errors import Unavailable
 from core.settings import load_settings
 from db.session import create_engine
 from worker.grading.inference import InferenceClient
-from worker.grading.pipeline import GradingOptions, grade_study, report_rejection
+from worker.grading.pipeline import GradingOptions, grade_study
 from worker.grading.stages.template import load_template
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from sqlalchemy import Engine
 
-    from core.errors import Rejected
-    from core.results import GradedStudy, Report
+    from core.results import GradedStudy, NotGradedStudy
     from core.settings import Settings
     from core.studies import ClosedStudy
-    from worker.grading.records import Template
+
+Grading: TypeAlias = "Callable[[ClosedStudy, datetime], GradedStudy | NotGradedStudy]"
 
 MODEL_WAIT_S: Final = 600.0
 """How long a starting worker waits for Triton: loading engines takes minutes on a cold machine."""
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Services:
-    """Database, model client and template of one process, and the pipeline over them."""
+    """Database connections, model client and pipeline of one process."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -48,33 +49,19 @@ class Services:
         return create_engine(self.settings.database_url)
 
     @cached_property
-    def _inference(self) -> InferenceClient:
+    def inference(self) -> InferenceClient:
+        """Client of the model server."""
         settings = self.settings
         return InferenceClient(settings.triton_url, settings.models_dir, settings.triton_timeout_s)
 
     @cached_property
-    def _template(self) -> Template:
-        return load_template()
-
-    def grade(self, study: ClosedStudy, completed_at: datetime) -> GradedStudy:
-        """Run the pipeline on one closed study; see `worker.grading.pipeline.grade_study`."""
-        return grade_study(
-            study,
-            inference=self._inference,
-            template=self._template,
+    def grade(self) -> Grading:
+        """The pipeline (`worker.grading.pipeline.grade_study`) with this process's parts."""
+        return partial(
+            grade_study,
+            inference=self.inference,
+            template=load_template(),
             options=GradingOptions.from_settings(self.settings),
-            completed_at=completed_at,
-        )
-
-    def report_rejection(
-        self, study: ClosedStudy, rejection: Rejected, completed_at: datetime
-    ) -> Report | None:
-        """Report on a study that was not graded; see `worker.grading.pipeline.report_rejection`."""
-        return report_rejection(
-            study,
-            rejection,
-            options=GradingOptions.from_settings(self.settings),
-            completed_at=completed_at,
         )
 
     def check_models(self, wait_s: float = MODEL_WAIT_S) -> None:
@@ -91,14 +78,14 @@ class Services:
         deadline = time.monotonic() + wait_s
         while True:
             try:
-                self._inference.wait_ready(min(_WAIT_MESSAGE_S, wait_s))
+                self.inference.wait_ready(min(_WAIT_MESSAGE_S, wait_s))
                 break
             except Unavailable as error:
                 if time.monotonic() >= deadline:
                     raise
                 log.info("waiting for Triton url=%s: %s", self.settings.triton_url, error.message)
-        self._inference.check_enhancement(self.settings.enhancement)
-        self._inference.check_golden()
+        self.inference.check_enhancement(self.settings.enhancement)
+        self.inference.check_golden()
         log.info("both models answer their golden input url=%s", self.settings.triton_url)
 
 

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, or_, select
 
-from core.errors import Failed, Rejected
-from core.results import GradedStudy, ModelIdentity, ObjectKind, Report, SeriesVerdict
+from core.errors import Failed
+from core.results import (
+    GradedStudy,
+    ModelIdentity,
+    NotGradedStudy,
+    ObjectKind,
+    Report,
+    SeriesVerdict,
+)
 from core.studies import ClosedStudy, SpooledInstance
 from core.version import CAVEAT
 from db import audit
@@ -166,33 +173,27 @@ def store_graded(
     return True
 
 
-def store_rejected(
+def store_not_graded(
     session: Session,
     claim: Claim,
-    rejection: Rejected,
+    not_graded: NotGradedStudy,
     *,
-    now: datetime,
-    report: Report | None = None,
     paths: Sequence[Path] = (),
     destinations: Sequence[Destination] = (),
-    obstacle: Failed | None = None,
+    now: datetime,
 ) -> bool:
-    """Store why a study cannot be graded, and let the report on that wait for its deliveries.
+    """Store why a study cannot be graded, and plan the deliveries of the report on that.
 
     Parameters
     ----------
     session : Session
     claim : Claim
-    rejection : Rejected
-    now : datetime
-    report : Report, optional
-        None where nobody asks for it, or where it could not be made.
+    not_graded : NotGradedStudy
     paths : sequence of Path
-        Where the bytes of ``report.objects`` are kept, in the same order; durable already.
+        Files of ``not_graded.report.objects``, in the same order; durable already.
     destinations : sequence of Destination
-        Those that want to be told of studies without a grade are sent the report.
-    obstacle : Failed, optional
-        Why a report that is asked for could not be made.
+        Only those that ask for reports on studies without a grade get one.
+    now : datetime
 
     Returns
     -------
@@ -202,9 +203,10 @@ def store_rejected(
     revision = hold(session, claim)
     if revision is None:
         return False
-    _store_verdicts(session, revision.id, rejection.verdicts)
-    revision.reason, revision.reason_detail = rejection.reason, rejection.detail
-    detail: dict[str, Any] = {"reason": rejection.reason}
+    _store_verdicts(session, revision.id, not_graded.verdicts)
+    revision.reason, revision.reason_detail = not_graded.reason, not_graded.detail
+    detail: dict[str, Any] = {"reason": not_graded.reason}
+    report, failure = not_graded.report, not_graded.report_failure
     if report is not None:
         objects = _store_objects(session, revision.id, report, paths)
         planning.plan(
@@ -217,13 +219,13 @@ def store_rejected(
         )
         detail["objects"] = [row.sop_instance_uid for row in objects]
     move(session, revision, RevisionState.REJECTED, now=now, detail=detail)
-    if obstacle is not None:
+    if failure is not None:
         audit.append(
             session,
             "report-not-made",
             study_uid=revision.study_uid,
             revision_id=revision.id,
-            detail={"code": obstacle.code, "why": obstacle.message},
+            detail={"code": failure.code, "why": failure.message},
             now=now,
         )
     return True

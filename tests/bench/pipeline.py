@@ -20,11 +20,11 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 
-from core.errors import Rejected
 from core.studies import ClosedStudy, SpooledInstance
 from node.embedded.triton import REPOSITORY, EmbeddedTriton
 from tests.support.builders.synthetic_studies import generate_synthetic_study
 from tests.support.paths import SAMPLE_DATA
+from worker.grading.errors import NotGradable
 from worker.grading.inference import InferenceClient
 from worker.grading.pipeline import GradingOptions, grade_study
 from worker.grading.records import Volume
@@ -87,7 +87,7 @@ def judge(name: str, volume: Volume) -> str:
             f"| {quality.coverage:.2f} | {quality.scale:.2f}"
         )
         registration.check_quality(quality)
-    except Rejected as rejection:
+    except NotGradable as rejection:
         return f"| {name} | {figures} | {rejection.reason} |"
     return f"| {name} | {figures} | **graded** |"
 
@@ -102,10 +102,10 @@ def report(study: ClosedStudy, runs: int, work_dir: Path) -> Iterator[str]:
         for _ in range(runs + 1):
             graded = grade_study(
                 study,
+                datetime(2026, 1, 1, tzinfo=UTC),
                 inference=client,
                 template=template,
                 options=GradingOptions(),
-                completed_at=datetime(2026, 1, 1, tzinfo=UTC),
             )
             for timing in graded.timings:
                 seconds[timing.stage].append(timing.seconds)
@@ -131,7 +131,7 @@ def report(study: ClosedStudy, runs: int, work_dir: Path) -> Iterator[str]:
         f"scale {registration.SCALE_RANGE[0]}–{registration.SCALE_RANGE[1]}.\n"
     )
     yield "| scan | box | brain | coverage | scale | verdict |\n|---|---|---|---|---|---|"
-    volume = assemble(select_series(study))
+    volume = assemble(select_series(study).require_series())
     yield judge("as it is", volume)
     for name, copy in changed_copies(volume):
         yield judge(name, copy)

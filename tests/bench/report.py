@@ -61,7 +61,8 @@ CLASSES: Final[tuple[SRClass, ...]] = ("comprehensive", "comprehensive3d")
 
 def pack(study: ClosedStudy, folder: Path) -> ClosedStudy:
     """Copy the series to grade of a study into one Enhanced MR."""
-    slices = [pydicom.dcmread(location.path) for location in select_series(study).slices]
+    series = select_series(study).require_series()
+    slices = [pydicom.dcmread(location.path) for location in series.slices]
     ds = packed(slices)
     ds.SOPInstanceUID = derived_uid("bench", {"packed": study.study_uid})
     ds.file_meta = FileMetaDataset()
@@ -90,7 +91,7 @@ def graded_by_the_models(folder: Path) -> dict[str, Inputs]:
 def grade_with_map(study: ClosedStudy, client: InferenceClient) -> Inputs:
     """Run the pipeline's stages up to the report, and keep the saliency map."""
     template = load_template()
-    volume = assemble(select_series(study))
+    volume = assemble(select_series(study).require_series())
     registration = register(volume, template)
     rating_input = prepare_rating(volume, registration, enhancement="stationary")
     severity_input = prepare_severity(volume, registration, template)
@@ -115,7 +116,7 @@ def all_reports(real: dict[str, Inputs], folder: Path) -> dict[str, list[Report]
         row = made.setdefault(f"{kind}, in each of {len(COMMANDS)} transfer syntaxes", [])
         for syntax in COMMANDS:
             study = write_study(folder / f"{kind}-{syntax}", kind, syntax)
-            given = inputs(assemble(select_series(study)))
+            given = inputs(assemble(select_series(study).require_series()))
             row.append(given.build(sr="comprehensive3d", parametric_map=True))
     return made
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from core.errors import Rejected
 from core.reasons import Reason
+from core.results import NotGradedStudy
 from tests.support.builders.sources import (
     classic,
     enhanced,
@@ -91,7 +91,7 @@ def build_reports(folder: Path) -> dict[str, Report]:
             source.study, refused(source.volume.series.series_uid)
         )
         made[f"{name}, not graded, 3d"] = not_graded(
-            source.study, Rejected(Reason.NO_SUITABLE_SERIES), sr="comprehensive3d"
+            source.study, NotGradedStudy("r", Reason.NO_SUITABLE_SERIES, ""), sr="comprehensive3d"
         )
     plain = inputs(classic(new("again")))
     made["3d"] = plain.build(sr="comprehensive3d", parametric_map=True)
@@ -107,6 +107,6 @@ def build_reports(folder: Path) -> dict[str, Report]:
         sr="comprehensive3d",
     )
     made["no images, not graded"] = not_graded(
-        without_images(new("no-images")), Rejected(Reason.UNREADABLE)
+        without_images(new("no-images")), NotGradedStudy("r", Reason.UNREADABLE, "")
     )
     return made

@@ -35,7 +35,7 @@ KINDS: tuple[Kind, ...] = ("classic", "enhanced")
 
 
 def report_on(folder: Path, kind: Kind, syntax: UID) -> Report:
-    volume = assemble(select_series(write_study(folder, kind, syntax)))
+    volume = assemble(select_series(write_study(folder, kind, syntax)).require_series())
     assert np.array_equal(sitk.GetArrayViewFromImage(volume.image), stored_values())
     return inputs(volume).build(sr="comprehensive3d", parametric_map=True)
 

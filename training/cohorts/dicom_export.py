@@ -9,13 +9,13 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING, Final
 
-from core.errors import Rejected
 from training.cohorts.examples import align
 from training.cohorts.site_table import IMAGES, SEVERITY
 from training.cohorts.synthetic import as_volume
 from training.synthetic.conditions import CONDITIONS
 from training.synthetic.dicom import T2_TSE, write_series
 from training.synthetic.subjects import make_subject
+from worker.grading.errors import NotGradable
 from worker.grading.stages.rating import prepare_rating
 from worker.grading.stages.template import load_template
 
@@ -55,7 +55,7 @@ def write_dicom_cohort(folder: Path, seed: int, subjects: int, conditions: str) 
             write_series(folder / name, subject.voxels, subject.grid, T2_TSE, name)
             try:
                 counts = graded_counts(subject)
-            except Rejected as rejection:
+            except NotGradable as rejection:
                 yield f"{name}: {rejection}"
                 continue
             table.writerow([name, name, *counts, subject.severity_count])
@@ -67,7 +67,7 @@ def graded_counts(subject: Subject) -> list[int]:
 
     Raises
     ------
-    Rejected
+    NotGradable
         The node would refuse the scan.
     """
     volume = as_volume(subject)

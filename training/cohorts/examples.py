@@ -79,7 +79,7 @@ def align(volume: Volume, template: Template) -> Registration:
 
     Raises
     ------
-    Rejected
+    NotGradable
         The registration's quality check does not recognise a T2 brain.
     """
     registration = register(volume, template, threads=1)

@@ -15,9 +15,10 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from core.errors import EpvsError, Rejected
+from core.errors import EpvsError
 from core.reasons import Reason
 from core.studies import ClosedStudy, SpooledInstance
+from worker.grading.errors import NotGradable
 from worker.grading.records import SelectedSeries, SliceLocation, Volume
 from worker.grading.stages.assembly import assemble
 from worker.grading.stages.selection import select_series
@@ -55,11 +56,11 @@ def load_scan(path: Path) -> Volume:
     ------
     UnusableScan
         The path is neither, or its content cannot be read.
-    Rejected
+    NotGradable
         There is no axial T2 series that the node would grade, with selection's reason.
     """
     if path.is_dir():
-        return assemble(select_series(_study(path)))
+        return assemble(select_series(_study(path)).require_series())
     if path.is_file() and path.name.lower().endswith(NIFTI_SUFFIXES):
         return _read_nifti(path)
     raise UnusableScan("neither a folder nor a NIfTI file (.nii, .nii.gz)")
@@ -94,7 +95,6 @@ def volume_on_grid(image: sitk.Image, path: Path) -> Volume:
         orientation=cast("Cosines", tuple(direction[:, :2].T.ravel().tolist())),
         pixel_spacing_mm=(rows_mm, columns_mm),
         slice_spacing_mm=slices_mm,
-        verdicts=(),
     )
     return Volume(image, series)
 
@@ -142,10 +142,10 @@ def _check_geometry(image: sitk.Image) -> None:
     pixel, spacing, count = max(image.GetSpacing()[:2]), image.GetSpacing()[2], image.GetSize()[2]
     tilt = math.degrees(math.acos(min(1.0, image.GetDirection()[8])))
     if tilt > MAX_AXIAL_TILT_DEG:
-        raise Rejected(Reason.NOT_AXIAL, f"normal {tilt:.0f}° from the head axis")
+        raise NotGradable(Reason.NOT_AXIAL, f"normal {tilt:.0f}° from the head axis")
     if spacing > MAX_SLICE_SPACING_MM + ROUNDING_MM:
-        raise Rejected(Reason.SLICES_TOO_THICK, f"slices {spacing:.1f} mm apart")
+        raise NotGradable(Reason.SLICES_TOO_THICK, f"slices {spacing:.1f} mm apart")
     if pixel > MAX_PIXEL_SPACING_MM + ROUNDING_MM:
-        raise Rejected(Reason.PIXELS_TOO_COARSE, f"pixels of {pixel:.2f} mm")
+        raise NotGradable(Reason.PIXELS_TOO_COARSE, f"pixels of {pixel:.2f} mm")
     if count < MIN_SLICES and count * spacing < MIN_COVERAGE_MM:
-        raise Rejected(Reason.TOO_FEW_SLICES, f"{count} slices over {count * spacing:.0f} mm")
+        raise NotGradable(Reason.TOO_FEW_SLICES, f"{count} slices over {count * spacing:.0f} mm")

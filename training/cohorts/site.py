@@ -95,7 +95,7 @@ def make_site_example(row: Row, template: Template) -> Example:
 
     Raises
     ------
-    UnusableScan, Rejected
+    UnusableScan, NotGradable
         The scan cannot be read, or the node would not grade it.
     """
     volume = load_scan(row.path)

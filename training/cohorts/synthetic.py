@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import SimpleITK as sitk
 
-from core.errors import ConfigurationError, Rejected
+from core.errors import ConfigurationError
 from training.cohorts.examples import DESCRIPTION, Example, align, label_inputs, store_example
 from training.cohorts.ground_truth import severity_truth
 from training.cohorts.scans import volume_on_grid
 from training.synthetic.conditions import CONDITIONS, STANDARD
 from training.synthetic.dicom import as_image
 from training.synthetic.subjects import Subject, scan_head
+from worker.grading.errors import NotGradable
 from worker.grading.stages.rating import prepare_rating
 from worker.grading.stages.severity import prepare_severity
 from worker.grading.stages.template import load_template
@@ -114,7 +115,7 @@ def _make_head(folder: Path, plan: CohortPlan, head: int) -> str:
         try:
             registration = registration or align(as_volume(subject), template)
             example = make_example(subject, registration, template, volumes=plan.volumes)
-        except Rejected as rejection:
+        except NotGradable as rejection:
             _refusal_file(folder, head).write_text(f"{rejection}\n", encoding="utf-8")
             return f"{head}: {rejection}"
         store_example(_scan_file(folder, head, scan), example)
@@ -135,7 +136,7 @@ def make_example(
 
     Raises
     ------
-    Rejected
+    NotGradable
         A graded slice lies outside the scan.
     """
     volume = as_volume(subject)

@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Final
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from core.errors import Failed, Rejected, Unavailable
+from core.errors import Failed, Unavailable
 from core.logs import describe
+from core.results import NotGradedStudy
 from db.grading import leases, results
 from db.session import unit_of_work
 from worker.claims.heartbeat import Heartbeat
 from worker.claims.record_outcome import persist
+from worker.grading.outcomes import AttemptFailed, Graded, NotGraded, Outcome, Postponed
 from worker.grading.report_files import keep_report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from sqlalchemy.orm import Session
 
-    from core.results import Report
-    from core.studies import ClosedStudy
+    from core.results import GradedStudy
+    from core.settings import Settings
     from db.grading.leases import Claim
     from worker.services import Services
 
@@ -65,126 +64,106 @@ def attempt_grading(services: Services, revision_id: str) -> None:
         return
     log.info("grading revision=%s attempt=%d", revision_id, claim.attempt)
     with Heartbeat(services.engine, partial(leases.extend, claim=claim), settings.lease_s):
-        outcome = _grade(services, claim, completed_at)
-        held = persist(services.engine, outcome, patience_s=settings.lease_s)
+        outcome = grade(services, claim, completed_at)
+        held = persist(
+            services.engine,
+            lambda session: record(session, claim, outcome, settings),
+            patience_s=settings.lease_s,
+        )
     if not held:
         log.warning("claim lost, result dropped revision=%s", revision_id)
 
 
-def _grade(services: Services, claim: Claim, completed_at: datetime) -> Callable[[Session], bool]:
-    """Run the pipeline; the answer is how to write its end to the database."""
+def grade(services: Services, claim: Claim, completed_at: datetime) -> Outcome:
+    """Run the pipeline on the claimed revision and write the report's files."""
     revision_id = claim.revision_id
     try:
         with unit_of_work(services.engine) as session:
             study = results.load_closed_study(session, revision_id)
-        try:
-            graded = services.grade(study, completed_at)
-        except Rejected as rejection:
-            log.info("rejected revision=%s reason=%s", revision_id, rejection.reason.value)
-            return _reject(services, claim, study, rejection, completed_at)
-        paths = keep_report(graded.report, services.settings.reports_dir)
+        result = services.grade(study, completed_at)
+        report = result.report
+        paths = keep_report(report, services.settings.reports_dir) if report else ()
     except Unavailable as error:
         log.warning("put back, no attempt charged revision=%s: %s", revision_id, error)
-        return _release(
-            claim,
-            retry_after_s=UNAVAILABLE_RETRY_S,
-            charge=False,
-            code=f"{error.service}-unavailable",
-            detail=error.message,
-        )
+        return Postponed(f"{error.service}-unavailable", error.message)
     except Failed as error:
         log.exception("attempt failed revision=%s code=%s", revision_id, error.code)
-        return _charge(services, claim, error.code, error.message)
+        return AttemptFailed(error.code, error.message)
     except SoftTimeLimitExceeded:
         log.exception("attempt failed revision=%s code=time-limit", revision_id)
-        return _charge(services, claim, "time-limit", "The attempt took too long.")
+        return AttemptFailed("time-limit", "The attempt took too long.")
     except Exception as error:
-        # A defect of ours or of a library must cost an attempt of this study, not the worker;
-        # its text may quote patient data, so type and place alone are kept.
+        # A defect must cost this study an attempt, not stop the worker. The exception's text may
+        # quote patient data, so only its type and place are stored.
         log.exception("attempt failed revision=%s code=unexpected", revision_id)
-        return _charge(services, claim, "unexpected", describe(error))
+        return AttemptFailed("unexpected", describe(error))
+    if isinstance(result, NotGradedStudy):
+        _log_not_graded(result)
+        return NotGraded(result, paths)
+    _log_graded(result)
+    return Graded(result, paths)
+
+
+def record(session: Session, claim: Claim, outcome: Outcome, settings: Settings) -> bool:
+    """Write the outcome; False, and no change, when the claim is stale."""
+    now = datetime.now(UTC)
+    match outcome:
+        case Graded(study, paths):
+            return results.store_graded(
+                session,
+                claim,
+                study,
+                paths=paths,
+                destinations=settings.destination_list,
+                now=now,
+            )
+        case NotGraded(study, paths):
+            return results.store_not_graded(
+                session,
+                claim,
+                study,
+                paths=paths,
+                destinations=settings.destination_list,
+                now=now,
+            )
+        case Postponed(code, detail):
+            return leases.release(
+                session,
+                claim,
+                now=now,
+                retry_after_s=UNAVAILABLE_RETRY_S,
+                charge=False,
+                code=code,
+                detail=detail,
+            )
+        case AttemptFailed(code, detail):
+            return leases.release(
+                session,
+                claim,
+                now=now,
+                retry_after_s=failure_retry_s(claim.attempt, settings.max_attempts),
+                charge=True,
+                code=code,
+                detail=detail,
+            )
+
+
+def _log_graded(study: GradedStudy) -> None:
     log.info(
         "graded revision=%s rating=%d severity=%s %s",
-        revision_id,
-        graded.grade.rating,
-        graded.grade.severity.value,
-        " ".join(f"{timing.stage}_s={timing.seconds:.2f}" for timing in graded.timings),
-    )
-    return lambda session: results.store_graded(
-        session,
-        claim,
-        graded,
-        paths=paths,
-        destinations=services.settings.destination_list,
-        now=datetime.now(UTC),
+        study.revision_id,
+        study.grade.rating,
+        study.grade.severity.value,
+        " ".join(f"{timing.stage}_s={timing.seconds:.2f}" for timing in study.timings),
     )
 
 
-def _reject(
-    services: Services,
-    claim: Claim,
-    study: ClosedStudy,
-    rejection: Rejected,
-    completed_at: datetime,
-) -> Callable[[Session], bool]:
-    """Report the rejection where destinations ask for that; it stands also without a report.
-
-    Raises
-    ------
-    Unavailable
-        The disk does not take the report; the study is graded again, no attempt charged.
-    """
-    report: Report | None = None
-    paths: tuple[Path, ...] = ()
-    obstacle: Failed | None = None
-    try:
-        report = services.report_rejection(study, rejection, completed_at)
-        paths = keep_report(report, services.settings.reports_dir) if report else ()
-    except Unavailable:
-        raise
-    except Failed as error:
-        obstacle = error
-    except Exception as error:  # noqa: BLE001 - a defect of ours must not undo the result
-        obstacle = Failed("unexpected", describe(error))
-    if obstacle is not None:
-        report, paths = None, ()
+def _log_not_graded(study: NotGradedStudy) -> None:
+    log.info("not graded revision=%s reason=%s", study.revision_id, study.reason.value)
+    if study.report_failure is not None:
         log.error(
-            "rejection without report revision=%s code=%s: %s",
-            claim.revision_id,
-            obstacle.code,
-            obstacle.message,
+            "no report on the study that was not graded revision=%s code=%s: %s",
+            study.revision_id,
+            study.report_failure.code,
+            study.report_failure.message,
         )
-    return lambda session: results.store_rejected(
-        session,
-        claim,
-        rejection,
-        report=report,
-        paths=paths,
-        obstacle=obstacle,
-        destinations=services.settings.destination_list,
-        now=datetime.now(UTC),
-    )
-
-
-def _charge(services: Services, claim: Claim, code: str, detail: str) -> Callable[[Session], bool]:
-    return _release(
-        claim,
-        retry_after_s=failure_retry_s(claim.attempt, services.settings.max_attempts),
-        charge=True,
-        code=code,
-        detail=detail,
-    )
-
-
-def _release(
-    claim: Claim, *, retry_after_s: float, charge: bool, code: str, detail: str
-) -> Callable[[Session], bool]:
-    return lambda session: leases.release(
-        session,
-        claim,
-        now=datetime.now(UTC),
-        retry_after_s=retry_after_s,
-        charge=charge,
-        code=code,
-        detail=detail,
-    )

@@ -1,17 +1,16 @@
-"""From a closed study to its grade and report: every stage, in order, on one screen.
-
-A study that cannot be graded leaves by `Rejected`; `report_rejection` makes the report on that.
-"""
+"""From a closed study to its grade and report: every stage, in order, on one screen."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, ParamSpec, Self, TypeVar
 
 from core.destinations import DicomDestination
-from core.errors import Rejected
-from core.results import GradedStudy, Report, SeriesVerdict, StageTiming
+from core.errors import Failed
+from core.logs import describe
+from core.results import GradedStudy, NotGradedStudy, Report, ReportFailure, StageTiming
+from worker.grading.errors import NotGradable
 from worker.grading.stages.assembly import assemble
 from worker.grading.stages.grade import grade
 from worker.grading.stages.rating import prepare_rating
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from core.settings import Settings
     from core.studies import ClosedStudy
     from worker.grading.inference import InferenceClient
-    from worker.grading.records import SelectedSeries, Template
+    from worker.grading.records import Selection, Template
     from worker.grading.stages.report import SRClass
 
 _Arguments = ParamSpec("_Arguments")
@@ -75,32 +74,35 @@ class GradingOptions:
 
 def grade_study(
     study: ClosedStudy,
+    completed_at: datetime,
     *,
     inference: InferenceClient,
     template: Template,
     options: GradingOptions,
-    completed_at: datetime,
-) -> GradedStudy:
+) -> GradedStudy | NotGradedStudy:
     """Grade one revision of a study and build its report.
 
-    Nothing but the arguments (and the files they name) enters the result, so that a repetition
-    with the same `completed_at` gives the same bytes.
+    The result depends on the arguments (and the files they name) alone: a repetition with the same
+    `completed_at` gives the same bytes.
 
     Parameters
     ----------
+    study : ClosedStudy
     completed_at : datetime
         UTC; the time that the report's objects carry.
+    inference : InferenceClient
+    template : Template
+    options : GradingOptions
 
     Raises
     ------
-    Rejected
-        The study cannot be graded; it carries the verdict on each series.
     Failed, Unavailable
         From the stages and the model server.
     """
     run = StageClock()
-    series = run(select_series, study)
+    selection = run(select_series, study)
     try:
+        series = selection.require_series()
         volume = run(assemble, series)
         registration = run(register, volume, template)
         run(check_quality, registration.quality)
@@ -111,8 +113,9 @@ def grade_study(
         saliency = run(
             map_saliency, severity_output, severity_input, volume, registration, template
         )
-    except Rejected as rejection:
-        raise with_verdicts(rejection, series) from rejection
+    except NotGradable as refusal:
+        result = not_graded_study(study, selection, refusal, run.timings)
+        return add_not_graded_report(result, study, completed_at, options)
     graded = run(grade, rating_input, rating_output, severity_output)
     reports = [
         run(
@@ -132,7 +135,7 @@ def grade_study(
     return GradedStudy(
         revision_id=study.revision_id,
         series_uid=series.series_uid,
-        verdicts=series.verdicts,
+        verdicts=selection.verdicts,
         quality=registration.quality,
         grade=graded,
         saliency=saliency.statistics,
@@ -141,29 +144,53 @@ def grade_study(
     )
 
 
-def report_rejection(
-    study: ClosedStudy, rejection: Rejected, *, options: GradingOptions, completed_at: datetime
-) -> Report | None:
-    """Build the report on a study that `grade_study` refused; None where nobody asks for it.
+def not_graded_study(
+    study: ClosedStudy,
+    selection: Selection,
+    refusal: NotGradable,
+    timings: tuple[StageTiming, ...],
+) -> NotGradedStudy:
+    """Build the result of a study that a stage found not gradable.
 
-    As there, nothing but the arguments (and the files they name) enters the result.
-
-    Raises
-    ------
-    Failed
-        No report can be made of this study that may be sent.
+    The reason becomes the verdict on the series that had been selected.
     """
-    reports = [
-        build_not_graded_report(
-            study=study,
-            rejection=rejection,
-            sr=sr,
-            completed_at=completed_at,
-            station_name=options.station_name,
-        )
-        for sr in options.not_graded
-    ]
-    return merge_reports(reports) if reports else None
+    return NotGradedStudy(
+        revision_id=study.revision_id,
+        reason=refusal.reason,
+        detail=refusal.detail,
+        verdicts=tuple(
+            replace(verdict, reason=refusal.reason, detail=refusal.detail)
+            if verdict.selected
+            else verdict
+            for verdict in selection.verdicts
+        ),
+        timings=timings,
+    )
+
+
+def add_not_graded_report(
+    result: NotGradedStudy, study: ClosedStudy, completed_at: datetime, options: GradingOptions
+) -> NotGradedStudy:
+    """Add the report in each SR class that a destination asks for, or why it cannot be built.
+
+    The result stands without a report, so no exception leaves this function.
+    """
+    try:
+        reports = [
+            build_not_graded_report(
+                study=study,
+                result=result,
+                sr=sr,
+                completed_at=completed_at,
+                station_name=options.station_name,
+            )
+            for sr in options.not_graded
+        ]
+    except Failed as error:
+        return replace(result, report_failure=ReportFailure(error.code, error.message))
+    except Exception as error:  # noqa: BLE001 - a defect here must not undo the result
+        return replace(result, report_failure=ReportFailure("unexpected", describe(error)))
+    return replace(result, report=merge_reports(reports)) if reports else result
 
 
 def merge_reports(reports: Sequence[Report]) -> Report:
@@ -172,19 +199,8 @@ def merge_reports(reports: Sequence[Report]) -> Report:
     return Report(tuple(objects.values()), reports[0].summary)
 
 
-def with_verdicts(rejection: Rejected, series: SelectedSeries) -> Rejected:
-    """Say of the series that was selected why it was refused after all."""
-    verdicts = tuple(
-        SeriesVerdict(v.series_uid, rejection.reason, rejection.detail, v.n_instances)
-        if v.selected
-        else v
-        for v in series.verdicts
-    )
-    return Rejected(rejection.reason, rejection.detail, verdicts)
-
-
 class StageClock:
-    """Runs the stages one after the other and keeps how long each took."""
+    """Runs pipeline stages and measures how long each takes."""
 
     def __init__(self) -> None:
         self._timings: list[StageTiming] = []
@@ -195,7 +211,7 @@ class StageClock:
         *args: _Arguments.args,
         **kwargs: _Arguments.kwargs,
     ) -> _Result:
-        """Run `stage` and note its name and wall-clock seconds."""
+        """Run `stage` and record its name and wall-clock seconds."""
         started = time.perf_counter()
         result = stage(*args, **kwargs)
         self._timings.append(StageTiming(stage.__name__, time.perf_counter() - started))

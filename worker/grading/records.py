@@ -1,6 +1,6 @@
 """The records that travel from one pipeline stage to the next, inside one worker process.
 
-``ClosedStudy → SelectedSeries → Volume → Registration → RatingInput + SeverityInput →
+``ClosedStudy → Selection → Volume → Registration → RatingInput + SeverityInput →
 RatingOutput + SeverityOutput → Grade + SaliencyMap → Report``
 
 All are frozen. Patient space is DICOM's LPS in millimetres (PS3.3 C.7.6.2.1.1); arrays are indexed
@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from core.reasons import Reason
+from worker.grading.errors import NotGradable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +61,36 @@ class SelectedSeries:
     """(between rows, between columns), as Pixel Spacing."""
     slice_spacing_mm: float
     """Distance between slice centres along the normal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The verdict on each series of a study, and the series to grade or why there is none.
+
+    Attributes
+    ----------
+    series : SelectedSeries or None
+        None where no series can be graded.
+    reason, detail : Reason, str
+        Of the study as a whole: `Reason.SELECTED`, or why no series can be graded.
+    """
+
     verdicts: tuple[SeriesVerdict, ...]
+    series: SelectedSeries | None
+    reason: Reason = Reason.SELECTED
+    detail: str = ""
+
+    def require_series(self) -> SelectedSeries:
+        """Return the series to grade.
+
+        Raises
+        ------
+        NotGradable
+            No series of the study can be graded.
+        """
+        if self.series is None:
+            raise NotGradable(self.reason, self.detail)
+        return self.series
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.destinations import parse_destination
-from core.errors import Rejected
 from core.reasons import Reason
 from core.results import (
     Crop,
@@ -17,6 +16,7 @@ from core.results import (
     ImageRating,
     Level,
     ModelIdentity,
+    NotGradedStudy,
     ObjectKind,
     RegistrationQuality,
     Report,
@@ -29,7 +29,7 @@ from core.results import (
 )
 from core.studies import ReceivedInstance
 from db.grading.leases import Claim, claim_revision
-from db.grading.results import store_graded, store_rejected
+from db.grading.results import store_graded, store_not_graded
 from db.receiving.closing import close_quiet_studies
 from db.receiving.intake import record_instances
 
@@ -149,6 +149,13 @@ def graded_study(revision_id: str, *, rating: int = 2, uid: str = "2.25.1") -> G
     )
 
 
+def not_graded_study(
+    revision_id: str, reason: Reason = Reason.NOT_A_T2_BRAIN, **changes: Any
+) -> NotGradedStudy:
+    """What the pipeline returns for a study that it cannot grade."""
+    return NotGradedStudy(revision_id, reason, **({"detail": ""} | changes))
+
+
 def grade_study(
     session: Session, revision_id: str, *destinations: Any, at: float = 40.0, **changes: Any
 ) -> None:
@@ -173,11 +180,10 @@ def reject_study(
         ),
         summary="Not graded",
     )
-    assert store_rejected(
+    assert store_not_graded(
         session,
         held,
-        Rejected(Reason.NOT_A_T2_BRAIN, "correlation 0.1"),
-        report=report,
+        not_graded_study(revision_id, detail="correlation 0.1", report=report),
         paths=[Path(f"/reports/{o.sop_instance_uid}") for o in report.objects],
         destinations=destinations,
         now=after(at),

@@ -18,7 +18,6 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
-from core.errors import Rejected
 from core.reasons import Reason
 from core.results import (
     Crop,
@@ -26,6 +25,7 @@ from core.results import (
     ImageRating,
     Level,
     ModelIdentity,
+    NotGradedStudy,
     ObjectKind,
     Report,
     SaliencyStatistics,
@@ -150,9 +150,10 @@ def refused(
     series_uid: str,
     reason: Reason = Reason.NOT_A_T2_BRAIN,
     detail: str = "correlation over the brain 0.12 (at least 0.35 needed)",
-) -> Rejected:
-    """A rejection for what one series is, beside a localizer."""
-    return Rejected(
+) -> NotGradedStudy:
+    """A study that is not graded because of one series, beside a localizer."""
+    return NotGradedStudy(
+        "00000000-0000-0000-0000-000000000001",
         reason,
         detail,
         (
@@ -162,14 +163,14 @@ def refused(
     )
 
 
-def not_graded(study: ClosedStudy, rejection: Rejected, **options: Any) -> Report:
+def not_graded(study: ClosedStudy, result: NotGradedStudy, **options: Any) -> Report:
     """The report that the study was not graded."""
     arguments: dict[str, Any] = {
         "sr": "comprehensive",
         "completed_at": COMPLETED_AT,
         "station_name": "epvs-test",
     }
-    return build_not_graded_report(study=study, rejection=rejection, **{**arguments, **options})
+    return build_not_graded_report(study=study, result=result, **{**arguments, **options})
 
 
 def without_images(folder: Path) -> ClosedStudy:
@@ -246,7 +247,7 @@ def sample_study() -> Inputs:
             )
         )
     study = ClosedStudy(str(header.StudyInstanceUID), "sample", 1, tuple(instances))
-    volume = assemble(select_series(study))
+    volume = assemble(select_series(study).require_series())
     placed = prepare_rating(volume, register(volume, load_template(), threads=1))
     by_hand = inputs(volume)
     images = tuple(
@@ -348,7 +349,6 @@ def _volume(name: str, locations: Sequence[SliceLocation]) -> Volume:
         orientation=ORIENTATION,
         pixel_spacing_mm=SPACING,
         slice_spacing_mm=SLICE_SPACING,
-        verdicts=(),
     )
     return Volume(image, series)
 

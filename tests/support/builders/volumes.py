@@ -9,8 +9,6 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 
-from core.reasons import Reason
-from core.results import SeriesVerdict
 from tests.support.paths import SAMPLE_DATA
 from worker.grading.records import SelectedSeries, SliceLocation, Template, Volume
 
@@ -41,7 +39,6 @@ def volume_of(image: sitk.Image) -> Volume:
         orientation=tuple(direction[:, :2].T.ravel()),
         pixel_spacing_mm=(rows, columns),
         slice_spacing_mm=spacing,
-        verdicts=(SeriesVerdict("1.2.3", Reason.SELECTED, "", len(slices)),),
     )
     return Volume(sitk.Cast(image, sitk.sitkFloat32), series)
 

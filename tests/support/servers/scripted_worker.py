@@ -10,20 +10,22 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import Failed, Rejected, Unavailable
+from core.errors import Failed, Unavailable
 from core.reasons import Reason
+from core.results import GradedStudy, NotGradedStudy
 from core.settings import load_settings
 from tests.support.builders.made_study import make_graded
 from worker.app import app as app
-from worker.services import MODEL_WAIT_S, Services, install
+from worker.grading.pipeline import GradingOptions, add_not_graded_report
+from worker.services import MODEL_WAIT_S, Grading, Services, install
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from core.results import GradedStudy
     from core.studies import ClosedStudy
 
 FOLDER_VARIABLE = "SCRIPT_FOLDER"
@@ -60,7 +62,12 @@ class ScriptedServices(Services):
 
     script = Script(Path(os.environ.get(FOLDER_VARIABLE, ".")))
 
-    def grade(self, study: ClosedStudy, completed_at: datetime) -> GradedStudy:
+    @cached_property
+    def grade(self) -> Grading:
+        """The pipeline."""
+        return self._grade
+
+    def _grade(self, study: ClosedStudy, completed_at: datetime) -> GradedStudy | NotGradedStudy:
         """Grade well, unless the script has something against it."""
         self.script.note(study.study_uid)
         act = self.script.act(study.study_uid)
@@ -71,7 +78,9 @@ class ScriptedServices(Services):
         if act == "fail":
             raise Failed("model-answer-invalid", "6 rows wanted")
         if act == "reject":
-            raise Rejected(Reason.NO_SUITABLE_SERIES)
+            result = NotGradedStudy(study.revision_id, Reason.NO_SUITABLE_SERIES, "")
+            options = GradingOptions.from_settings(self.settings)
+            return add_not_graded_report(result, study, completed_at, options)
         if act == "defect":
             raise ValueError("PatientName CANARY^ANNA")
         while self.script.act(study.study_uid) == "wait":

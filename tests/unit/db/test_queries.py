@@ -4,13 +4,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.errors import EpvsError, Rejected
-from core.reasons import Reason
+from core.errors import EpvsError
 from db import outbox
-from db.grading.results import load_closed_study, store_rejected
+from db.grading.results import load_closed_study, store_not_graded
 from db.queries import list_studies, reprocess, show_study
 from db.session import unit_of_work
-from tests.support.builders.records import PACS, STUDY, after, claim, grade_study, queue_study
+from tests.support.builders.records import (
+    PACS,
+    STUDY,
+    after,
+    claim,
+    grade_study,
+    not_graded_study,
+    queue_study,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -51,8 +58,8 @@ def test_reprocessing_opens_a_queued_revision_with_the_same_instances(
         first = queue_study(session)
         with pytest.raises(EpvsError, match="still queued"):
             reprocess(session, STUDY, now=after(31))
-        rejection = Rejected(Reason.NOT_A_T2_BRAIN)
-        store_rejected(session, claim(session, first), rejection, now=after(40))
+        held = claim(session, first)
+        store_not_graded(session, held, not_graded_study(first), now=after(40))
         second = reprocess(session, STUDY, now=after(50))
         assert [item.target_id for item in outbox.due(session, now=after(50))] == [second]
         study = load_closed_study(session, second)

@@ -6,13 +6,12 @@ import pytest
 from sqlalchemy import select, text
 
 from core.destinations import parse_destination
-from core.errors import Rejected
 from core.reasons import Reason
 from core.version import CAVEAT
 from db import audit
 from db.delivery import deliveries
 from db.grading import leases
-from db.grading.results import store_rejected
+from db.grading.results import store_not_graded
 from db.models import Delivery
 from db.session import unit_of_work
 from db.views import VIEWS, read_view
@@ -23,6 +22,7 @@ from tests.support.builders.records import (
     after,
     claim,
     grade_study,
+    not_graded_study,
     queue_study,
     reject_study,
 )
@@ -101,8 +101,9 @@ def test_a_study_from_arrival_to_delivery(database_engine: Engine) -> None:
 
 def test_a_study_without_grade_shows_why(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
-        held = claim(session, queue_study(session))
-        store_rejected(session, held, Rejected(Reason.NO_SUITABLE_SERIES), now=after(40))
+        revision_id = queue_study(session)
+        not_graded = not_graded_study(revision_id, Reason.NO_SUITABLE_SERIES)
+        store_not_graded(session, claim(session, revision_id), not_graded, now=after(40))
         row = _row(session, "worklist_results")
         assert (row["status"], row["reason"]) == ("rejected", "no-suitable-series")
         assert (row["rating"], row["models_agree"], row["delivered_at"]) == (None, None, None)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
-from core.errors import Rejected
 from training.cohorts.examples import align
 from training.cohorts.synthetic import as_volume
 from training.synthetic.subjects import Subject, make_subject
 from training.synthetic.vessels import VISIBLE_SHARE, render
+from worker.grading.errors import NotGradable
 from worker.grading.stages.rating import prepare_rating
 from worker.grading.stages.rating.crops import IndexMap, cut
 from worker.grading.stages.rating.haar import ENHANCEMENTS, enhance
@@ -133,7 +133,7 @@ def _measure_subject(number: int) -> tuple[list[_Measured], NDArray[np.float64]]
     try:
         registration = align(volume, load_template())
         rating = prepare_rating(volume, registration, enhancement="none")
-    except Rejected:
+    except NotGradable:
         return [], np.empty((0, len(ENHANCEMENTS)))
     measured, seconds = [], []
     for crop, plain in zip(rating.placements, rating.crops[:, 0], strict=True):

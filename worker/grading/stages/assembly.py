@@ -1,12 +1,11 @@
 """Step 3 of the pipeline: the selected slices → one float32 image in patient space.
 
-Inputs: `SelectedSeries`. Outputs: `Volume`, or `Rejected` if a slice cannot be decoded.
+Inputs: `SelectedSeries`. Outputs: `Volume`, or `NotGradable` if a slice cannot be decoded.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 import numpy as np
@@ -15,8 +14,9 @@ from pydicom import dcmread
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from core.errors import Failed, Rejected
+from core.errors import Failed
 from core.reasons import Reason
+from worker.grading.errors import NotGradable
 from worker.grading.records import Float32Array, SelectedSeries, Volume
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def assemble(series: SelectedSeries) -> Volume:
 
     Raises
     ------
-    Rejected
+    NotGradable
         `Reason.UNDECODABLE_PIXELS`, with the slice number and the transfer syntax UID.
     Failed
         A stored file is gone.
@@ -69,7 +69,7 @@ def assemble(series: SelectedSeries) -> Volume:
                 voxels[index] = values
                 inverted = is_inverted
     if voxels is None:
-        raise Rejected(Reason.NO_IMAGES, "the series holds no slices", series.verdicts)
+        raise NotGradable(Reason.NO_IMAGES, "the series holds no slices")
     if inverted:
         voxels = voxels.max() + voxels.min() - voxels
     return Volume(_image(voxels, series), series)
@@ -129,15 +129,9 @@ def _rescale(header: Dataset, frame_number: int | None) -> tuple[np.float32, np.
     return np.float32(1), np.float32(0)
 
 
-def _undecodable(series: SelectedSeries, index: int, syntax: str, problem: str) -> Rejected:
+def _undecodable(series: SelectedSeries, index: int, syntax: str, problem: str) -> NotGradable:
     detail = f"slice {index + 1} of {len(series.slices)}, transfer syntax {syntax}: {problem}"
-    verdicts = tuple(
-        replace(verdict, reason=Reason.UNDECODABLE_PIXELS, detail=detail)
-        if verdict.selected
-        else verdict
-        for verdict in series.verdicts
-    )
-    return Rejected(Reason.UNDECODABLE_PIXELS, detail, verdicts)
+    return NotGradable(Reason.UNDECODABLE_PIXELS, detail)
 
 
 def _image(voxels: Float32Array, series: SelectedSeries) -> sitk.Image:

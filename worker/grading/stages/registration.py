@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 import numpy as np
 import SimpleITK as sitk
 
-from core.errors import Rejected
 from core.reasons import Reason
 from core.results import RegistrationQuality
+from worker.grading.errors import NotGradable
 from worker.grading.records import Registration, Template, Volume
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def register(volume: Volume, template: Template, *, threads: int = 2) -> Registr
 
     Raises
     ------
-    Rejected
+    NotGradable
         Nothing of a head's size is in the scan.
     """
     scan = _prepare(volume.image)
@@ -119,7 +119,7 @@ def register(volume: Volume, template: Template, *, threads: int = 2) -> Registr
 
         rigid = refine(_initial_guesses(coarse, coarse_scan), coarse, coarse_scan, _COARSE)
         if not rigid:
-            raise Rejected(Reason.NOT_A_T2_BRAIN, "nothing of a head's size in the scan")
+            raise NotGradable(Reason.NOT_A_T2_BRAIN, "nothing of a head's size in the scan")
         restarts = [_scaled(p.transform, scale) for p in rigid[:N_SCALED] for scale in SCALES]
         similar = refine(restarts, coarse, coarse_scan, _COARSE)[:N_RIGID]
         sifted = refine([candidate.transform for candidate in similar], fine, scan, _SIFT)
@@ -151,7 +151,7 @@ def check_quality(quality: RegistrationQuality) -> None:
 
     Raises
     ------
-    Rejected
+    NotGradable
         With the figures that fell short.
     """
     problems = []
@@ -170,9 +170,9 @@ def check_quality(quality: RegistrationQuality) -> None:
     if not low <= quality.scale <= high:
         problems.append(f"scale {quality.scale:.2f} ({low} to {high} expected)")
     if problems:
-        raise Rejected(Reason.NOT_A_T2_BRAIN, "; ".join(problems))
+        raise NotGradable(Reason.NOT_A_T2_BRAIN, "; ".join(problems))
     if quality.coverage < MIN_COVERAGE:
-        raise Rejected(
+        raise NotGradable(
             Reason.OUTSIDE_FIELD_OF_VIEW,
             f"{quality.coverage:.0%} of the box around the basal ganglia is inside the scan "
             f"(at least {MIN_COVERAGE:.0%} needed)",

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pydicom
 import pytest
 
-from core.errors import Rejected
-from core.results import ObjectKind
+from core.results import GradedStudy, NotGradedStudy, ObjectKind
 from core.studies import ClosedStudy, SpooledInstance
 from tests.support.builders.stand_in_models import write_stand_ins
 from tests.support.paths import SAMPLE_DATA
@@ -58,6 +57,7 @@ def test_every_stage_plays_its_part(inference: InferenceClient) -> None:
     study = closed_study(SAMPLE_DATA / "study-brain-siemens")
     graded = grade_study(
         study,
+        COMPLETED_AT,
         inference=inference,
         template=load_template(),
         options=GradingOptions(
@@ -66,8 +66,8 @@ def test_every_stage_plays_its_part(inference: InferenceClient) -> None:
                 ReportVariant("comprehensive3d", parametric_map=False),
             )
         ),
-        completed_at=COMPLETED_AT,
     )
+    assert isinstance(graded, GradedStudy)
     assert [timing.stage for timing in graded.timings] == [*STAGES, "build_report"]
     assert len(graded.grade.images) == 6
     kinds = [entry.kind for entry in graded.report.objects]
@@ -84,16 +84,17 @@ def test_every_stage_plays_its_part(inference: InferenceClient) -> None:
 def test_rejected_study_says_why_of_every_series(inference: InferenceClient) -> None:
     folder = min(path for path in (SAMPLE_DATA / "reject").iterdir() if path.is_dir())
     study = closed_study(folder)
-    with pytest.raises(Rejected) as caught:
-        grade_study(
-            study,
-            inference=inference,
-            template=load_template(),
-            options=GradingOptions(),
-            completed_at=COMPLETED_AT,
-        )
-    verdicts = caught.value.verdicts
-    assert {verdict.series_uid for verdict in verdicts} == {
+    result = grade_study(
+        study,
+        COMPLETED_AT,
+        inference=inference,
+        template=load_template(),
+        options=GradingOptions(),
+    )
+    assert isinstance(result, NotGradedStudy)
+    assert {verdict.series_uid for verdict in result.verdicts} == {
         instance.series_uid for instance in study.instances
     }
-    assert not any(verdict.selected for verdict in verdicts)
+    assert not any(verdict.selected for verdict in result.verdicts)
+    assert [timing.stage for timing in result.timings] == ["select_series"]
+    assert (result.report, result.report_failure) == (None, None)

@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import func, select
 
 from core.destinations import parse_destination
-from core.errors import Failed, Rejected
+from core.errors import Failed
 from core.reasons import Reason
-from core.results import SeriesVerdict
+from core.results import ReportFailure, SeriesVerdict
 from core.version import CAVEAT
 from db.enums import RevisionState
 from db.grading import leases
-from db.grading.results import load_closed_study, store_graded, store_rejected
+from db.grading.results import load_closed_study, store_graded, store_not_graded
 from db.models import (
     AuditEvent,
     Base,
@@ -41,6 +41,7 @@ from tests.support.builders.records import (
     grade_study,
     graded_study,
     instance,
+    not_graded_study,
     queue_study,
     reject_study,
 )
@@ -76,7 +77,8 @@ def test_a_report_supersedes_the_newest_one_before_it(database_engine: Engine) -
         grade_study(session, revisions[0], PACS, at=500, uid="2.25.100")
         grade_study(session, revisions[1], PACS, at=500, uid="2.25.200")
         rejected = claim(session, revisions[2], at=500)
-        store_rejected(session, rejected, Rejected(Reason.NO_SUITABLE_SERIES), now=after(501))
+        not_graded = not_graded_study(revisions[2], Reason.NO_SUITABLE_SERIES)
+        store_not_graded(session, rejected, not_graded, now=after(501))
         superseded = [load_closed_study(session, r).superseded_reports for r in revisions]
         assert superseded == [
             (),
@@ -160,10 +162,12 @@ def test_without_destination_a_grade_counts_as_delivered(database_engine: Engine
 
 def test_a_rejection_keeps_its_reason_and_every_verdict(database_engine: Engine) -> None:
     verdict = SeriesVerdict(f"{STUDY}.5", Reason.MISSING_SLICE, "gap of 7.5 mm after slice 11", 19)
-    rejection = Rejected(Reason.NO_SUITABLE_SERIES, "1 series", (verdict,))
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
-        assert store_rejected(session, claim(session, revision_id), rejection, now=after(40))
+        not_graded = not_graded_study(
+            revision_id, Reason.NO_SUITABLE_SERIES, detail="1 series", verdicts=(verdict,)
+        )
+        assert store_not_graded(session, claim(session, revision_id), not_graded, now=after(40))
     with unit_of_work(database_engine) as session:
         revision = session.get_one(Revision, revision_id)
         assert (revision.state, revision.reason, revision.reason_detail) == (
@@ -204,12 +208,14 @@ def test_a_report_on_a_rejection_goes_to_those_who_ask_for_it(database_engine: E
 def test_a_rejection_whose_report_could_not_be_made_stands(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
-        assert store_rejected(
+        assert store_not_graded(
             session,
             claim(session, revision_id),
-            Rejected(Reason.NOT_A_T2_BRAIN),
+            not_graded_study(
+                revision_id,
+                report_failure=ReportFailure("report-invalid", "sr: no conclusion"),
+            ),
             destinations=[parse_destination("PACS@127.0.0.1:104?notgraded=1")],
-            obstacle=Failed("report-invalid", "sr: there is no conclusion with the caveat."),
             now=after(40),
         )
         assert session.get_one(Revision, revision_id).state is RevisionState.REJECTED
@@ -241,15 +247,13 @@ def test_a_worker_that_outlived_its_lease_stores_nothing(database_engine: Engine
         assert not store_graded(
             session, stale, graded, paths=paths, destinations=[PACS], now=after(93)
         )
-        assert not store_rejected(session, stale, Rejected(Reason.NOT_A_T2_BRAIN), now=after(93))
-        assert not store_rejected(
+        assert not store_not_graded(session, stale, not_graded_study(revision_id), now=after(93))
+        assert not store_not_graded(
             session,
             stale,
-            Rejected(Reason.NOT_A_T2_BRAIN),
-            report=graded.report,
+            not_graded_study(revision_id, report=graded.report),
             paths=paths,
             destinations=[parse_destination("PACS@127.0.0.1:104?notgraded=1")],
-            obstacle=Failed("report-invalid", "no conclusion"),
             now=after(93),
         )
     assert count() == before

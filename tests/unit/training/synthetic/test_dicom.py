@@ -40,7 +40,7 @@ def test_the_node_selects_the_t2_series_and_reads_back_its_voxels(
 ) -> None:
     folder, subject = study
     selected = select_series(_closed(folder))
-    volume = assemble(selected)
+    volume = assemble(selected.require_series())
     assert sorted(v.reason for v in selected.verdicts).count(Reason.SELECTED) == 1
     assert len(selected.verdicts) == 2
     assert volume.image.GetSize() == (384, 512, 56)

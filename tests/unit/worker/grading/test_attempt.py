@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,36 +13,25 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import select
 
-from core.errors import EpvsError, Failed, Rejected, Unavailable
+from core.errors import EpvsError, Failed, Unavailable
 from core.reasons import Reason
-from core.results import GradedStudy, Report
+from core.results import GradedStudy, NotGradedStudy, ObjectKind, Report, ReportFailure
 from core.settings import load_settings
-from core.studies import ClosedStudy
 from db.grading.leases import claim_revision
 from db.models import AuditEvent, Delivery, GradeRow, ReportObjectRow, Revision
 from db.receiving.closing import close_quiet_studies
 from db.session import create_engine, unit_of_work
-from tests.support.builders.made_study import make_graded, receive_files, receive_study
-from tests.support.builders.sources import without_images
+from tests.support.builders.made_study import make_graded, receive_study, report_object
 from worker.grading.attempt import attempt_grading
-from worker.services import Services
+from worker.services import Grading, Services
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Pipeline = Callable[[ClosedStudy, datetime], GradedStudy]
+    from core.studies import ClosedStudy
 
 
-class OnePipeline(Services):
-    """Services on a database of the test's own, with a given pipeline."""
-
-    pipeline: Pipeline
-
-    def grade(self, study: ClosedStudy, completed_at: datetime) -> GradedStudy:
-        return self.pipeline(study, completed_at)
-
-
-def raising(error: BaseException) -> Pipeline:
+def raising(error: BaseException) -> Grading:
     def pipeline(study: ClosedStudy, completed_at: datetime) -> GradedStudy:
         raise error
 
@@ -53,16 +42,32 @@ def grading(study: ClosedStudy, completed_at: datetime) -> GradedStudy:
     return make_graded(study)
 
 
+def not_grading(study: ClosedStudy, completed_at: datetime) -> NotGradedStudy:
+    return NotGradedStudy(study.revision_id, Reason.NOT_AXIAL, "normal 40 degrees from the axis")
+
+
+def reporting(study: ClosedStudy, completed_at: datetime) -> NotGradedStudy:
+    """A pipeline that does not grade and builds the report on that."""
+    number = int(hashlib.sha256(study.revision_id.encode()).hexdigest()[:12], 16)
+    sr = report_object(ObjectKind.STRUCTURED_REPORT, f"2.25.{number}")
+    return replace(not_grading(study, completed_at), report=Report((sr,), "Not graded"))
+
+
+def failing_to_report(study: ClosedStudy, completed_at: datetime) -> NotGradedStudy:
+    failure = ReportFailure("no-readable-header", "No instance of the study can be read.")
+    return replace(not_grading(study, completed_at), report_failure=failure)
+
+
 @pytest.fixture
-def services(tmp_path: Path, sqlite_template: Path) -> Iterator[OnePipeline]:
+def services(tmp_path: Path, sqlite_template: Path) -> Iterator[Services]:
     (tmp_path / "epvs.sqlite").write_bytes(sqlite_template.read_bytes())
-    made = OnePipeline(load_settings(data_dir=tmp_path))
+    made = Services(load_settings(data_dir=tmp_path))
     yield made
     made.engine.dispose()
 
 
 @pytest.fixture
-def revision_id(services: OnePipeline) -> str:
+def revision_id(services: Services) -> str:
     with unit_of_work(services.engine) as session:
         receive_study(session, "1.2.3")
     with unit_of_work(services.engine) as session:
@@ -72,15 +77,15 @@ def revision_id(services: OnePipeline) -> str:
     return queued
 
 
-def attempt(services: OnePipeline, revision_id: str, pipeline: Pipeline) -> Revision:
-    services.pipeline = pipeline
+def attempt(services: Services, revision_id: str, pipeline: Grading) -> Revision:
+    services.grade = pipeline
     attempt_grading(services, revision_id)
     with unit_of_work(services.engine) as session:
         return session.get_one(Revision, revision_id)
 
 
 def test_graded_study_is_stored_with_the_bytes_on_disk(
-    services: OnePipeline, revision_id: str
+    services: Services, revision_id: str
 ) -> None:
     assert attempt(services, revision_id, grading).state == "delivered"  # no destination is set
     with unit_of_work(services.engine) as session:
@@ -93,33 +98,21 @@ def test_graded_study_is_stored_with_the_bytes_on_disk(
     assert len(list(services.settings.reports_dir.iterdir())) == len(objects)
 
 
-# --- Rejections that destinations ask to be told of ----------------------------------------------
+# --- Reports on studies that are not graded -----------------------------------------------------
 
 TOLD, NOT_TOLD = "TOLD@127.0.0.1:104", "OTHER@127.0.0.1:104"
-REJECTION = Rejected(Reason.NOT_AXIAL, "normal 40 degrees from the head axis")
 
 
 @pytest.fixture
-def telling(services: OnePipeline) -> OnePipeline:
-    """Services with one destination that is told of rejections, and one that is not."""
+def telling(services: Services) -> Services:
+    """Services with two destinations, one of which asks for reports on studies not graded."""
     services.settings = load_settings(
         data_dir=services.settings.data_dir, destinations=f"{TOLD}?notgraded=1,{NOT_TOLD}"
     )
     return services
 
 
-def receive_document(services: OnePipeline, folder: Path) -> str:
-    """Receive a study of which one instance can be read; return its queued revision."""
-    with unit_of_work(services.engine) as session:
-        receive_files(session, without_images(folder))
-    with unit_of_work(services.engine) as session:
-        (queued,) = close_quiet_studies(
-            session, now=datetime.now(UTC), quiet_period_s=0, max_open_s=1
-        )
-    return queued
-
-
-def stored(services: OnePipeline) -> tuple[list[ReportObjectRow], list[str], list[AuditEvent]]:
+def stored(services: Services) -> tuple[list[ReportObjectRow], list[str], list[AuditEvent]]:
     """Objects, destinations, and what the audit trail says of reports that were not made."""
     with unit_of_work(services.engine, read_only=True) as session:
         return (
@@ -129,58 +122,31 @@ def stored(services: OnePipeline) -> tuple[list[ReportObjectRow], list[str], lis
         )
 
 
-def test_a_rejection_is_reported_to_those_who_ask(telling: OnePipeline, tmp_path: Path) -> None:
-    revision_id = receive_document(telling, tmp_path)
-    assert attempt(telling, revision_id, raising(REJECTION)).state == "rejected"
-    (row,), destinations, obstacles = stored(telling)
-    kept = Path(row.path).read_bytes()
-    assert hashlib.sha256(kept).hexdigest() == row.sha256
-    assert (row.kind, destinations, obstacles) == ("sr", [TOLD], [])
-    assert b"NGNOTAXIAL" in kept
-
-
-def test_a_study_that_nobody_can_read_is_rejected_without_report(
-    telling: OnePipeline, revision_id: str, caplog: pytest.LogCaptureFixture
+def test_the_report_goes_to_the_destinations_that_ask_for_it(
+    telling: Services, revision_id: str
 ) -> None:
-    """The files of this study are gone."""
-    assert attempt(telling, revision_id, raising(REJECTION)).state == "rejected"
-    objects, destinations, (obstacle,) = stored(telling)
-    assert (objects, destinations) == ([], [])
-    assert obstacle.detail["code"] == "no-readable-header"
-    assert "rejection without report" in caplog.text
+    assert attempt(telling, revision_id, reporting).state == "rejected"
+    (row,), destinations, failures = stored(telling)
+    assert hashlib.sha256(Path(row.path).read_bytes()).hexdigest() == row.sha256
+    assert (row.kind, destinations, failures) == ("sr", [TOLD], [])
 
 
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (Failed("report-invalid", "sr: there is no conclusion with the caveat."), "report-invalid"),
-        (ValueError("PatientName CANARY^ANNA"), "unexpected"),
-        (SoftTimeLimitExceeded(), "unexpected"),
-    ],
-)
-def test_a_report_that_cannot_be_made_leaves_the_rejection_as_it_is(
-    telling: OnePipeline,
-    revision_id: str,
-    error: Exception,
-    code: str,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+def test_a_study_is_rejected_even_if_its_report_cannot_be_built(
+    telling: Services, revision_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(*arguments: object) -> Report | None:
-        raise error
-
-    monkeypatch.setattr(telling, "report_rejection", broken)
-    revision = attempt(telling, revision_id, raising(REJECTION))
+    revision = attempt(telling, revision_id, failing_to_report)
     assert (revision.state, revision.reason, revision.attempt) == ("rejected", "not-axial", 1)
-    objects, destinations, (obstacle,) = stored(telling)
-    assert (objects, destinations, obstacle.detail["code"]) == ([], [], code)
-    assert "CANARY" not in str(obstacle.detail) + caplog.text
+    objects, destinations, (failure,) = stored(telling)
+    assert (objects, destinations) == ([], [])
+    assert failure.detail["code"] == "no-readable-header"
+    assert "no report on the study" in caplog.text
 
 
-def test_a_full_disk_puts_a_rejection_off(telling: OnePipeline, tmp_path: Path) -> None:
-    revision_id = receive_document(telling, tmp_path)
+def test_a_full_disk_postpones_a_study_that_is_not_graded(
+    telling: Services, revision_id: str
+) -> None:
     telling.settings.reports_dir.write_text("in the way of the folder")
-    revision = attempt(telling, revision_id, raising(REJECTION))
+    revision = attempt(telling, revision_id, reporting)
     assert (revision.state, revision.attempt) == ("queued", 0)
     assert revision.reason == "disk-unavailable"
     assert stored(telling) == ([], [], [])
@@ -189,7 +155,6 @@ def test_a_full_disk_puts_a_rejection_off(telling: OnePipeline, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("error", "state", "attempts", "reason"),
     [
-        (Rejected(Reason.NOT_AXIAL), "rejected", 1, "not-axial"),
         (Unavailable("triton", "no answer"), "queued", 0, "triton-unavailable"),
         (Failed("model-answer-invalid", "6 rows wanted"), "queued", 1, "model-answer-invalid"),
         (SoftTimeLimitExceeded(), "queued", 1, "time-limit"),
@@ -198,7 +163,7 @@ def test_a_full_disk_puts_a_rejection_off(telling: OnePipeline, tmp_path: Path) 
     ],
 )
 def test_how_an_attempt_ends(
-    services: OnePipeline,
+    services: Services,
     revision_id: str,
     error: EpvsError | Exception,
     state: str,
@@ -213,7 +178,7 @@ def test_how_an_attempt_ends(
 
 
 def test_full_disk_costs_no_attempt_and_leaves_nothing(
-    services: OnePipeline, revision_id: str
+    services: Services, revision_id: str
 ) -> None:
     reports = services.settings.reports_dir
 
@@ -231,7 +196,7 @@ def test_full_disk_costs_no_attempt_and_leaves_nothing(
     assert not list(reports.glob("*.part"))
 
 
-def test_result_of_a_lost_claim_has_no_effect(services: OnePipeline, revision_id: str) -> None:
+def test_result_of_a_lost_claim_has_no_effect(services: Services, revision_id: str) -> None:
     """While this attempt computes, its lease runs out and another worker takes over."""
 
     def overtaken(study: ClosedStudy, completed_at: datetime) -> GradedStudy:
@@ -249,13 +214,13 @@ def test_result_of_a_lost_claim_has_no_effect(services: OnePipeline, revision_id
         assert session.scalars(select(GradeRow)).all() == []
 
 
-def test_a_second_ring_does_nothing(services: OnePipeline, revision_id: str) -> None:
+def test_a_second_ring_does_nothing(services: Services, revision_id: str) -> None:
     attempt(services, revision_id, grading)
     revision = attempt(services, revision_id, raising(AssertionError("graded twice")))
     assert (revision.state, revision.attempt) == ("delivered", 1)
 
 
-def test_claim_reaches_the_report_as_its_time(services: OnePipeline, revision_id: str) -> None:
+def test_claim_reaches_the_report_as_its_time(services: Services, revision_id: str) -> None:
     times: list[datetime] = []
 
     def timed(study: ClosedStudy, completed_at: datetime) -> GradedStudy:

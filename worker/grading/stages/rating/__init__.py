@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import SimpleITK as sitk
 
-from core.errors import Rejected
 from core.reasons import Reason
 from core.results import Crop, Level, Side
+from worker.grading.errors import NotGradable
 from worker.grading.records import RatingInput, Registration, Volume
 from worker.grading.stages.rating.crops import IndexMap, corners, cut, graded_slices
 from worker.grading.stages.rating.haar import enhance
@@ -33,12 +33,12 @@ def prepare_rating(
 
     Raises
     ------
-    Rejected
+    NotGradable
         The graded slices are not all inside the scan, or it is empty.
     """
     maximum = float(sitk.GetArrayViewFromImage(volume.image).max())
     if maximum <= 0:
-        raise Rejected(Reason.NOT_A_T2_BRAIN, "no signal in the scan")
+        raise NotGradable(Reason.NOT_A_T2_BRAIN, "no signal in the scan")
     to_index = IndexMap.of(volume.image, registration.affine)
     slices = graded_slices(volume.image, to_index)
     crops, placements = [], []

@@ -12,9 +12,9 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from core.errors import Rejected
 from core.reasons import Reason
 from core.results import Side
+from worker.grading.errors import NotGradable
 
 if TYPE_CHECKING:
     from worker.grading.records import Float32Array
@@ -74,7 +74,7 @@ def graded_slices(image: sitk.Image, to_index: IndexMap) -> tuple[int, int, int]
 
     Raises
     ------
-    Rejected
+    NotGradable
         A slice lies outside the scan.
     """
     first = int(np.ceil(to_index.matrix[2, 2] * COMMISSURE_Z + to_index.offset[2]))
@@ -82,7 +82,7 @@ def graded_slices(image: sitk.Image, to_index: IndexMap) -> tuple[int, int, int]
     slices = (first, first + step, first + 2 * step)
     count = image.GetSize()[2]
     if slices[0] < 0 or slices[2] >= count:
-        raise Rejected(
+        raise NotGradable(
             Reason.OUTSIDE_FIELD_OF_VIEW,
             f"slices {slices[0]} to {slices[2]} would be graded, the scan has 0 to {count - 1}",
         )

@@ -1,6 +1,6 @@
 """Reporting: from a grade, or from why there is none, to the DICOM objects for the PACS.
 
-``Grade + SaliencyMap → Report``, ``Rejected → Report``. This package is the only owner of
+``Grade + SaliencyMap → Report``, ``NotGradedStudy → Report``. This package is the only owner of
 highdicom.
 """
 

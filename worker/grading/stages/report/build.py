@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pydicom
 
 from core.errors import Failed
-from core.results import Grade, Report, ReportObject
+from core.results import Grade, NotGradedStudy, Report, ReportObject
 from worker.grading.stages.report.check import check_report
 from worker.grading.stages.report.document import BaseCase, Case, RejectedCase
 from worker.grading.stages.report.not_graded import build_not_graded_sr, images_concerned
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from core.errors import Rejected
     from core.studies import ClosedStudy
     from worker.grading.records import RatingInput, SaliencyMap, Volume
     from worker.grading.stages.report.measurement_report import SRClass
@@ -88,7 +87,7 @@ def build_report(
 def build_not_graded_report(
     *,
     study: ClosedStudy,
-    rejection: Rejected,
+    result: NotGradedStudy,
     sr: SRClass,
     completed_at: datetime,
     station_name: str,
@@ -100,8 +99,8 @@ def build_not_graded_report(
     Parameters
     ----------
     study : ClosedStudy
-    rejection : Rejected
-        How the stages before this one ended.
+    result : NotGradedStudy
+        The reason, and the verdict on each series.
     sr, completed_at, station_name
         As for `build_report`.
 
@@ -119,9 +118,9 @@ def build_not_graded_report(
         source=header,
         completed_at=header.local(completed_at),
         station_name=station_name,
-        reason=rejection.reason,
-        detail=rejection.detail,
-        images=images_concerned(study, rejection),
+        reason=result.reason,
+        detail=result.detail,
+        images=images_concerned(study, result),
     )
     return _checked([build_not_graded_sr(case, sr)], case)
 

@@ -21,9 +21,8 @@ from worker.grading.stages.report.measurement_report import (
 )
 
 if TYPE_CHECKING:
-    from core.errors import Rejected
     from core.reasons import Reason
-    from core.results import ReportObject
+    from core.results import NotGradedStudy, ReportObject
     from core.studies import ClosedStudy, SpooledInstance
     from worker.grading.stages.report.document import RejectedCase
 
@@ -79,15 +78,15 @@ def conclusion(reason: Reason) -> str:
     )
 
 
-def images_concerned(study: ClosedStudy, rejection: Rejected) -> tuple[SpooledInstance, ...]:
-    """Find the MR images of the one series that a rejection is about; empty if it is about several.
+def images_concerned(study: ClosedStudy, result: NotGradedStudy) -> tuple[SpooledInstance, ...]:
+    """Find the MR images of the one series that the reason is about; empty if it is about several.
 
     It is the series whose own verdict is that of the study.
     """
     series = [
         verdict.series_uid
-        for verdict in rejection.verdicts
-        if (verdict.reason, verdict.detail) == (rejection.reason, rejection.detail)
+        for verdict in result.verdicts
+        if (verdict.reason, verdict.detail) == (result.reason, result.detail)
     ]
     if len(series) != 1:
         return ()

@@ -2,7 +2,7 @@
 
 Reads headers only. Every series gets a verdict that an administrator finds in SQL.
 
-Inputs: `ClosedStudy`. Outputs: `SelectedSeries`, or `Rejected` with all verdicts.
+Inputs: `ClosedStudy`. Outputs: `Selection`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from core.errors import Rejected
 from core.reasons import Reason
 from core.results import SeriesVerdict
-from worker.grading.records import SelectedSeries, SliceLocation
+from worker.grading.records import SelectedSeries, Selection, SliceLocation
 from worker.grading.stages.selection.geometry import Stack, build_stack
 from worker.grading.stages.selection.headers import Frame, UnreadableHeader, read_frames
 from worker.grading.stages.selection.rules import is_near_miss, judge, rank
@@ -60,15 +59,18 @@ class _Candidate:
         return SeriesVerdict(self.series_uid, reason, detail, self.n_instances)
 
 
-def select_series(study: ClosedStudy) -> SelectedSeries:
+def select_series(study: ClosedStudy) -> Selection:
     """Pick the axial T2-weighted spin-echo series of a study.
+
+    Returns
+    -------
+    Selection
+        Where no series fits, its reason is that of the near miss which passed the most checks (see
+        `rules.PRECEDENCE`); without a near miss, the reason that all MR series share, or
+        `Reason.NO_SUITABLE_SERIES`.
 
     Raises
     ------
-    Rejected
-        No series fits. The reason is that of the near miss which came furthest through the checks
-        (see `rules.PRECEDENCE`); without a near miss, the reason that all MR series share, or
-        `Reason.NO_SUITABLE_SERIES`.
     Failed
         A stored file is gone.
     """
@@ -82,14 +84,15 @@ def select_series(study: ClosedStudy) -> SelectedSeries:
     )
     refusals = tuple(item for item in judged if isinstance(item, SeriesVerdict))
     if not candidates:
-        raise _rejection(refusals)
+        reason, detail = _reason_for_study(refusals)
+        return Selection(refusals, None, reason, detail)
     best, *others = candidates
     verdicts = (
         best.verdict(Reason.SELECTED),
         *(other.verdict(Reason.LESS_SUITABLE) for other in others),
         *refusals,
     )
-    return _selected(study, best, verdicts)
+    return Selection(verdicts, _selected(study, best))
 
 
 def _judge_series(
@@ -110,13 +113,14 @@ def _judge_series(
     return SeriesVerdict(series_uid, reason, detail + also, len(instances))
 
 
-def _rejection(verdicts: tuple[SeriesVerdict, ...]) -> Rejected:
+def _reason_for_study(verdicts: tuple[SeriesVerdict, ...]) -> tuple[Reason, str]:
+    """Why a study without a suitable series cannot be graded, and the figures behind it."""
     near = [verdict for verdict in verdicts if is_near_miss(verdict.reason)]
     if near:
         closest = max(near, key=lambda verdict: (rank(verdict.reason), verdict.n_instances))
-        return Rejected(closest.reason, closest.detail, verdicts)
+        return closest.reason, closest.detail
     if not verdicts:
-        return Rejected(Reason.NO_IMAGES, "the study holds no instances")
+        return Reason.NO_IMAGES, "the study holds no instances"
     # A report beside the scans, or a CT beside an MR, does not blur the reason.
     images = (
         [verdict for verdict in verdicts if rank(verdict.reason) > rank(Reason.NOT_MR)]
@@ -125,17 +129,15 @@ def _rejection(verdicts: tuple[SeriesVerdict, ...]) -> Rejected:
     )
     reasons = sorted({verdict.reason for verdict in images}, key=rank)
     if len(reasons) == 1:
-        return Rejected(reasons[0], images[0].detail, verdicts)
+        return reasons[0], images[0].detail
     summary = ", ".join(
         f"{sum(verdict.reason is reason for verdict in images)} {reason.value}"
         for reason in reasons
     )
-    return Rejected(Reason.NO_SUITABLE_SERIES, f"series: {summary}", verdicts)
+    return Reason.NO_SUITABLE_SERIES, f"series: {summary}"
 
 
-def _selected(
-    study: ClosedStudy, best: _Candidate, verdicts: tuple[SeriesVerdict, ...]
-) -> SelectedSeries:
+def _selected(study: ClosedStudy, best: _Candidate) -> SelectedSeries:
     slices = tuple(
         SliceLocation(
             frame.path, frame.sop_instance_uid, frame.sop_class_uid, frame.frame_number, (x, y, z)
@@ -152,5 +154,4 @@ def _selected(
         orientation=(r0, r1, r2, c0, c1, c2),
         pixel_spacing_mm=best.pixel_spacing_mm,
         slice_spacing_mm=best.stack.spacing_mm,
-        verdicts=verdicts,
     )

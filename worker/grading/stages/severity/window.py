@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 import SimpleITK as sitk
 
-from core.errors import Rejected
 from core.reasons import Reason
+from worker.grading.errors import NotGradable
 from worker.grading.records import Registration, SeverityInput, Template, Volume
 
 SIZE: Final = (512, 512, 32)
@@ -47,7 +47,7 @@ def prepare_severity(
 
     Raises
     ------
-    Rejected
+    NotGradable
         The window is empty: the brain has no contrast.
     """
     grid = _whole_grid()
@@ -57,10 +57,10 @@ def prepare_severity(
     # A copy: a view would not keep the temporary image alive.
     brain = sitk.GetArrayFromImage(on_grid(template.brain_mask, grid, registration)) > 0
     if not brain.any():
-        raise Rejected(Reason.OUTSIDE_FIELD_OF_VIEW, "no brain in the severity model's grid")
+        raise NotGradable(Reason.OUTSIDE_FIELD_OF_VIEW, "no brain in the severity model's grid")
     low, high = np.quantile(scan[brain], WINDOW)
     if high <= low:
-        raise Rejected(Reason.NOT_A_T2_BRAIN, "no contrast in the brain")
+        raise NotGradable(Reason.NOT_A_T2_BRAIN, "no contrast in the brain")
     stripped = np.where(brain[MIDDLE], scan[MIDDLE], low)
     middle = np.clip((stripped - low) / (high - low), 0, 1).astype(np.float32)
     image = sitk.GetImageFromArray(middle)

@@ -21,9 +21,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from core.errors import Failed, Rejected
+from core.errors import Failed
 from core.reasons import Reason
-from core.results import SeriesVerdict
 from tests.support.builders.series_files import (
     AXIAL,
     OBLIQUE,
@@ -36,6 +35,7 @@ from tests.support.builders.series_files import (
     write,
 )
 from tests.support.paths import SAMPLE_DATA
+from worker.grading.errors import NotGradable
 from worker.grading.records import SelectedSeries, SliceLocation, Volume
 from worker.grading.stages.assembly import assemble
 from worker.grading.stages.selection import select_series
@@ -52,7 +52,7 @@ MIRRORED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 def volume_of(folder: Path, slices: Sequence[Dataset]) -> Volume:
-    return assemble(select_series(stored_study(folder, slices)))
+    return assemble(select_series(stored_study(folder, slices)).require_series())
 
 
 def voxels_of(volume: Volume) -> Float32Array:
@@ -66,7 +66,7 @@ def test_sample_series_agrees_with_gdcm() -> None:
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     by_gdcm = sitk.Cast(reader.Execute(), sitk.sitkFloat32)
 
-    image = assemble(select_series(closed_study(folder))).image
+    image = assemble(select_series(closed_study(folder)).require_series()).image
 
     assert image.GetSize() == (384, 512, 56)
     assert np.array_equal(sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(by_gdcm))
@@ -111,7 +111,7 @@ def test_classic_and_enhanced_give_the_same_volume(tmp_path: Path) -> None:
 
 def test_rescale_is_applied_slice_by_slice(tmp_path: Path) -> None:
     slices = t2_slices()
-    series = select_series(stored_study(tmp_path, slices))
+    series = select_series(stored_study(tmp_path, slices)).require_series()
     for k, location in enumerate(series.slices):
         ds = dcmread(location.path)
         ds.RescaleSlope, ds.RescaleIntercept = k + 1, -k
@@ -151,7 +151,7 @@ def test_monochrome1_is_inverted(tmp_path: Path) -> None:
 def test_transfer_syntax_does_not_change_a_voxel(tmp_path: Path, syntax: str, kind: str) -> None:
     slices = t2_slices()
     write(tmp_path, slices if kind == "classic" else [enhanced(slices)], syntax)
-    volume = assemble(select_series(closed_study(tmp_path)))
+    volume = assemble(select_series(closed_study(tmp_path)).require_series())
     assert np.array_equal(voxels_of(volume), expected_volume(20))
 
 
@@ -163,7 +163,7 @@ def test_real_encoders_give_the_same_pixels() -> None:
         SliceLocation(path, f"2.25.{k}", MRImageStorage, None, (0.0, 0.0, float(k)))
         for k, path in enumerate(paths)
     )
-    series = SelectedSeries("2.25.1", "2.25.2", slices, AXIAL, (3.25, 3.25), 1.0, ())
+    series = SelectedSeries("2.25.1", "2.25.2", slices, AXIAL, (3.25, 3.25), 1.0)
     voxels = voxels_of(assemble(series))
 
     assert voxels.max() > 500
@@ -172,27 +172,24 @@ def test_real_encoders_give_the_same_pixels() -> None:
 
 def test_undecodable_slice_is_named(tmp_path: Path) -> None:
     write(tmp_path, t2_slices(), RLELossless)
-    series = select_series(closed_study(tmp_path))
+    series = select_series(closed_study(tmp_path)).require_series()
     damaged = series.slices[12].path
     damaged.write_bytes(damaged.read_bytes()[:-300])
 
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(NotGradable) as caught:
         assemble(series)
 
     assert caught.value.reason is Reason.UNDECODABLE_PIXELS
     assert caught.value.detail.startswith("slice 13 of 20, transfer syntax 1.2.840.10008.1.2.5: ")
-    assert caught.value.verdicts == (
-        SeriesVerdict("2.25.2", Reason.UNDECODABLE_PIXELS, caught.value.detail, 20),
-    )
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGLSLossless, JPEG2000Lossless])
 def test_truncated_enhanced_pixels_are_undecodable(tmp_path: Path, syntax: str) -> None:
     write(tmp_path, [enhanced(t2_slices())], syntax)
-    series = select_series(closed_study(tmp_path))
+    series = select_series(closed_study(tmp_path)).require_series()
     path = series.slices[0].path
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(NotGradable) as caught:
         assemble(series)
     assert caught.value.reason is Reason.UNDECODABLE_PIXELS
 
@@ -208,7 +205,7 @@ def test_any_damage_to_a_slice_ends_in_a_volume_or_a_reason(
 ) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     write(folder, t2_slices(16), syntax)
-    series = select_series(closed_study(folder))
+    series = select_series(closed_study(folder)).require_series()
     content = bytearray(series.slices[5].path.read_bytes())
     rng = np.random.default_rng(seed)
     for place in rng.integers(132, len(content), 20):
@@ -216,12 +213,12 @@ def test_any_damage_to_a_slice_ends_in_a_volume_or_a_reason(
     series.slices[5].path.write_bytes(content)
     try:
         assert np.isfinite(voxels_of(assemble(series))).all()
-    except Rejected as rejection:
+    except NotGradable as rejection:
         assert rejection.reason is Reason.UNDECODABLE_PIXELS  # noqa: PT017 - either end is right
 
 
 def test_a_lost_spool_file_is_our_failure_not_the_studys(tmp_path: Path) -> None:
-    series = select_series(stored_study(tmp_path, t2_slices()))
+    series = select_series(stored_study(tmp_path, t2_slices())).require_series()
     series.slices[3].path.unlink()
     with pytest.raises(Failed) as caught:
         assemble(series)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from core.errors import Rejected
 from core.reasons import Reason
 from core.results import Level, RegistrationQuality, Side
 from tests.support.builders.volumes import like, pose, volume_of
+from worker.grading.errors import NotGradable
 from worker.grading.records import Registration
 from worker.grading.stages.rating import haar, prepare_rating
 from worker.grading.stages.rating.crops import COLUMNS, ROWS, IndexMap
@@ -101,7 +101,7 @@ def test_graded_slices_climb_from_the_commissure(spacing: float, step: int) -> N
 
 def test_slices_beyond_the_scan_are_rejected() -> None:
     image = scan(pose(), {}, slices=30)
-    with pytest.raises(Rejected) as rejection:
+    with pytest.raises(NotGradable) as rejection:
         prepare_rating(
             volume_of(like(image, np.ones((30, 400, 320), np.float32))[:, :, :15]),
             registration(pose()),

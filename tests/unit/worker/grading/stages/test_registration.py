@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from core.errors import Rejected
 from core.reasons import Reason
 from core.results import RegistrationQuality
 from tests.support.builders.volumes import acquire, head, like, pose, real_volume, volume_of
+from worker.grading.errors import NotGradable
 from worker.grading.stages.registration import check_quality, register
 from worker.grading.stages.template import load_template
 
@@ -72,7 +72,7 @@ def test_what_is_not_a_t2_brain_is_rejected(real: Volume, wrong: str) -> None:
         "inverted": np.where(voxels > 100, np.clip(900 - voxels, 0, None), voxels),
     }[wrong]
     quality = register(volume_of(like(real.image, changed)), load_template()).quality
-    with pytest.raises(Rejected) as rejection:
+    with pytest.raises(NotGradable) as rejection:
         check_quality(quality)
     assert rejection.value.reason is Reason.NOT_A_T2_BRAIN
 
@@ -109,13 +109,13 @@ def test_storage_order_does_not_matter() -> None:
 def test_scan_without_basal_ganglia_is_rejected() -> None:
     volume = acquire(head(load_template()), pose())
     upper = volume_of(volume.image[:, :, 24:])
-    with pytest.raises(Rejected):
+    with pytest.raises(NotGradable):
         check_quality(register(upper, load_template()).quality)
 
 
 def test_empty_scan_is_rejected() -> None:
     empty = volume_of(sitk.Image((64, 64, 20), sitk.sitkFloat32))
-    with pytest.raises(Rejected) as rejection:
+    with pytest.raises(NotGradable) as rejection:
         register(empty, load_template())
     assert rejection.value.reason is Reason.NOT_A_T2_BRAIN
 
@@ -133,7 +133,7 @@ def test_empty_scan_is_rejected() -> None:
 )
 def test_each_figure_alone_rejects(figures: dict[str, float], reason: Reason) -> None:
     check_quality(GOOD)
-    with pytest.raises(Rejected) as rejection:
+    with pytest.raises(NotGradable) as rejection:
         check_quality(dataclasses.replace(GOOD, **figures))
     assert rejection.value.reason is reason
     assert rejection.value.detail

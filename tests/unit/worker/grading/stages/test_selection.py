@@ -14,7 +14,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.tag import Tag
 from pydicom.uid import MRImageStorage
 
-from core.errors import Failed, Rejected
+from core.errors import Failed
 from core.reasons import Reason
 from core.studies import ClosedStudy, SpooledInstance
 from tests.support.builders.series_files import (
@@ -27,6 +27,7 @@ from tests.support.builders.series_files import (
     write,
 )
 from tests.support.paths import SAMPLE_DATA
+from worker.grading.errors import NotGradable
 from worker.grading.stages.selection import select_series
 
 if TYPE_CHECKING:
@@ -35,24 +36,33 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
 
-    from worker.grading.records import SelectedSeries
+    from worker.grading.records import SelectedSeries, Selection
 
 
-def reject(folder: Path, *series: list[Dataset]) -> Rejected:
-    with pytest.raises(Rejected) as caught:
-        select_series(stored_study(folder, *series))
-    return caught.value
+def select(study: ClosedStudy) -> SelectedSeries:
+    return select_series(study).require_series()
+
+
+def reject(study: ClosedStudy) -> Selection:
+    selection = select_series(study)
+    assert selection.series is None
+    return selection
+
+
+def reject_files(folder: Path, *series: list[Dataset]) -> Selection:
+    return reject(stored_study(folder, *series))
 
 
 # --- What is selected ---------------------------------------------------------------------------
 @pytest.mark.sample_data
 def test_sample_study_yields_its_axial_t2() -> None:
-    selected = select_series(closed_study(SAMPLE_DATA / "study-brain-siemens"))
+    selection = select_series(closed_study(SAMPLE_DATA / "study-brain-siemens"))
+    selected = selection.require_series()
 
     assert {s.path.parent.name for s in selected.slices} == {"t2-tse-axial"}
     assert len(selected.slices) == 56
     assert selected.slice_spacing_mm == pytest.approx(2.5, abs=1e-3)
-    reasons = sorted(verdict.reason for verdict in selected.verdicts)
+    reasons = sorted(verdict.reason for verdict in selection.verdicts)
     assert reasons == [Reason.DERIVED, Reason.DERIVED, Reason.INVERSION_RECOVERY, Reason.SELECTED]
 
 
@@ -63,7 +73,7 @@ def test_slices_run_from_inferior_to_superior_however_stored(
     slices = t2_slices(orientation=orientation)
     random.Random(0).shuffle(slices)
 
-    selected = select_series(stored_study(tmp_path, slices))
+    selected = select(stored_study(tmp_path, slices))
 
     heights = [location.position_mm[2] for location in selected.slices]
     assert heights == sorted(heights)
@@ -72,8 +82,8 @@ def test_slices_run_from_inferior_to_superior_however_stored(
 
 def test_enhanced_mr_is_selected_like_classic_mr(tmp_path: Path) -> None:
     slices = t2_slices(orientation=OBLIQUE)
-    classic = select_series(stored_study(tmp_path / "classic", slices))
-    multi_frame = select_series(stored_study(tmp_path / "enhanced", [enhanced(slices[::-1])]))
+    classic = select(stored_study(tmp_path / "classic", slices))
+    multi_frame = select(stored_study(tmp_path / "enhanced", [enhanced(slices[::-1])]))
 
     assert [s.frame_number for s in multi_frame.slices] == list(range(20, 0, -1))
     assert [s.position_mm for s in multi_frame.slices] == [s.position_mm for s in classic.slices]
@@ -83,10 +93,10 @@ def test_enhanced_mr_is_selected_like_classic_mr(tmp_path: Path) -> None:
 
 def test_description_and_body_part_decide_nothing(tmp_path: Path) -> None:
     lying = t2_slices(SeriesDescription="T1 sag localizer DWI", BodyPartExamined="KNEE")
-    select_series(stored_study(tmp_path / "lying", lying))
+    select(stored_study(tmp_path / "lying", lying))
 
     boast = t2_slices(SeriesDescription="T2 TSE axial brain", EchoTime=12, RepetitionTime=500)
-    assert reject(tmp_path / "boast", boast).reason is Reason.NOT_T2_WEIGHTED
+    assert reject_files(tmp_path / "boast", boast).reason is Reason.NOT_T2_WEIGHTED
 
 
 def test_finer_pixels_win_then_closer_slices_then_more_slices(tmp_path: Path) -> None:
@@ -97,9 +107,10 @@ def test_finer_pixels_win_then_closer_slices_then_more_slices(tmp_path: Path) ->
 
     for best, others in ((fine, (close, long)), (close, (long, short)), (long, (short,))):
         folder = tmp_path / best[0].SeriesInstanceUID
-        selected = select_series(stored_study(folder, *others, best))
-        assert selected.series_uid == best[0].SeriesInstanceUID
-        unselected = [v.reason for v in selected.verdicts if v.series_uid != selected.series_uid]
+        selection = select_series(stored_study(folder, *others, best))
+        chosen = selection.require_series().series_uid
+        assert chosen == best[0].SeriesInstanceUID
+        unselected = [v.reason for v in selection.verdicts if v.series_uid != chosen]
         assert unselected == [Reason.LESS_SUITABLE] * len(others)
 
 
@@ -121,10 +132,9 @@ def test_finer_pixels_win_then_closer_slices_then_more_slices(tmp_path: Path) ->
     ],
 )
 def test_real_series_that_are_not_axial_t2(folder: str, reason: Reason) -> None:
-    with pytest.raises(Rejected) as caught:
-        select_series(closed_study(SAMPLE_DATA / folder))
-    assert caught.value.reason is reason
-    assert Reason.UNREADABLE not in {verdict.reason for verdict in caught.value.verdicts}
+    selection = reject(closed_study(SAMPLE_DATA / folder))
+    assert selection.reason is reason
+    assert Reason.UNREADABLE not in {verdict.reason for verdict in selection.verdicts}
 
 
 @pytest.mark.sample_data
@@ -140,10 +150,9 @@ def test_real_series_that_are_not_axial_t2(folder: str, reason: Reason) -> None:
     ],
 )
 def test_broken_geometry_is_always_named(folder: str, reason: Reason, geometric: Reason) -> None:
-    with pytest.raises(Rejected) as caught:
-        select_series(closed_study(SAMPLE_DATA / "malformed/d2n-geometry" / folder))
-    assert caught.value.reason is reason
-    assert f"also {geometric.value}: " in caught.value.detail
+    selection = reject(closed_study(SAMPLE_DATA / "malformed/d2n-geometry" / folder))
+    assert selection.reason is reason
+    assert f"also {geometric.value}: " in selection.detail
 
 
 @pytest.mark.sample_data
@@ -153,9 +162,8 @@ def test_every_malformed_file_ends_with_a_reason(folder: str, tmp_path: Path) ->
         alone = tmp_path / path.name
         alone.mkdir()
         (alone / path.name).symlink_to(path)
-        with pytest.raises(Rejected) as caught:
-            select_series(closed_study(alone))
-        assert len(caught.value.verdicts) == 1
+        selection = reject(closed_study(alone))
+        assert len(selection.verdicts) == 1
 
 
 def _set(keyword: str, value: Any, *indices: int) -> Callable[[list[Dataset]], None]:
@@ -227,19 +235,19 @@ def test_each_fault_has_its_own_reason(
 ) -> None:
     slices = t2_slices(spacing_mm=4.0)
     change(slices)
-    rejection = reject(tmp_path, slices)
-    assert rejection.reason is reason
-    assert [verdict.reason for verdict in rejection.verdicts] == [reason]
+    selection = reject_files(tmp_path, slices)
+    assert selection.reason is reason
+    assert [verdict.reason for verdict in selection.verdicts] == [reason]
 
 
 def test_slices_too_thick(tmp_path: Path) -> None:
-    assert reject(tmp_path, t2_slices(spacing_mm=7.5)).reason is Reason.SLICES_TOO_THICK
+    assert reject_files(tmp_path, t2_slices(spacing_mm=7.5)).reason is Reason.SLICES_TOO_THICK
 
 
 def test_gap_is_told_in_figures(tmp_path: Path) -> None:
     slices = t2_slices()
     del slices[11]
-    assert "gap of 8.00 mm after slice 11 (others 4.00 mm)" in reject(tmp_path, slices).detail
+    assert "gap of 8.00 mm after slice 11 (others 4.00 mm)" in reject_files(tmp_path, slices).detail
 
 
 def test_enhanced_mr_faults_are_found_in_functional_groups(tmp_path: Path) -> None:
@@ -259,7 +267,7 @@ def test_enhanced_mr_faults_are_found_in_functional_groups(tmp_path: Path) -> No
     for reason, change in faults.items():
         ds = enhanced(t2_slices())
         change(ds)
-        assert reject(tmp_path / reason.value, [ds]).reason is reason
+        assert reject_files(tmp_path / reason.value, [ds]).reason is reason
 
 
 # --- What the study as a whole is told ----------------------------------------------------------
@@ -267,31 +275,33 @@ def test_near_miss_gives_the_study_its_reason(tmp_path: Path) -> None:
     t1 = t2_slices(series_uid="2.25.20", EchoTime=10, RepetitionTime=500)
     incomplete = t2_slices(series_uid="2.25.21")
     del incomplete[4]
-    rejection = reject(tmp_path, t1, incomplete)
-    assert rejection.reason is Reason.MISSING_SLICE
-    assert len(rejection.verdicts) == 2
+    selection = reject_files(tmp_path, t1, incomplete)
+    assert selection.reason is Reason.MISSING_SLICE
+    assert len(selection.verdicts) == 2
 
 
 def test_study_of_other_contrasts_has_no_suitable_series(tmp_path: Path) -> None:
     t1 = t2_slices(series_uid="2.25.20", EchoTime=10, RepetitionTime=500)
     flair = t2_slices(series_uid="2.25.21", InversionTime=2500)
-    rejection = reject(tmp_path, t1, flair)
-    assert rejection.reason is Reason.NO_SUITABLE_SERIES
-    assert rejection.detail == "series: 1 inversion-recovery, 1 not-t2-weighted"
+    selection = reject_files(tmp_path, t1, flair)
+    assert selection.reason is Reason.NO_SUITABLE_SERIES
+    assert selection.detail == "series: 1 inversion-recovery, 1 not-t2-weighted"
 
 
 def test_empty_study(tmp_path: Path) -> None:
-    assert reject(tmp_path).reason is Reason.NO_IMAGES
+    selection = reject_files(tmp_path)
+    assert selection.reason is Reason.NO_IMAGES
+    with pytest.raises(NotGradable, match="no-images: the study holds no instances"):
+        selection.require_series()
 
 
 def test_one_unreadable_file_withholds_the_series(tmp_path: Path) -> None:
     study = stored_study(tmp_path, t2_slices())
     damaged = study.instances[5].path
     damaged.write_bytes(damaged.read_bytes()[:420])
-    with pytest.raises(Rejected) as caught:
-        select_series(study)
-    assert caught.value.reason is Reason.UNREADABLE
-    assert caught.value.detail.startswith("1 of 20 files")
+    selection = reject(study)
+    assert selection.reason is Reason.UNREADABLE
+    assert selection.detail.startswith("1 of 20 files")
 
 
 def test_a_lost_spool_file_is_our_failure_not_the_studys(tmp_path: Path) -> None:
@@ -372,9 +382,6 @@ def _select_or_reject(folder: Path) -> None:
         for k, path in enumerate(sorted(folder.iterdir()))
     )
     study = ClosedStudy("2.25.1", "revision-1", 1, instances)
-    try:
-        result: SelectedSeries | Rejected = select_series(study)
-    except Rejected as rejection:
-        result = rejection
+    result = select_series(study)
     assert result.verdicts
     assert not any("Okapi" in verdict.detail for verdict in result.verdicts)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from core.errors import Rejected
 from core.results import ModelIdentity, RegistrationQuality
 from tests.support.builders.volumes import acquire, head, like, pose, volume_of
+from worker.grading.errors import NotGradable
 from worker.grading.records import Registration, SeverityInput, SeverityOutput, Volume
 from worker.grading.stages.severity import map_saliency, prepare_severity
 from worker.grading.stages.template import load_template
@@ -81,7 +81,7 @@ def test_input_does_not_depend_on_the_scanner_scale(
 
 def test_brain_without_contrast_is_rejected(volume: Volume, registration: Registration) -> None:
     voxels = np.full_like(sitk.GetArrayFromImage(volume.image), 500)
-    with pytest.raises(Rejected):
+    with pytest.raises(NotGradable):
         prepare_severity(volume_of(like(volume.image, voxels)), registration, load_template())
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pydicom
 import pytest
 
-from core.errors import Failed, Rejected
+from core.errors import Failed
 from core.reasons import Reason
-from core.results import ObjectKind, Report, SeriesVerdict
+from core.results import NotGradedStudy, ObjectKind, Report, SeriesVerdict
 from core.studies import SpooledInstance
 from core.version import CAVEAT
 from tests.support.builders.sources import (
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pydicom.sr.coding import Code
 
 
-NO_SERIES = Rejected(Reason.NO_SUITABLE_SERIES, "series: 1 derived, 2 localizer")
+NO_SERIES = NotGradedStudy("r", Reason.NO_SUITABLE_SERIES, "series: 1 derived, 2 localizer")
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_two_series_alike_are_not_told_apart(given: Inputs) -> None:
         SeriesVerdict(series_uid, Reason.LOCALIZER, "slices 15 mm thick", 3)
         for series_uid in (uid("classic"), uid("other-series"))
     )
-    rejection = Rejected(Reason.LOCALIZER, "slices 15 mm thick", twins)
+    rejection = NotGradedStudy("r", Reason.LOCALIZER, "slices 15 mm thick", twins)
     assert images_of(sr_of(not_graded(given.study, rejection))) == []
 
 
@@ -133,10 +133,12 @@ def test_enhanced_images_are_referred_to_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_a_detail_is_written_in_ascii_whatever_it_quotes(given: Inputs) -> None:
-    rejection = Rejected(Reason.NOT_AXIAL, "normal 77° from the axis, 96×80, syntax \x1b\u200b")
+    detail = "normal 77° from the axis, 96×80, syntax \x1b\u200b"
+    rejection = NotGradedStudy("r", Reason.NOT_AXIAL, detail)
     (comment,) = named(sr_of(not_graded(given.study, rejection)), codes.COMMENT)
     assert comment.TextValue == "normal 77 degrees from the axis, 96x80, syntax ??"
-    assert not named(sr_of(not_graded(given.study, Rejected(Reason.NOT_AXIAL))), codes.COMMENT)
+    without_detail = NotGradedStudy("r", Reason.NOT_AXIAL, "")
+    assert not named(sr_of(not_graded(given.study, without_detail)), codes.COMMENT)
 
 
 # --- Whose study it is ---------------------------------------------------------------------------
