@@ -1,5 +1,7 @@
 # Two commands do all the set-up: `make demo` (the main job, on embedded parts) and `make test`.
 PYTHON ?= python3
+# Test processes. Many tests wait for a lease or a timeout to end: more of them than cores pays.
+JOBS ?= 3
 VENV := .venv
 TRITON_ENV := .triton-env
 BIN := $(VENV)/bin
@@ -10,12 +12,14 @@ APT_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java defa
 LIBPYTHON = $(shell $(PYTHON) -c 'import sys; print(f"libpython{sys.version_info[0]}.{sys.version_info[1]}" \
   if sys.base_prefix == "/usr" else "")')
 
-.PHONY: help demo up test check format lock test-tools clean
+.PHONY: help demo up unit test coverage check format lock test-tools clean
 
 help:
 	@echo "make demo    grade one study end to end on this machine and show the result"
 	@echo "make up      start the embedded stack and leave it running until Ctrl-C"
+	@echo "make unit    the unit tests: no server, no system package"
 	@echo "make test    install what the tests need, then run linters and the whole suite"
+	@echo "make coverage  the whole suite with its coverage; report in build/coverage"
 	@echo "make check   linters, types and import contracts only"
 	@echo "make format  let ruff repair what it can"
 	@echo "make lock    renew the hashed lock files from pyproject.toml"
@@ -27,8 +31,17 @@ demo: $(VENV)/.node-ready $(TRITON_ENV)/.ready
 up: $(VENV)/.node-ready $(TRITON_ENV)/.ready
 	$(BIN)/epvs-node up
 
+# Tests that share a server or a costly fixture stay together (tests/conftest.py).
+PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup
+
+unit: $(VENV)/.test-ready
+	$(PYTEST) tests/unit
+
 test: test-tools $(VENV)/.test-ready $(TRITON_ENV)/.ready check
-	$(BIN)/pytest
+	$(PYTEST)
+
+coverage: test-tools $(VENV)/.test-ready $(TRITON_ENV)/.ready
+	$(PYTEST) --cov --cov-report term:skip-covered --cov-report html
 
 check: $(VENV)/.test-ready
 	$(BIN)/ruff check .

@@ -29,7 +29,8 @@ import numpy as np
 from tests.support.builders.instances import encoded_instance
 from tests.support.clients import upper_layer as ul
 from tests.support.paths import ROOT
-from tests.support.servers.receiver import free_port, run_receiver
+from tests.support.servers.ports import free_port
+from tests.support.servers.receiver import run_receiver
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

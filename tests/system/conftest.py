@@ -13,12 +13,12 @@ from core.settings import load_settings
 from db.session import create_engine, unit_of_work
 from db.views import read_view
 from node.demonstration.pacs import AE_TITLE
-from node.embedded.process import free_port
 from node.embedded.stack import EmbeddedStack, embedded_settings
 from tests.support.builders.synthetic_studies import generate_synthetic_study
 from tests.support.paths import ROOT
 from tests.support.servers.mllp import scripted_receiver
 from tests.support.servers.orthanc import start_orthanc
+from tests.support.servers.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,8 @@ from tests.support.builders.certificates import Authority
 from tests.support.builders.mr_series import write_series
 from tests.support.clients import upper_layer as ul
 from tests.support.servers.dcmtk import dcmtk_program
-from tests.support.servers.receiver import free_port, run_receiver
+from tests.support.servers.ports import free_port
+from tests.support.servers.receiver import run_receiver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,6 +21,7 @@ from db.models import AuditEvent, Instance, QuarantinedInstance
 from db.session import create_engine, unit_of_work
 from tests.support.paths import ROOT
 from tests.support.servers.dcmtk import dcmtk_program
+from tests.support.servers.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -164,12 +165,6 @@ def run_receiver(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def accepts_connections(port: int) -> bool:
