@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from tests.support.builders.stand_in_models import MODELS
-from worker.grading import inference
+from worker.grading.inference import golden
 
 NAMES = ("rating", "severity")
 VARIANTS = {
@@ -88,7 +88,7 @@ def test_golden_answers_are_informative(name: str) -> None:
     """A golden answer that any network would give tells nothing."""
     description = read_description(name)
     path = MODELS / name / description["version"] / "golden.npz"
-    inputs, outputs = inference.load_golden(path, description["inputs"], description["outputs"])
+    inputs, outputs = golden.load_golden(path, description["inputs"], description["outputs"])
     for arrays, described in ((inputs, description["inputs"]), (outputs, description["outputs"])):
         for key, array in arrays.items():
             assert list(array.shape[1:]) == described[key][1:]
@@ -98,10 +98,10 @@ def test_golden_answers_are_informative(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_described_tolerances_are_those_that_are_applied(name: str) -> None:
     applied = {
-        "rating": {"argmax": "equal", "probability": inference.PROBABILITY_TOLERANCE},
+        "rating": {"argmax": "equal", "probability": golden.PROBABILITY_TOLERANCE},
         "severity": {
-            "probability": inference.PROBABILITY_TOLERANCE,
-            "saliency_correlation": inference.SALIENCY_CORRELATION,
+            "probability": golden.PROBABILITY_TOLERANCE,
+            "saliency_correlation": golden.SALIENCY_CORRELATION,
         },
     }
     assert read_description(name)["tolerance"] == applied[name]

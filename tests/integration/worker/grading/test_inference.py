@@ -1,4 +1,4 @@
-"""The inference client against the real Triton: right answers, and each way they can be wrong.
+"""The inference client against the real Triton: right predictions, and each way they can be wrong.
 
 Small networks with the real names and shapes stand in for the trained ones wherever a fault has
 to be built into a model; the trained ones are tried as they ship and with damaged weights.
@@ -56,26 +56,26 @@ def severity_input() -> SeverityInput:
     return SeverityInput(volume, Image(1, 1, 1, sitkFloat32), Euler3DTransform())
 
 
-def network_answers(models: Path, name: str, array: np.ndarray) -> list[np.ndarray]:
+def network_outputs(models: Path, name: str, array: np.ndarray) -> list[np.ndarray]:
     """What onnxruntime answers by itself."""
     session = onnxruntime.InferenceSession(models / name / "1" / "model.onnx")
     return session.run(None, {session.get_inputs()[0].name: array})
 
 
 # --- Faultless ----------------------------------------------------------------------------------
-def test_the_shipped_models_give_their_golden_answers(triton_server: EmbeddedTriton) -> None:
+def test_the_shipped_models_reproduce_their_golden_outputs(triton_server: EmbeddedTriton) -> None:
     client = InferenceClient(triton_server.url, MODELS, timeout_s=60)
     client.wait_ready(30)
     client.check_golden()
 
 
-def test_answers_are_those_of_the_network(stand_ins: tuple[EmbeddedTriton, Path]) -> None:
+def test_predictions_are_the_outputs_of_the_network(stand_ins: tuple[EmbeddedTriton, Path]) -> None:
     server, models = stand_ins
     client = InferenceClient(server.url, models, timeout_s=20)
     client.check_golden()
 
     rating = client.rate(rating_input())
-    (probabilities,) = network_answers(models, "rating", rating_input().crops)
+    (probabilities,) = network_outputs(models, "rating", rating_input().crops)
     np.testing.assert_allclose(rating.probabilities, probabilities, atol=1e-5)
     assert rating.model.name == "rating"
     assert rating.model.version == "1"
@@ -83,7 +83,7 @@ def test_answers_are_those_of_the_network(stand_ins: tuple[EmbeddedTriton, Path]
 
     severity = client.assess(severity_input())
     probability, saliency = sorted(
-        network_answers(models, "severity", severity_input().volume), key=np.size
+        network_outputs(models, "severity", severity_input().volume), key=np.size
     )
     assert severity.probability == pytest.approx(float(probability[0, 0]), abs=1e-5)
     np.testing.assert_allclose(severity.saliency, saliency[0], atol=1e-5)
@@ -101,7 +101,7 @@ def test_damaged_weights_fail_the_golden_test(
     network = onnx.load(path)
     largest = max(network.graph.initializer, key=lambda each: int(np.prod(each.dims)))
     weights = numpy_helper.to_array(largest)
-    # As a bad engine build would: every number plausible, the answer wrong.
+    # As a bad engine build would: every number plausible, the prediction wrong.
     largest.CopyFrom(numpy_helper.from_array(np.flip(weights).copy(), largest.name))
     onnx.save(network, path)
     describe(models, "rating")
@@ -115,7 +115,7 @@ def test_damaged_weights_fail_the_golden_test(
 @pytest.mark.parametrize(
     ("name", "build"), [("rating", rating_network), ("severity", severity_network)]
 )
-def test_a_swapped_model_is_refused_by_its_weights_and_by_its_answers(
+def test_a_swapped_model_is_detected_by_its_weights_and_by_its_predictions(
     tmp_path: Path,
     serve: Callable[[Path], EmbeddedTriton],
     name: str,
@@ -137,7 +137,7 @@ def test_a_swapped_model_is_refused_by_its_weights_and_by_its_answers(
     assert caught.value.code == "model-mismatch"
 
 
-def test_answers_that_cannot_be_are_refused(
+def test_impossible_predictions_are_refused(
     tmp_path: Path, serve: Callable[[Path], EmbeddedTriton]
 ) -> None:
     models = write_stand_ins(tmp_path / "models")

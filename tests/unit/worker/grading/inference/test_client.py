@@ -1,0 +1,99 @@
+"""The inference client without a model server: timeouts and model descriptions."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.errors import Failed, Unavailable
+from worker.grading.inference import InferenceClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def models_dir(tmp_path: Path) -> Path:
+    """The descriptions of both models, without any network."""
+    shapes: dict[str, tuple[dict[str, list[int]], dict[str, list[int]]]] = {
+        "rating": ({"crops": [-1, 1, 112, 86]}, {"probabilities": [-1, 5]}),
+        "severity": (
+            {"volume": [-1, 1, 16, 512, 512]},
+            {"probability": [-1, 1], "saliency": [-1, 1, 16, 16]},
+        ),
+    }
+    for name, (inputs, outputs) in shapes.items():
+        (tmp_path / name).mkdir()
+        description = {
+            "name": name,
+            "version": "1",
+            "weights_sha256": "0" * 64,
+            "display_name": name,
+            "training_data": "synthetic",
+            "preprocessing": {"version": 1, "enhancement": "block-group"},
+            "inputs": inputs,
+            "outputs": outputs,
+        }
+        (tmp_path / name / "model.json").write_text(json.dumps(description))
+    return tmp_path
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A server that accepts connections and never responds."""
+    held: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):  # the listening socket was closed
+                while True:
+                    held.append(server.accept()[0])
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    for each in held:
+        each.close()
+
+
+def test_a_silent_server_is_unavailable_within_the_timeout(
+    models_dir: Path, silent_port: int
+) -> None:
+    client = InferenceClient(f"127.0.0.1:{silent_port}", models_dir, timeout_s=0.5)
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match="DEADLINE_EXCEEDED") as caught:
+        client.wait_ready(1.0)
+    assert caught.value.service == "triton"
+    # Not a speed test: without a deadline the call would never return.
+    assert time.monotonic() - began < 60
+
+
+def test_a_refused_connection_is_unavailable(models_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(Unavailable):
+        InferenceClient(f"127.0.0.1:{port}", models_dir, timeout_s=5).wait_ready(0.5)
+
+
+def test_another_enhancement_than_the_model_was_trained_on_is_refused(models_dir: Path) -> None:
+    client = InferenceClient("127.0.0.1:1", models_dir, timeout_s=1)
+    client.check_enhancement("block-group")
+    with pytest.raises(Failed, match="Set EPVS_ENHANCEMENT=block-group") as caught:
+        client.check_enhancement("stationary")
+    assert caught.value.code == "enhancement-mismatch"
+
+
+def test_a_missing_description_names_the_file(models_dir: Path) -> None:
+    (models_dir / "severity" / "model.json").unlink()
+    with pytest.raises(Failed, match=r"severity/model\.json") as caught:
+        InferenceClient("127.0.0.1:1", models_dir, timeout_s=1)
+    assert caught.value.code == "model-description-invalid"

@@ -1,0 +1,67 @@
+"""Model descriptions: what ``model.json`` says about each model in the model repository."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from core.errors import Failed
+from core.results import ModelIdentity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """A model as its ``model.json`` describes it.
+
+    Attributes
+    ----------
+    identity : ModelIdentity
+    inputs, outputs : mapping
+        Shape of each tensor by its name; the batch comes first and is -1.
+    golden_path : Path
+        Inputs with the outputs that the model gave for them when it was exported.
+    enhancement : str
+        Haar enhancement of the images that the network was trained on.
+    """
+
+    identity: ModelIdentity
+    inputs: Mapping[str, tuple[int, ...]]
+    outputs: Mapping[str, tuple[int, ...]]
+    golden_path: Path
+    enhancement: str
+
+    @classmethod
+    def read(cls, models_dir: Path, name: str) -> ModelDescription:
+        """Read ``model.json`` of the model `name` in the model repository.
+
+        Raises
+        ------
+        Failed
+            ``model-description-invalid``: the file is missing or malformed.
+        """
+        path = models_dir / name / "model.json"
+        try:
+            text = json.loads(path.read_text())
+            identity = ModelIdentity(
+                name=text["name"],
+                version=text["version"],
+                weights_sha256=text["weights_sha256"],
+                display_name=text["display_name"],
+                training_data=text["training_data"],
+            )
+            inputs = {key: tuple(dims) for key, dims in text["inputs"].items()}
+            outputs = {key: tuple(dims) for key, dims in text["outputs"].items()}
+            enhancement = str(text["preprocessing"]["enhancement"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Failed(
+                "model-description-invalid",
+                f"{path} cannot be used ({type(error).__name__}: {error}).",
+                "Correct EPVS_MODELS_DIR or restore the file.",
+            ) from None
+        golden_path = models_dir / name / identity.version / "golden.npz"
+        return cls(identity, inputs, outputs, golden_path, enhancement)
