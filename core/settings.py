@@ -111,10 +111,9 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=30.0, gt=0)
     sweep_interval_s: float = Field(default=1.0, gt=0)
     max_associations: int = Field(default=32, ge=1)
-    max_waiting: int = Field(default=16, ge=1)
+    max_pending_connections: int = Field(default=16, ge=1)
     receiver_processes: int = Field(default=1, ge=1, le=64)
     network_timeout_s: float = Field(default=60.0, gt=0)
-    data_path: Literal["streaming", "plain"] = "streaming"
     max_instance_mb: int = Field(default=2048, ge=1)
     spool_reserve_mb: int = Field(default=1024, ge=0)
     trust_store_status: bool = True

@@ -1,4 +1,4 @@
-"""Receiving: who may associate with the node, and what a refused caller is told."""
+"""Admission: who may open an association with the node, and what a refused caller is told."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from core.settings import Settings
+    from receiver.negotiation import Request
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """An A-ASSOCIATE-RJ: result, source and diagnostic of PS3.8 table 9-21, and a reason.
 
-    The reason is for the audit; the caller sees the three numbers only.
+    The reason is for the audit trail; the caller sees the three numbers only.
     """
 
     result: int
@@ -22,9 +23,13 @@ class Refusal:
     reason: str
 
 
+PROTOCOL_VERSION_NOT_SUPPORTED: Final = Refusal(0x01, 0x02, 0x02, "protocol-version-not-supported")
+APPLICATION_CONTEXT_NOT_SUPPORTED: Final = Refusal(
+    0x01, 0x01, 0x02, "application-context-not-supported"
+)
 CALLER_NOT_ADMITTED: Final = Refusal(0x01, 0x01, 0x03, "caller-not-on-allow-list")
 CALLER_NOT_PROVEN: Final = Refusal(0x01, 0x01, 0x03, "caller-without-its-certificate")
-CALLED_AE_NOT_OURS: Final = Refusal(0x01, 0x01, 0x07, "called-ae-not-recognised")
+CALLED_AE_NOT_RECOGNISED: Final = Refusal(0x01, 0x01, 0x07, "called-ae-not-recognised")
 DISK_BELOW_RESERVE: Final = Refusal(0x02, 0x03, 0x01, "disk-below-reserve")
 """Transient (temporary congestion): the sender keeps the study and tries again."""
 TOO_MANY_ASSOCIATIONS: Final = Refusal(0x02, 0x03, 0x02, "too-many-associations")
@@ -33,38 +38,40 @@ TOO_MANY_ASSOCIATIONS: Final = Refusal(0x02, 0x03, 0x02, "too-many-associations"
 
 def refusal(
     settings: Settings,
+    request: Request,
     *,
-    calling_ae: str,
-    called_ae: str,
     peer_address: str,
     certificate_names: frozenset[str],
     has_room: bool,
     n_open: int,
 ) -> Refusal | None:
-    """Why this association is not admitted, or None where it is.
+    """Return why an association is refused, or None if it is admitted.
 
     Parameters
     ----------
     settings : Settings
         `caller_rules`, `ae_title` and `max_associations` decide.
-    calling_ae, called_ae : str
-        Of the A-ASSOCIATE-RQ.
+    request : Request
     peer_address : str
-        Numeric IPv4 or IPv6 address that the connection comes from.
+        Numeric IPv4 or IPv6 address of the caller.
     certificate_names : frozenset of str
-        What the caller's certificate carries, in lower case; empty without TLS.
+        Names in the caller's certificate, in lower case; empty without TLS.
     has_room : bool
-        Whether the spool is above its reserve.
+        Whether the free space of the spool is above its reserve.
     n_open : int
         Associations that are open already.
     """
-    listed = [rule for rule in settings.caller_rules if rule.lists(calling_ae, peer_address)]
+    if not request.has_known_version:
+        return PROTOCOL_VERSION_NOT_SUPPORTED
+    if not request.has_known_application_context:
+        return APPLICATION_CONTEXT_NOT_SUPPORTED
+    listed = [r for r in settings.caller_rules if r.lists(request.calling_ae, peer_address)]
     if not listed:
         return CALLER_NOT_ADMITTED
     if not any(rule.is_proven_by(certificate_names) for rule in listed):
         return CALLER_NOT_PROVEN
-    if called_ae.strip() != settings.ae_title:
-        return CALLED_AE_NOT_OURS
+    if request.called_ae != settings.ae_title:
+        return CALLED_AE_NOT_RECOGNISED
     if not has_room:
         return DISK_BELOW_RESERVE
     if n_open >= settings.max_associations:

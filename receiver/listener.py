@@ -1,8 +1,7 @@
-"""Receiving: the port, and everything before an association is asked for.
+"""The listening ports: connections are accepted, secured with TLS and read up to their first PDU.
 
-Nothing here waits in the loop that accepts: connections wait in a lobby until they ask for
-something, those over TLS shake hands on a thread of their own, against a deadline, and an address
-that holds too many connections without asking for an association is turned away at once.
+Each connection has a thread of its own from the moment it is accepted. Until it has asked for an
+association it is a pending connection: it has a deadline, and one address may hold a few only.
 """
 
 from __future__ import annotations
@@ -14,216 +13,236 @@ import ssl
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
-from socketserver import BaseServer
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from pynetdicom.transport import ThreadedAssociationServer
-
-from receiver.lobby import DICOM, TLS, Lobby
-from receiver.throttle import NOTE_INTERVAL_S, Throttle
+from receiver.pdu import USER_ABORT, ConnectionLost, NoRequest, end_with, read_associate_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from receiver.audit_limiter import AuditLimiter
+
 logger = logging.getLogger(__name__)
 
-FIRST_MESSAGE_S: Final = 10.0
-"""A connection that has not asked for an association by then is closed."""
-HANDSHAKE_S: Final = 10.0
-"""How long a TLS handshake may take, from the connection on."""
+REQUEST_TIMEOUT_S: Final = 10.0
+"""Longest time from the connection to a complete TLS handshake, and from there to a complete
+A-ASSOCIATE-RQ."""
+_BACKLOG: Final = 128
+_ACCEPT_TIMEOUT_S: Final = 0.2
+_AFTER_ERROR_S: Final = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Door:
-    """What a port demands of a connection.
-
-    Attributes
-    ----------
-    max_waiting : int
-        Connections of one address that have not asked for an association yet. Whoever reaches the
-        port can open them, and each costs a thread and a socket.
-    note : callable
-        Writes an audit row: event, and details by name.
-    on_poll : callable
-        Called every now and then by the loop that accepts.
-    tls : ssl.SSLContext or None
-        None takes connections in the clear.
-    is_shared : bool
-        Whether other processes listen at the same port (SO_REUSEPORT).
-    """
-
-    max_waiting: int
-    note: Callable[..., None]
-    on_poll: Callable[[], None]
-    tls: ssl.SSLContext | None = None
-    is_shared: bool = False
-
-
-class StorageServer(ThreadedAssociationServer):
-    """Listens for associations.
+class Listener:
+    """Accepts the connections of one port.
 
     Parameters
     ----------
-    *arguments, **options
-        As pynetdicom passes them.
-    door : Door
+    host : str
+    port : int
+    serve : callable
+        Serves a connection to its end; is given it, the peer's address and its A-ASSOCIATE-RQ.
+    audit : AuditLimiter
+        Appends ``connection-refused``.
+    max_pending : int
+        Pending connections of one address; more are closed. Anyone who reaches the port can open
+        them, and each costs a thread and a socket.
+    timeout_s : float
+        See `REQUEST_TIMEOUT_S`.
+    tls : ssl.SSLContext, optional
+        Without it, connections are not encrypted.
+    is_shared : bool
+        Whether other processes listen at the same port (SO_REUSEPORT).
+
+    Raises
+    ------
+    OSError
+        The port is taken or must not be used.
     """
 
-    request_queue_size = 128
-
-    def __init__(self, *arguments: Any, door: Door, **options: Any) -> None:
-        self._door = door
-        self._throttle = Throttle(NOTE_INTERVAL_S)
-        self._arriving: Counter[str] = Counter()
-        """Connections of an address that are no association yet, not even one being asked for."""
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        serve: Callable[[socket.socket, str, bytes], None],
+        audit: AuditLimiter,
+        *,
+        max_pending: int,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        tls: ssl.SSLContext | None = None,
+        is_shared: bool = False,
+    ) -> None:
+        self._serve = serve
+        self._audit = audit
+        self._max_pending = max_pending
+        self._timeout_s = timeout_s
+        self._tls = tls
+        self._pending: Counter[str] = Counter()
         self._lock = threading.Lock()
-        super().__init__(*arguments, **options)
-        self._lobby = Lobby(
-            TLS if door.tls else DICOM,
-            admit=super().process_request,
-            dismiss=lambda connection, _address: self.shutdown_request(connection),
-            expire=self._expire,
-            deadline_s=min(FIRST_MESSAGE_S, self.ae.network_timeout or FIRST_MESSAGE_S),
-        )
+        self._is_open = True
+        self._socket = _bind(host, port, is_shared=is_shared)
+        self._socket.listen(_BACKLOG)
+        self._socket.settimeout(_ACCEPT_TIMEOUT_S)
+        self._thread = threading.Thread(target=self._accept, name=f"accept-{port}", daemon=True)
 
-    def server_bind(self) -> None:
-        """Bind the socket, where the port is shared as one of several."""
-        if self._door.is_shared and self.socket is not None:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        super().server_bind()
+    def start(self) -> None:
+        """Begin to accept connections."""
+        self._thread.start()
 
-    def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a connection and set deadlines on its socket."""
-        connection, address = super().get_request()
-        connection.settimeout(self.ae.network_timeout)
+    def close(self) -> None:
+        """Stop listening; open connections continue."""
+        self._is_open = False
+        self._thread.join()
+        self._socket.close()
+
+    def _accept(self) -> None:
+        while self._is_open:
+            try:
+                connection, address = self._socket.accept()
+            except TimeoutError:
+                continue
+            except OSError as error:  # out of descriptors, or the peer has gone already
+                logger.warning("accept-failed errno=%s", error.errno)
+                time.sleep(_AFTER_ERROR_S)
+                continue
+            try:
+                self._begin(connection, str(address[0]))
+            except Exception:  # no error of one connection may end this thread
+                logger.exception("connection-failed")
+                connection.close()
+
+    def _begin(self, connection: socket.socket, peer_address: str) -> None:
+        with self._lock:
+            is_refused = self._pending[peer_address] >= self._max_pending
+            if not is_refused:
+                self._pending[peer_address] += 1
+        if is_refused:
+            self._refuse("too-many-connections", peer_address)
+            connection.close()
+            return
         # A response must not wait for the sender's delayed acknowledgement.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return connection, address
+        threading.Thread(
+            target=self._run, args=(connection, peer_address), name="association", daemon=True
+        ).start()
 
-    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - socketserver's
-        """Whether the connection may wait for its request."""
-        address = client_address[0]
-        waiting = self._lobby.count(address) + self._arriving[address]
-        waiting += sum(
-            each.requestor.primitive is None
-            and each.requestor.address == address
-            and each.dul.is_alive()
-            for each in self.active_associations
-        )
-        if waiting >= self._door.max_waiting:
-            self.note_refusal("too-many-connections", address)
-            return False
-        return True
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Let the connection wait; what it asks for is then served on a thread of its own."""
-        self._lobby.enter(request, client_address)
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        """Shake hands where that is due, then let pynetdicom have the connection."""
-        address = client_address[0]
-        with self._lock:
-            self._arriving[address] += 1
+    def _run(self, connection: socket.socket, peer_address: str) -> None:
         try:
-            connection = self._secured(request, address)
-            if connection is not None:
-                super().finish_request(connection, client_address)
-        finally:
-            with self._lock:
-                self._arriving[address] -= 1
-                if not self._arriving[address]:
-                    del self._arriving[address]
-
-    def _secured(self, connection: socket.socket, address: str) -> socket.socket | None:
-        """Return the connection, over TLS where that is due; None where it came to nothing."""
-        if self._door.tls is None:
-            return connection
-        try:
-            return shake_hands(connection, self._door.tls, HANDSHAKE_S)
+            request = None
+            try:
+                if self._tls is not None:
+                    connection = shake_hands(connection, self._tls, self._timeout_s)
+                request = self._read_request(connection, peer_address)
+            except HandshakeFailed as error:
+                self._refuse("tls-handshake-failed", peer_address, str(error))
+            finally:
+                self._no_longer_pending(peer_address)
+            if request is not None:
+                self._serve(connection, peer_address, request)
         except OSError as error:
-            # OpenSSL's reasons name what was wrong with a certificate, and no value in it.
-            reason = getattr(error, "verify_message", "") or getattr(error, "reason", "")
-            self.note_refusal("tls-handshake-failed", address, reason or "no handshake")
-            self.shutdown_request(connection)
-            return None
+            logger.warning("connection-lost errno=%s", error.errno)
+        except Exception:  # an internal error must not leave the peer waiting
+            logger.exception("connection-failed")
+            end_with(connection, USER_ABORT)
+        finally:
+            connection.close()
 
-    def _expire(self, connection: socket.socket, client_address: Any) -> None:
-        self.note_refusal("no-request-in-time", client_address[0])
-        self.shutdown_request(connection)
+    def _read_request(self, connection: socket.socket, peer_address: str) -> bytes | None:
+        """Return the A-ASSOCIATE-RQ; None if the connection ends without one."""
+        try:
+            return read_associate_request(connection, time.monotonic() + self._timeout_s)
+        except NoRequest as error:
+            if error.reason:
+                self._refuse(error.reason, peer_address)
+                end_with(connection, USER_ABORT)
+        except TimeoutError:
+            self._refuse("no-request-in-time", peer_address)
+        except ConnectionLost:
+            logger.debug("closed-without-request")  # a port scan or a health check
+        return None
 
-    def service_actions(self) -> None:
-        """Do what is due between two connections."""
-        super().service_actions()
-        self._door.on_poll()
+    def _no_longer_pending(self, peer_address: str) -> None:
+        with self._lock:
+            self._pending[peer_address] -= 1
+            if not self._pending[peer_address]:
+                del self._pending[peer_address]
 
-    def shutdown(self) -> None:
-        """Stop listening; associations that are open go on."""
-        BaseServer.shutdown(self)
-        self.server_close()
-        self._lobby.close()
-
-    def note_refusal(self, reason: str, address: str, detail: str = "") -> None:
-        """Write an audit row on a connection that is closed; of a flood of them, a few."""
-        times = self._throttle.due((reason, address))
-        if times is not None:
-            details = {"detail": detail} if detail else {}
-            self._door.note(
-                "connection-refused", reason=reason, peer_address=address, times=times, **details
-            )
+    def _refuse(self, reason: str, peer_address: str, detail: str = "") -> None:
+        self._audit.append(
+            "connection-refused", reason=reason, peer_address=peer_address, detail=detail
+        )
 
 
-def require_free(host: str, port: int) -> None:
-    """Make sure that nobody listens at a port that is to be shared.
-
-    Raises
-    ------
-    OSError
-        Somebody does: another receiver, which would get half of our connections unnoticed.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
+class HandshakeFailed(Exception):
+    """A TLS handshake did not succeed; the message contains no value that the peer sent."""
 
 
 def shake_hands(
-    connection: socket.socket, context: ssl.SSLContext, deadline_s: float
+    connection: socket.socket, context: ssl.SSLContext, timeout_s: float
 ) -> ssl.SSLSocket:
-    """Shake hands as the server, in `deadline_s` altogether.
+    """Perform a TLS handshake as the server within `timeout_s` altogether.
 
-    A timeout on the socket would not do: it begins anew with every byte that drips in.
+    A timeout of the socket would not do: it starts again with every byte.
 
-    Returns
-    -------
-    ssl.SSLSocket
-        With the timeout that `connection` had.
+    Raises
+    ------
+    HandshakeFailed
+        The peer is silent, too slow, does not speak TLS, or has no acceptable certificate.
+    """
+    end = time.monotonic() + timeout_s
+    try:
+        connection.settimeout(0)
+        secured = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+    except OSError as error:
+        raise HandshakeFailed("connection lost") from error
+    try:
+        while (events := _continue_handshake(secured)) is not None:
+            _wait_for(secured, events, end)
+    except OSError as error:
+        secured.close()
+        # OpenSSL's reasons name what is wrong with a certificate, without any value in it.
+        reason = getattr(error, "verify_message", "") or getattr(error, "reason", "")
+        raise HandshakeFailed(reason or "no handshake") from error
+    return secured
+
+
+def _continue_handshake(secured: ssl.SSLSocket) -> int | None:
+    """Return the events of `poll` that the handshake waits for; None once it is complete."""
+    try:
+        secured.do_handshake()
+    except ssl.SSLWantReadError:
+        return select.POLLIN
+    except ssl.SSLWantWriteError:
+        return select.POLLOUT
+    return None
+
+
+def _wait_for(connection: socket.socket, events: int, deadline: float) -> None:
+    poll = select.poll()
+    poll.register(connection, events)
+    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        raise TimeoutError
+
+
+def require_free(host: str, port: int) -> None:
+    """Make sure that no other program listens at a port that is to be shared.
 
     Raises
     ------
     OSError
-        The peer is silent, too slow, speaks no TLS, or has no certificate that counts.
+        One does, for instance another receiver, which would silently get half of the connections.
     """
-    end = time.monotonic() + deadline_s
-    timeout_s = connection.gettimeout()
-    connection.settimeout(0)
-    secured = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+    _bind(host, port, is_shared=False).close()
+
+
+def _bind(host: str, port: int, *, is_shared: bool) -> socket.socket:
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        while True:
-            try:
-                secured.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                wanted = select.POLLIN
-            except ssl.SSLWantWriteError:
-                wanted = select.POLLOUT
-            waiting = select.poll()
-            waiting.register(secured, wanted)
-            if not waiting.poll(max(0.0, end - time.monotonic()) * 1000):
-                raise TimeoutError(f"no TLS handshake within {deadline_s:g} s")
-        secured.settimeout(timeout_s)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind((host, port))
     except OSError:
-        secured.close()
+        listening.close()
         raise
-    return secured
+    return listening

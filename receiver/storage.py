@@ -20,7 +20,7 @@ from receiver.status import Refused, Status
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from receiver.ledger import Ledger
+    from receiver.instance_registry import InstanceRegistry
     from receiver.spool import Spool, SpoolFile, StoredFile
 
 logger = logging.getLogger(__name__)
@@ -49,14 +49,14 @@ class Storage:
     Parameters
     ----------
     spool : Spool
-    ledger : Ledger
+    registry : InstanceRegistry
     max_instance_bytes : int
         A longer data set is refused.
     """
 
-    def __init__(self, spool: Spool, ledger: Ledger, max_instance_bytes: int) -> None:
+    def __init__(self, spool: Spool, registry: InstanceRegistry, max_instance_bytes: int) -> None:
         self.spool = spool
-        self.ledger = ledger
+        self.registry = registry
         self.max_instance_bytes = max_instance_bytes
 
     def begin(self, request: StoreRequest) -> Incoming:
@@ -164,7 +164,7 @@ class Incoming:
     def _complete(self, file: SpoolFile) -> None:
         header = self._checked_header(file)
         stored = file.commit()
-        intake = self._storage.ledger.record(self._received(header, stored))
+        intake = self._storage.registry.record(self._received(header, stored))
         if intake is Intake.OWN:
             stored.path.unlink(missing_ok=True)  # it has no row, and is kept elsewhere
         logger.debug(
@@ -201,7 +201,7 @@ class Incoming:
             self._file = None
 
     def _note(self, refusal: Refused) -> None:
-        self._storage.ledger.note(
+        self._storage.registry.append_event(
             "instance-refused",
             status=f"0x{refusal.status:04X}",
             reason=refusal.message,

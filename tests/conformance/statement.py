@@ -23,7 +23,8 @@ from core.results import ObjectKind
 from core.settings import Settings
 from receiver import admission
 from receiver.contexts import TRANSFER_SYNTAXES, supported_contexts
-from receiver.service import ASSOCIATE_TIMEOUT_S, MAXIMUM_PDU_BYTES
+from receiver.listener import REQUEST_TIMEOUT_S
+from receiver.negotiation import MAXIMUM_LENGTH
 from receiver.spool import IMPLEMENTATION_CLASS_UID
 from receiver.status import Status
 from tests.support.builders.sources import classic, inputs, not_graded, refused, superseding
@@ -118,8 +119,8 @@ def _receiver_policies() -> str:
                 "associations at once",
                 f"{fields['max_associations'].default} (`EPVS_MAX_ASSOCIATIONS`)",
             ],
-            ["maximum PDU", f"{MAXIMUM_PDU_BYTES} bytes"],
-            ["wait for an A-ASSOCIATE-RQ", f"{ASSOCIATE_TIMEOUT_S:g} s"],
+            ["maximum PDU", f"{MAXIMUM_LENGTH} bytes"],
+            ["wait for an A-ASSOCIATE-RQ", f"{REQUEST_TIMEOUT_S:g} s"],
             [
                 "wait for the next message",
                 f"{fields['network_timeout_s'].default:g} s (`EPVS_NETWORK_TIMEOUT_S`)",

@@ -59,7 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--data-path", choices=["streaming", "plain"], default="streaming")
     options = parser.parse_args(arguments)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -67,7 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             Path(folder) / "data",
             network_timeout_s="10",
             log_level="WARNING",
-            data_path=options.data_path,
         ) as receiver,
     ):
         Conversation.receiver = receiver
@@ -127,8 +125,7 @@ def _report(
     )
     return f"""# Fuzzing the receiver
 
-Last output of `python -m tests.fuzz.receiver --minutes {options.minutes:g} --seed {options.seed}`
-(data path: {options.data_path}).
+Last output of `python -m tests.fuzz.receiver --minutes {options.minutes:g} --seed {options.seed}`.
 
 Hypothesis led {rounds * _ROUND} examples of up to 20 steps in {minutes:.0f} minutes,
 {tally["connections"]} connections in all, against one receiver. Steps are what senders do

@@ -17,7 +17,7 @@ ECHO = {1: (ul.VERIFICATION, [ul.IMPLICIT])}
 
 
 def test_an_address_may_hold_a_few_connections_and_gets_them_back(tmp_path: Path) -> None:
-    with run_receiver(tmp_path, max_waiting="3", network_timeout_s="60") as receiver:
+    with run_receiver(tmp_path, max_pending_connections="3", network_timeout_s="60") as receiver:
         # The connection that tried whether the receiver has started may not be gone yet.
         wait_until(lambda: "listening" in receiver.log.read_text() and can_echo(receiver.port))
         with ExitStack() as stack:

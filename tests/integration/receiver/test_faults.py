@@ -34,8 +34,8 @@ def encoded_image(number: int = 1, size: int = 32) -> tuple[bytes, str]:
     return bytes(buffer.getvalue()), str(image.SOPInstanceUID)
 
 
-def test_a_database_that_does_not_answer(tmp_path: Path, data_path: str) -> None:
-    with run_receiver(tmp_path, data_path=data_path, network_timeout_s="4") as receiver:
+def test_a_database_that_does_not_answer(tmp_path: Path) -> None:
+    with run_receiver(tmp_path, network_timeout_s="4") as receiver:
         with association(receiver.port) as assoc:
             assert send_raw(assoc, *encoded_image(1)) == Status.SUCCESS
             lock = sqlite3.connect(tmp_path / "epvs.sqlite", isolation_level=None)
@@ -52,12 +52,12 @@ def test_a_database_that_does_not_answer(tmp_path: Path, data_path: str) -> None
 
 
 def test_a_database_server_that_stops_and_comes_back(
-    tmp_path: Path, data_path: str, postgres_server: PostgresServer
+    tmp_path: Path, postgres_server: PostgresServer
 ) -> None:
     url = postgres_server.url(postgres_server.create_database())
     url = url.replace("postgresql://", "postgresql+psycopg://")
     paths = write_series(tmp_path / "series", 4)
-    with run_receiver(tmp_path / "node", data_path=data_path, database_url=url) as receiver:
+    with run_receiver(tmp_path / "node", database_url=url) as receiver:
         assert dcmtk("storescu", receiver.port, *paths[:2]).returncode == 0
         with association(receiver.port) as assoc:
             postgres_server.stop()
@@ -74,9 +74,9 @@ def test_a_database_server_that_stops_and_comes_back(
         assert receiver.quarantined() == []
 
 
-def test_a_database_that_has_no_tables(tmp_path: Path, data_path: str) -> None:
+def test_a_database_that_has_no_tables(tmp_path: Path) -> None:
     with (
-        run_receiver(tmp_path, data_path=data_path) as receiver,
+        run_receiver(tmp_path) as receiver,
         association(receiver.port) as assoc,
     ):
         database = sqlite3.connect(tmp_path / "epvs.sqlite", isolation_level=None)
@@ -89,9 +89,9 @@ def test_a_database_that_has_no_tables(tmp_path: Path, data_path: str) -> None:
         assert len(receiver.instances()) == len(receiver.files()) == 1
 
 
-def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, data_path: str) -> None:
+def test_a_full_disk_leaves_no_partial_file(tmp_path: Path) -> None:
     with (
-        run_receiver(tmp_path, data_path=data_path, largest_file_bytes=3_000_000) as receiver,
+        run_receiver(tmp_path, largest_file_bytes=3_000_000) as receiver,
         association(receiver.port) as assoc,
     ):
         refused = send_raw(assoc, *encoded_image(1, size=1500))
@@ -128,9 +128,9 @@ def test_leftovers_of_a_kill_are_swept_at_the_start(tmp_path: Path) -> None:
         assert receiver.files() == set()
 
 
-def test_a_stop_lets_open_associations_finish(tmp_path: Path, data_path: str) -> None:
+def test_a_stop_lets_open_associations_finish(tmp_path: Path) -> None:
     codes: list[int] = []
-    with run_receiver(tmp_path, data_path=data_path) as receiver:
+    with run_receiver(tmp_path) as receiver:
         with association(receiver.port) as assoc:
             assert send_raw(assoc, *encoded_image(1)) == Status.SUCCESS
             stopping = threading.Thread(target=lambda: codes.append(receiver.stop()))
@@ -144,9 +144,9 @@ def test_a_stop_lets_open_associations_finish(tmp_path: Path, data_path: str) ->
         assert len(receiver.instances()) == len(receiver.files()) == 2
 
 
-def test_a_stop_aborts_what_does_not_finish(tmp_path: Path, data_path: str) -> None:
+def test_a_stop_aborts_what_does_not_finish(tmp_path: Path) -> None:
     data, uid = encoded_image(1, size=256)
-    with run_receiver(tmp_path, data_path=data_path) as receiver:
+    with run_receiver(tmp_path) as receiver:
         with association(receiver.port) as assoc:
             send_beginning(assoc, data, uid)
             assert receiver.stop() == 0
@@ -156,10 +156,10 @@ def test_a_stop_aborts_what_does_not_finish(tmp_path: Path, data_path: str) -> N
         assert receiver.instances() == []
 
 
-def test_a_restart_goes_on_where_it_was(tmp_path: Path, data_path: str) -> None:
+def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
     paths = write_series(tmp_path / "series", 2)
     for expected in (1, 2):
-        with run_receiver(tmp_path / "node", data_path=data_path) as receiver:
+        with run_receiver(tmp_path / "node") as receiver:
             assert dcmtk("storescu", receiver.port, *paths[:expected]).returncode == 0
             assert receiver.stop() == 0
             assert len(receiver.instances()) == len(receiver.files()) == expected

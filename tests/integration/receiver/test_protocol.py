@@ -130,9 +130,7 @@ def test_a_response_echoes_the_request_and_fits_the_peer(receiver: ReceiverProce
 def shared_streaming(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceiverProcess]:
     """What pynetdicom leaves unanswered or lets pass is asked of the streaming path alone."""
     folder = tmp_path_factory.mktemp("streaming")
-    with run_receiver(
-        folder, data_path="streaming", network_timeout_s="2", max_instance_mb="1"
-    ) as process:
+    with run_receiver(folder, network_timeout_s="2", max_instance_mb="1") as process:
         yield process
 
 
@@ -255,7 +253,7 @@ def test_an_instance_over_the_cap_is_drained_and_refused(streaming: ReceiverProc
 def test_a_long_instance_takes_no_memory(tmp_path: Path) -> None:
     part = p_data(pdv(1, 0, bytes(100_000)))
     with (
-        run_receiver(tmp_path, data_path="streaming") as receiver,
+        run_receiver(tmp_path) as receiver,
         associated(receiver.port) as peer,
     ):
         peer.send(p_data(*message(4096)))
@@ -315,7 +313,7 @@ def test_two_contexts_of_different_classes(receiver: ReceiverProcess) -> None:
 
 
 def test_an_abort_is_an_audit_event_and_a_flood_of_them_a_few(tmp_path: Path) -> None:
-    with run_receiver(tmp_path, data_path="streaming") as receiver:
+    with run_receiver(tmp_path) as receiver:
         for _ in range(3):
             with associated(receiver.port) as peer:
                 peer.send(pdu(0x2A, b"1234"))

@@ -119,7 +119,7 @@ def test_command_elements_inside_a_data_set_are_stored_as_they_came(
 
 
 @pytest.mark.sample_data
-def test_every_malformed_file_ends_as_a_status(tmp_path: Path, data_path: str) -> None:
+def test_every_malformed_file_ends_as_a_status(tmp_path: Path) -> None:
     paths = [path for path in sorted((SAMPLE_DATA / "malformed").rglob("*")) if path.is_file()]
     assert len(paths) == 57
     syntaxes = (
@@ -130,7 +130,7 @@ def test_every_malformed_file_ends_as_a_status(tmp_path: Path, data_path: str) -
     )
     known = {context.abstract_syntax for context in AllStoragePresentationContexts}
     answers = []
-    with run_receiver(tmp_path, data_path=data_path, other_classes="accept") as receiver:
+    with run_receiver(tmp_path, other_classes="accept") as receiver:
         for path in paths:
             sop_class, uid = identity(path)
             sop_class = sop_class if sop_class in known else MRImageStorage

@@ -77,18 +77,18 @@ def associate_rq(
     max_length: int = 16384,
 ) -> bytes:
     """An A-ASSOCIATE-RQ PDU (PS3.8 section 9.3.2)."""
-    items = _item(0x10, APPLICATION_CONTEXT.encode())
+    items = item(0x10, APPLICATION_CONTEXT.encode())
     for context_id, (abstract_syntax, transfer_syntaxes) in contexts.items():
-        syntaxes = b"".join(_item(0x40, each.encode()) for each in transfer_syntaxes)
-        proposed = _item(0x30, abstract_syntax.encode()) + syntaxes
-        items += _item(0x20, struct.pack(">Bxxx", context_id) + proposed)
-    user = _item(0x51, struct.pack(">L", max_length)) + _item(0x52, b"1.2.3.4")
-    items += _item(0x50, user)
+        syntaxes = b"".join(item(0x40, each.encode()) for each in transfer_syntaxes)
+        proposed = item(0x30, abstract_syntax.encode()) + syntaxes
+        items += item(0x20, struct.pack(">Bxxx", context_id) + proposed)
+    user = item(0x51, struct.pack(">L", max_length)) + item(0x52, b"1.2.3.4")
+    items += item(0x50, user)
     titles = called_ae.encode().ljust(16) + calling_ae.encode().ljust(16)
     return pdu(ASSOCIATE_RQ, struct.pack(">Hxx", 1) + titles + bytes(32) + items)
 
 
-def _item(kind: int, value: bytes) -> bytes:
+def item(kind: int, value: bytes) -> bytes:
     return struct.pack(">BxH", kind, len(value)) + value
 
 

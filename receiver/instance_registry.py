@@ -47,21 +47,21 @@ class _Note:
     detail: dict[str, Any]
 
 
-class Ledger:
+class InstanceRegistry:
     """Writes rows for every association.
 
     Parameters
     ----------
     engine : Engine
-    patience_s : float
+    timeout_s : float
         How long an association waits for its commit before it counts the database as down.
     """
 
-    def __init__(self, engine: Engine, patience_s: float) -> None:
+    def __init__(self, engine: Engine, timeout_s: float) -> None:
         self._engine = engine
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._entries: queue.SimpleQueue[_Row | _Note | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="instance-registry", daemon=True)
         self._thread.start()
 
     def record(self, instance: ReceivedInstance) -> Intake:
@@ -76,13 +76,13 @@ class Ledger:
         row = _Row(instance)
         self._entries.put(row)
         try:
-            return row.answer.result(self._patience_s)
+            return row.answer.result(self._timeout_s)
         except FutureTimeout:
             raise Unavailable(
-                "database", f"No commit within {self._patience_s:g} s.", "Check the database."
+                "database", f"No commit within {self._timeout_s:g} s.", "Check the database."
             ) from None
 
-    def note(self, event: str, *, study_uid: str | None = None, **detail: Any) -> None:
+    def append_event(self, event: str, *, study_uid: str | None = None, **detail: Any) -> None:
         """Write an audit row soon, without waiting: a refusal must not wait for a database.
 
         While the database is down such a note is only logged.
@@ -96,7 +96,7 @@ class Ledger:
     def close(self) -> None:
         """Write what is waiting, then stop."""
         self._entries.put(None)
-        self._thread.join(self._patience_s)
+        self._thread.join(self._timeout_s)
 
     def _run(self) -> None:
         while (entry := self._entries.get()) is not None:

@@ -1,15 +1,13 @@
-"""Receiving: the data phase of an association, from socket to spool file on one thread.
+"""The data phase of an association: DIMSE requests read from the socket and answered in order.
 
-pynetdicom has negotiated the association and does not read from its socket any more; here its
-messages are taken as they come, each answered before the next is looked at. A data set is written
-out piece by piece and never held, so the memory of an association is one buffer however long an
-instance is. Nothing here decodes a data set, except that of a commitment report.
+Each request is answered before the next one is read. A data set is written to the spool piece by
+piece and never held in memory, so an association needs one buffer however long an instance is. No
+data set is decoded here, except that of a storage commitment report.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -34,35 +32,31 @@ from receiver.pdu import (
     Piece,
     abort_pdu,
     command_pdus,
+    end_with,
 )
 from receiver.status import Refused
 from receiver.storage import Incoming, Storage, StoreRequest
-from receiver.throttle import NOTE_INTERVAL_S, Throttle
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping
+
+    from receiver.audit_limiter import AuditLimiter
+    from receiver.negotiation import Context
 
 logger = logging.getLogger(__name__)
 
 MIN_BYTES_PER_S: Final = 1024
-"""A message that comes more slowly than this on average, after a grace of one network timeout, ends
-its association: PDUs of one byte, each in time, would otherwise hold it for ever."""
+"""Slowest average rate of a message, after a grace of one network timeout; a slower one ends the
+association. Without it, PDUs of one byte, each in time, could hold an association for ever."""
 MAX_REPORT_BYTES: Final = 1024 * 1024
-"""Longest commitment report; some 8,000 objects. We ask for those of one study at a time."""
-_LINGER_S: Final = 1.0
+"""Longest commitment report: some 8,000 objects. The node requests those of one study at a time."""
 _VERIFICATION: Final = "1.2.840.10008.1.1"
-
-
-class Context(NamedTuple):
-    """An accepted presentation context."""
-
-    abstract_syntax: str
-    transfer_syntax_uid: str
 
 
 @dataclass(frozen=True, slots=True)
 class Established:
-    """An association that has been negotiated: all that the data phase needs to know of it."""
+    """A negotiated association, as the data phase needs it."""
 
     connection: socket.socket
     """Blocking, with SO_RCVTIMEO and SO_SNDTIMEO set."""
@@ -73,24 +67,24 @@ class Established:
     peer_address: str
 
 
-class Answer(NamedTuple):
-    """Status of a response, and its Error Comment."""
+class Result(NamedTuple):
+    """Status of a DIMSE response, and its Error Comment."""
 
     status: int
     comment: str = ""
 
 
 class _DataSet(Protocol):
-    """Where the data set of one request goes."""
+    """Destination of the data set of one request."""
 
     def write(self, data: memoryview) -> None:
         """Take the next part; never raises."""
 
-    def finish(self) -> Answer | None:
-        """Answer the request, or None where it gets no response."""
+    def finish(self) -> Result | None:
+        """Return the result of the request, or None if it gets no response."""
 
     def discard(self) -> None:
-        """Leave nothing behind of what was not finished."""
+        """Remove whatever was not finished."""
 
 
 class DataPhase:
@@ -102,57 +96,52 @@ class DataPhase:
     take_report : callable
         Takes the encoded Event Information of an N-EVENT-REPORT of Storage Commitment and its
         transfer syntax UID; returns a DIMSE status.
+    audit : AuditLimiter
+        Appends ``association-aborted``.
     network_timeout_s : float
-        How long one PDU may take.
+        Longest time for one PDU.
     """
 
     def __init__(
         self,
         storage: Storage,
         take_report: Callable[[bytes, str], int],
+        audit: AuditLimiter,
         network_timeout_s: float,
     ) -> None:
         self.storage = storage
         self.take_report = take_report
         self.network_timeout_s = network_timeout_s
-        self._throttle = Throttle(NOTE_INTERVAL_S)
+        self._audit = audit
 
-    def serve(self, association: Established) -> End:
-        """Serve one association to its end; the connection is still to be closed then."""
-        conversation = _Conversation(self, association)
+    def serve(self, association: Established) -> None:
+        """Serve one association to its end; the caller closes the connection."""
+        requests = _Requests(self, association)
         try:
-            return conversation.run()
+            requests.run()
         except PeerFault as fault:
-            self._note_abort(association, fault)
-            _abort(association.connection, fault.reason)
-        except ConnectionLost as lost:
-            logger.warning("connection-lost cause=%s", lost)
-            _abort(association.connection, AbortReason.NOT_SPECIFIED)
-        except OSError as error:  # of sending: the peer does not listen any more
-            logger.warning("connection-lost errno=%s", error.errno)
-        except Exception:  # a fault of ours must not leave the peer waiting
-            logger.exception("association-failed")
-            _abort(association.connection, AbortReason.NOT_SPECIFIED)
-        finally:
-            conversation.discard()
-        return End.ABORT
-
-    def _note_abort(self, association: Established, fault: PeerFault) -> None:
-        reason = fault.reason.name.lower().replace("_", "-")
-        times = self._throttle.due((reason, association.calling_ae, association.peer_address))
-        if times is not None:
-            self.storage.ledger.note(
+            self._audit.append(
                 "association-aborted",
-                reason=reason,
+                reason=fault.reason.name.lower().replace("_", "-"),
                 detail=str(fault),
                 calling_ae=association.calling_ae,
                 peer_address=association.peer_address,
-                times=times,
             )
+            end_with(association.connection, abort_pdu(fault.reason))
+        except ConnectionLost as lost:
+            logger.warning("connection-lost cause=%s", lost)
+            end_with(association.connection, abort_pdu(AbortReason.NOT_SPECIFIED))
+        except OSError as error:  # while sending: the peer no longer reads
+            logger.warning("connection-lost errno=%s", error.errno)
+        except Exception:  # an internal error must not leave the peer waiting
+            logger.exception("association-failed")
+            end_with(association.connection, abort_pdu(AbortReason.NOT_SPECIFIED))
+        finally:
+            requests.discard()
 
 
-class _Conversation:
-    """The messages of one association, one after the other (no asynchronous operations)."""
+class _Requests:
+    """The requests of one association, one after the other (no asynchronous operations)."""
 
     def __init__(self, phase: DataPhase, association: Established) -> None:
         self._phase = phase
@@ -160,14 +149,14 @@ class _Conversation:
         self._reader = PduReader(association.connection, phase.network_timeout_s)
         self._command_bytes = bytearray()
         self._command: Command | None = None
-        """The request whose data set is coming; None between messages and within a command."""
+        """The request whose data set is being read; None between messages and within a command."""
         self._data_set: _DataSet | None = None
         self._context_id = 0
-        """Of the message that is coming; 0, which no context has, between messages."""
+        """Of the message being read; 0, which is no context ID, between messages."""
         self._began = 0.0
         self._n_bytes = 0
 
-    def run(self) -> End:
+    def run(self) -> None:
         for piece in self._reader.pieces():
             self._check_context(piece)
             if piece.is_command:
@@ -176,14 +165,13 @@ class _Conversation:
                 self._take_data(piece)
         if self._reader.ended_by is End.RELEASE:
             self._association.connection.sendall(RELEASE_RP)
-        return self._reader.ended_by
 
     def discard(self) -> None:
         if self._data_set is not None:
             self._data_set.discard()
 
     def _check_context(self, piece: Piece) -> None:
-        """Every fragment of a message comes over one context, and without undue pause."""
+        """Check that a message keeps to one context and to the slowest rate allowed."""
         now = time.monotonic()
         if not self._context_id:
             if piece.context_id not in self._association.contexts:
@@ -222,19 +210,19 @@ class _Conversation:
             self._finish(self._command, self._data_set)
 
     def _begin(self, command: Command) -> _DataSet:
-        """Decide what becomes of a request, from its command and context alone."""
+        """Choose the destination of a request's data set by its command and context."""
         context = self._association.contexts[self._context_id]
         is_commitment = context.abstract_syntax == commitment.SOP_CLASS_UID
         is_storage = not is_commitment and context.abstract_syntax != _VERIFICATION
         if command.field == Operation.C_STORE and is_storage:
             return _Instance(self._phase.storage.begin(self._store_request(command, context)))
         if command.field == Operation.C_ECHO:
-            return _Dropped(Answer(DimseStatus.SUCCESS))
+            return _Dropped(Result(DimseStatus.SUCCESS))
         if command.field == Operation.N_EVENT_REPORT and is_commitment:
             return _Report(self._phase.take_report, context.transfer_syntax_uid)
         if command.field == Operation.C_CANCEL:
-            return _Dropped(None)  # of an operation that is over, or never was
-        return _Dropped(Answer(DimseStatus.UNRECOGNIZED_OPERATION))
+            return _Dropped(None)  # no operation can be in progress
+        return _Dropped(Result(DimseStatus.UNRECOGNIZED_OPERATION))
 
     def _store_request(self, command: Command, context: Context) -> StoreRequest:
         return StoreRequest(
@@ -247,13 +235,13 @@ class _Conversation:
         )
 
     def _finish(self, command: Command, data_set: _DataSet) -> None:
-        answer = data_set.finish()
+        result = data_set.finish()
         data_set.discard()
-        if answer is not None:
+        if result is not None:
             self._association.connection.sendall(
                 command_pdus(
                     self._context_id,
-                    response(command, answer.status, answer.comment),
+                    response(command, result.status, result.comment),
                     self._association.peer_max_length,
                 )
             )
@@ -269,16 +257,16 @@ class _Instance:
         self.write = incoming.write
         self.discard = incoming.discard
 
-    def finish(self) -> Answer:
+    def finish(self) -> Result:
         try:
             self._incoming.finish()
         except Refused as refused:
-            return Answer(refused.status, refused.message)
-        return Answer(DimseStatus.SUCCESS)
+            return Result(refused.status, refused.message)
+        return Result(DimseStatus.SUCCESS)
 
 
 class _Report:
-    """The Event Information of a commitment report, the one data set that is held and decoded."""
+    """The Event Information of a commitment report, the only data set that is held in memory."""
 
     def __init__(self, take_report: Callable[[bytes, str], int], transfer_syntax_uid: str) -> None:
         self._take_report = take_report
@@ -292,47 +280,30 @@ class _Report:
         else:
             self._encoded += data
 
-    def finish(self) -> Answer:
+    def finish(self) -> Result:
         if self._is_too_long:
-            return Answer(DimseStatus.RESOURCE_LIMITATION)
+            return Result(DimseStatus.RESOURCE_LIMITATION)
         try:
-            return Answer(self._take_report(bytes(self._encoded), self._transfer_syntax_uid))
-        except Exception:  # whatever the report provokes must end as a status
+            return Result(self._take_report(bytes(self._encoded), self._transfer_syntax_uid))
+        except Exception:  # every error must end as a status
             logger.exception("report-failed")
-            return Answer(DimseStatus.PROCESSING_FAILURE)
+            return Result(DimseStatus.PROCESSING_FAILURE)
 
     def discard(self) -> None:
         pass
 
 
 class _Dropped:
-    """A data set that nobody asked for, or that is of no interest."""
+    """A data set that is read and ignored."""
 
-    def __init__(self, answer: Answer | None) -> None:
-        self._answer = answer
+    def __init__(self, result: Result | None) -> None:
+        self._result = result
 
     def write(self, data: memoryview) -> None:
         pass
 
-    def finish(self) -> Answer | None:
-        return self._answer
+    def finish(self) -> Result | None:
+        return self._result
 
     def discard(self) -> None:
-        pass
-
-
-def _abort(connection: socket.socket, reason: AbortReason) -> None:
-    """Tell the peer, and let it read that before the connection goes (PS3.8 state Sta13).
-
-    Closing at once, with data of the peer unread, would reset the connection and take the A-ABORT
-    away from it.
-    """
-    try:
-        connection.sendall(abort_pdu(reason))
-        connection.shutdown(socket.SHUT_WR)
-        connection.settimeout(_LINGER_S)
-        end = time.monotonic() + _LINGER_S
-        while time.monotonic() < end and connection.recv(65536):
-            pass
-    except OSError:  # it has gone already
         pass

@@ -15,7 +15,7 @@ from core.studies import ReceivedInstance
 from db.models import Instance
 from db.receiving.intake import Intake
 from db.session import unit_of_work
-from receiver.ledger import Ledger
+from receiver.instance_registry import InstanceRegistry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,19 +40,19 @@ def make_instance(folder: Path, number: int) -> ReceivedInstance:
 
 
 def test_a_bad_entry_fails_alone(database_engine: Engine, tmp_path: Path) -> None:
-    ledger = Ledger(database_engine, patience_s=30)
+    registry = InstanceRegistry(database_engine, timeout_s=30)
     instances = [make_instance(tmp_path, number) for number in range(8)]
     naive = datetime(2026, 1, 31)  # noqa: DTZ001 - what the tables refuse
     instances[3] = replace(instances[3], received_at=naive)
 
     with ThreadPoolExecutor(8) as pool:
         with unit_of_work(database_engine):  # a writer in the way, so that all gather in a batch
-            answers = [pool.submit(ledger.record, instance) for instance in instances]
+            answers = [pool.submit(registry.record, instance) for instance in instances]
         bad = answers.pop(3)
         assert [answer.result() for answer in answers] == [Intake.STORED] * 7
         with pytest.raises((SQLAlchemyError, ValueError, TypeError)):
             bad.result()
-    ledger.close()
+    registry.close()
 
     with unit_of_work(database_engine, read_only=True) as session:
         assert len(session.scalars(select(Instance)).all()) == 7
