@@ -12,7 +12,7 @@ APT_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java defa
 LIBPYTHON = $(shell $(PYTHON) -c 'import sys; print(f"libpython{sys.version_info[0]}.{sys.version_info[1]}" \
   if sys.base_prefix == "/usr" else "")')
 
-.PHONY: help demo up unit test coverage check format lock test-tools clean
+.PHONY: help demo up unit test coverage check docs format lock test-tools clean
 
 help:
 	@echo "make demo    grade one study end to end on this machine and show the result"
@@ -20,7 +20,8 @@ help:
 	@echo "make unit    the unit tests: no server, no system package"
 	@echo "make test    install what the tests need, then run linters and the whole suite"
 	@echo "make coverage  the whole suite with its coverage; report in build/coverage"
-	@echo "make check   linters, types and import contracts only"
+	@echo "make check   linters, types, import contracts and the documentation"
+	@echo "make docs    build the documentation site into build/docs"
 	@echo "make format  let ruff repair what it can"
 	@echo "make lock    renew the hashed lock files from pyproject.toml"
 	@echo "make clean   remove the environments and caches; data/ stays"
@@ -48,6 +49,12 @@ check: $(VENV)/.test-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory docs
+
+# Warnings are errors: broken links, anchors and docstrings that do not render.
+docs: $(VENV)/.test-ready
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --jobs auto docs build/docs
+	@echo "build/docs/index.html"
 
 format: $(VENV)/.test-ready
 	$(BIN)/ruff check --fix .
@@ -92,7 +99,7 @@ lock: $(VENV)/.test-ready
 	$(BIN)/python -m pip install --quiet uv
 	$(UV_COMPILE) --upgrade pyproject.toml requirements/build.in --extra embedded -o requirements/node.lock
 	$(UV_COMPILE) --upgrade pyproject.toml requirements/build.in requirements/test.in -c requirements/node.lock \
-	  --extra embedded --extra evaluation --extra dev -o requirements/test.lock
+	  --extra embedded --extra evaluation --extra dev --extra docs -o requirements/test.lock
 	$(UV_COMPILE) --upgrade requirements/triton.in -o requirements/triton.lock
 
 clean:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ROWS, COLUMNS = 112, 86
 LATERAL: Final = (2.0, 42.0)
-"""|x| of a crop's medial and lateral edge."""
+"""Absolute x of a crop's medial and lateral edge."""
 ANTERIOR: Final = (26.0, -26.0)
 """y of a crop's anterior and posterior edge."""
 COMMISSURE_Z: Final = -4.0

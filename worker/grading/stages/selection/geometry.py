@@ -38,8 +38,8 @@ MAX_POSITION_MM: Final = 10_000.0
 ROUNDING_MM: Final = 0.01
 """By which a limit may be exceeded: positions are decimal text."""
 
+# Why the geometry rules a series out, with the figures behind it.
 Finding = tuple[Reason, str]
-"""One thing that speaks against a series, with its figures."""
 Vector = NDArray[np.float64]
 
 
