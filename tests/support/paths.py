@@ -1,8 +1,8 @@
-"""Where the tests find what they share."""
+"""Paths that the tests share."""
 
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SAMPLE_DATA: Final = ROOT.parent / "shared" / "sample_data"
-"""Real scanner output beside the repository; absent on a user's machine."""
+"""Images from real scanners beside the repository; absent on a user's machine."""

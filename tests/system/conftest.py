@@ -1,4 +1,4 @@
-"""The whole node against a real PACS: PostgreSQL, Redis, Triton, Orthanc; nothing is replaced."""
+"""The whole node with a real PACS: PostgreSQL, Redis, Triton and Orthanc, without stand-ins."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ENDED = ("delivered", "committed", "rejected", "failed")
 
 @dataclass
 class Node:
-    """The running node, the PACS beside it, and the administrator's view of both."""
+    """The running node, the PACS and RIS beside it, and the node's database."""
 
     stack: EmbeddedStack
     pacs: OrthancPacs
@@ -47,13 +47,13 @@ class Node:
         return self.stack.settings.port
 
     def wait(self, study_uid: str) -> dict[str, Any]:
-        """Wait until the study has ended; return its row of ``worklist_results``."""
+        """Wait until the study is finished; return its row of ``worklist_results``."""
         return self.wait_for(study_uid, lambda row: row["status"] in ENDED)
 
     def wait_for(
         self, study_uid: str, reached: Callable[[dict[str, Any]], bool], timeout_s: float = 240
     ) -> dict[str, Any]:
-        """Wait until the study's row of ``worklist_results`` is as wanted; return it."""
+        """Wait until the study's row of ``worklist_results`` satisfies `reached`; return it."""
         deadline = time.monotonic() + timeout_s
         rows: list[dict[str, Any]] = []
         while time.monotonic() < deadline:
@@ -63,7 +63,7 @@ class Node:
             if rows and reached(rows[0]):
                 return rows[0]
             time.sleep(0.2)
-        raise AssertionError(f"study {study_uid} did not get there: {rows}")
+        raise AssertionError(f"study {study_uid} within {timeout_s:.0f} s: {rows}")
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +72,7 @@ def node(
 ) -> Iterator[Node]:
     """The whole stack on PostgreSQL, with Orthanc as destination and as auto-forwarding sender.
 
-    Orthanc commits to what it stored; a RIS is told by HL7.
+    Orthanc supports storage commitment; a RIS receives HL7 messages.
     """
     work_dir = tmp_path_factory.mktemp("node")
     port = free_port()
@@ -88,7 +88,7 @@ def node(
                 database_url=postgres_server.url(postgres_server.create_database()),
                 host="127.0.0.1",
                 port=port,
-                other_classes="accept",  # so that the CT samples reach selection too
+                other_classes="accept",  # so that the CT samples reach series selection
                 quiet_period_s=2.0,
                 sweep_interval_s=0.2,
                 destinations=f"{archive},{ris.destination.name}",

@@ -20,7 +20,7 @@ from db.session import unit_of_work
 from tests.support.builders.made_study import encoded_data_set, receive_files
 from tests.support.builders.sources import without_images
 from tests.support.paths import ROOT
-from tests.support.servers.destination import Whim, scripted_destination
+from tests.support.servers.destination import Fault, scripted_destination
 from worker.app import GRADE_REVISION, app
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def test_a_rejection_reaches_whoever_asks_to_be_told_and_nobody_else(
 def test_slow_destination_is_sent_everything_once(node: Node) -> None:
     """Sending for twice the lease is one attempt: the heartbeat extends it."""
     with scripted_destination() as pacs:
-        pacs.script.append(Whim.STORE_AND_ANSWER_LATE)
+        pacs.script.append(Fault.STORE_AND_ANSWER_LATE)
         node.set(destinations=pacs.destination.name, network_timeout_s=30.0)
         node.start_worker()
         node.start_housekeeper()

@@ -1,4 +1,4 @@
-"""DCMTK's dcmqrscp: an archive that stores and answers queries, and commits to nothing."""
+"""DCMTK's dcmqrscp: an archive with storage and query, without storage commitment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AE_TITLE = "DCMQRSCP"
 
 @contextmanager
 def run_dcmqrscp(folder: Path) -> Iterator[DicomDestination]:
-    """Run it on a free port with an empty store in `folder`, and end it afterwards."""
+    """Run it on a free port with an empty store in `folder`."""
     store, port = folder / "store", free_port()
     store.mkdir(parents=True)
     configuration = folder / "dcmqrscp.cfg"

@@ -1,4 +1,4 @@
-"""Where DCMTK's programs are."""
+"""Locates DCMTK's programs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import shutil
 def dcmtk_program(name: str) -> str:
     """Path of a program of DCMTK.
 
-    Not the first on PATH: pynetdicom comes with programs of the same names, which an activated
-    environment puts first.
+    Not the first on PATH: pynetdicom installs programs of the same names, which come first in an
+    activated environment.
     """
     program = shutil.which(name, path="/usr/bin:/usr/local/bin")
     if program is None:

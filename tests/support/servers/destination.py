@@ -1,7 +1,7 @@
-"""A storage SCP whose answers a test writes: the PACS on its bad days.
+"""A storage SCP whose responses, and faults, are scripted by a test.
 
-It also commits what it stored, in every way that archives do: on the association that asked, on one
-that it opens itself, late, twice, for a part, or never.
+It also supports storage commitment in the ways that archives do: with a report on the requesting
+association or on one that it opens itself, late, repeated, for some of the instances, or never.
 """
 
 from __future__ import annotations
@@ -28,49 +28,50 @@ if TYPE_CHECKING:
 _FIND = UID("1.2.840.10008.5.1.4.1.2.2.1")
 
 
-class Whim(Enum):
-    """What the destination does instead of answering."""
+class Fault(Enum):
+    """A fault of the destination in place of a C-STORE response."""
 
     STORE_AND_HANG_UP = auto()
     HANG_UP = auto()
     STORE_AND_FALL_SILENT = auto()
     STOP_READING = auto()
     STORE_AND_ANSWER_LATE = auto()
-    """Success, when `release` is set."""
+    """Success, once `release` is set."""
 
 
 class Commits(Enum):
-    """How the destination answers a request for storage commitment that it took."""
+    """How the destination reports on an accepted storage commitment request."""
 
     HERE = auto()
-    """On the association that asked."""
+    """On the requesting association."""
     ELSEWHERE = auto()
-    """On an association that it opens to `reports_to`."""
+    """On a new association to `reports_to`."""
     ELSEWHERE_WITHOUT_ROLES = auto()
-    """The same by an archive that negotiates no roles."""
+    """On a new association without role negotiation."""
     NEVER = auto()
 
 
 class ScriptedDestination:
-    """Answers each C-STORE with the next of `script`, and with success when that is used up.
+    """Scripted behaviour of the destination.
 
-    Requests for commitment are answered with the next of `commitments`: a status, or a way to
-    report; with `ELSEWHERE` when that is used up.
+    Each C-STORE takes the next item of `script`, a status or a fault; success once it is empty.
+    Each commitment request takes the next item of `commitments`, an N-ACTION status or a way to
+    report; `ELSEWHERE` once it is empty.
     """
 
     def __init__(self) -> None:
-        self.script: deque[int | Whim] = deque()
+        self.script: deque[int | Fault] = deque()
         self.commitments: deque[int | Commits] = deque()
         self.reports_to = ("EPVSNODE", 0)
         """AE title and port on the loopback address."""
         self.reported: list[int] = []
-        """Status that each report was answered with."""
+        """Status of the response to each commitment report."""
         self.requested: list[str] = []
-        """Transaction UIDs, in the order of the requests."""
+        """Transaction UIDs in order of request."""
         self.data_sets: dict[str, bytes] = {}
-        """Encoded data set of each SOP instance that was stored."""
+        """Encoded data set of each stored SOP instance."""
         self.arrivals: list[str] = []
-        """SOP Instance UIDs in the order in which they came, repetitions included."""
+        """SOP Instance UIDs in order of arrival, resends included."""
         self.release = threading.Event()
         self.destination = DicomDestination("PACS", "127.0.0.1", 0)
 
@@ -80,17 +81,17 @@ class ScriptedDestination:
         uid = str(request.AffectedSOPInstanceUID)
         self.arrivals.append(uid)
         answer = self.script.popleft() if self.script else 0x0000
-        if answer is Whim.STORE_AND_ANSWER_LATE:
+        if answer is Fault.STORE_AND_ANSWER_LATE:
             self.release.wait(20)
             answer = 0x0000
-        stores = answer in (Whim.STORE_AND_HANG_UP, Whim.STORE_AND_FALL_SILENT) or (
+        stores = answer in (Fault.STORE_AND_HANG_UP, Fault.STORE_AND_FALL_SILENT) or (
             isinstance(answer, int) and (answer == 0 or answer & 0xF000 == 0xB000)
         )
         if stores:
             self.data_sets[uid] = request.DataSet.getvalue()
         if isinstance(answer, int):
             return answer
-        if answer is Whim.STORE_AND_FALL_SILENT:
+        if answer is Fault.STORE_AND_FALL_SILENT:
             self.release.wait(20)
         event.assoc.abort()
         return 0xC000
@@ -106,7 +107,7 @@ class ScriptedDestination:
                 yield 0xFF00, match
 
     def act(self, event: evt.Event) -> tuple[int, Dataset | None]:
-        """Handle an N-ACTION that asks for commitment."""
+        """Handle an N-ACTION for storage commitment."""
         request = event.action_information
         self.requested.append(str(request.TransactionUID))
         answer = self.commitments.popleft() if self.commitments else Commits.ELSEWHERE
@@ -132,7 +133,7 @@ class ScriptedDestination:
         return 0x0000, None
 
     def report(self, transaction_uid: str) -> None:
-        """Report on a transaction, asked for or not."""
+        """Send a commitment report, requested or not."""
         information = Dataset()
         information.TransactionUID = transaction_uid
         self._report(None, Commits.ELSEWHERE, information, failed=False)
@@ -165,8 +166,8 @@ class ScriptedDestination:
         self.reported.append(int(answer.get("Status", -1)))
 
     def stop_reading(self, event: evt.Event) -> None:
-        """Leave what comes in on the network where it is."""
-        stops = bool(self.script) and self.script[0] is Whim.STOP_READING
+        """Stop reading from the network, if the script says so."""
+        stops = bool(self.script) and self.script[0] is Fault.STOP_READING
         if stops and isinstance(event.pdu, P_DATA_TF):
             self.release.wait(20)
 
@@ -175,7 +176,7 @@ class ScriptedDestination:
 def scripted_destination(
     *, answers_queries: bool = True, commits: bool = False, classes: Sequence[str] = ()
 ) -> Iterator[ScriptedDestination]:
-    """Run a destination on a free port of the loopback address; it may take some classes only."""
+    """Run a destination on a free loopback port, for all storage classes or for `classes` only."""
     scripted = ScriptedDestination()
     ae = AE("PACS")
     ae.require_called_aet = True

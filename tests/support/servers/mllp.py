@@ -1,4 +1,4 @@
-"""An HL7 receiver by MLLP whose answers a test writes: the RIS on its bad days."""
+"""An HL7 receiver over MLLP whose acknowledgments, and faults, are scripted by a test."""
 
 from __future__ import annotations
 
@@ -19,71 +19,71 @@ if TYPE_CHECKING:
 _START, _END = b"\x0b", b"\x1c\r"
 
 
-class Whim(Enum):
-    """What the receiver does instead of answering."""
+class Fault(Enum):
+    """A fault of the receiver in place of an acknowledgment."""
 
     HANG_UP = auto()
     FALL_SILENT = auto()
     ANSWER_GARBAGE = auto()
     ANSWER_ANOTHER = auto()
-    """Accepted, but under the control id of another message."""
+    """AA with the control ID of another message."""
     BREAK_OFF = auto()
-    """Before the end of the block."""
+    """Close the connection before the end of the block."""
     DRIP = auto()
-    """An answer that goes on, byte by byte, until `release` is set."""
+    """Send one byte after another until `release` is set."""
     FLOOD = auto()
-    """An answer that does not end."""
+    """Send without end."""
     ACCEPT_BYTE_BY_BYTE = auto()
     ACCEPT_LATE = auto()
-    """When `release` is set."""
+    """AA once `release` is set."""
 
 
 class ScriptedReceiver:
-    """Answers each message with the next of `script`, and with AA when that is used up."""
+    """Acknowledges each message with the next item of `script`; AA once it is empty."""
 
     def __init__(self) -> None:
-        self.script: deque[str | Whim] = deque()
-        """What to write into MSA-1 (HL7 table 0008), and whims."""
+        self.script: deque[str | Fault] = deque()
+        """Values of MSA-1 (HL7 table 0008) and faults."""
         self.messages: list[bytes] = []
-        """Without the MLLP frame, repetitions included."""
+        """Without the MLLP frame, resends included."""
         self.release = threading.Event()
         self.destination = Hl7Destination("127.0.0.1", 0)
 
     def serve(self, peer: socket.socket) -> None:
-        """Take one message and answer it."""
+        """Receive one message and acknowledge it."""
         message = _read_block(peer)
-        if message is None:  # connected and said nothing
+        if message is None:  # connected and sent nothing
             return
         self.messages.append(message)
         answer = self.script.popleft() if self.script else "AA"
-        if isinstance(answer, Whim):
-            self._indulge(peer, message, answer)
+        if isinstance(answer, Fault):
+            self._fail(peer, message, answer)
         else:
             peer.sendall(_acknowledge(message, answer))
 
-    def _indulge(self, peer: socket.socket, message: bytes, whim: Whim) -> None:
+    def _fail(self, peer: socket.socket, message: bytes, fault: Fault) -> None:
         accepted = _acknowledge(message, "AA")
-        match whim:
-            case Whim.FALL_SILENT:
+        match fault:
+            case Fault.FALL_SILENT:
                 self.release.wait(20)
-            case Whim.DRIP:
+            case Fault.DRIP:
                 while not self.release.wait(0.05):
                     peer.sendall(_START)
-            case Whim.FLOOD:
+            case Fault.FLOOD:
                 while not self.release.is_set():
                     peer.sendall(_START * 4096)
-            case Whim.ACCEPT_BYTE_BY_BYTE:
+            case Fault.ACCEPT_BYTE_BY_BYTE:
                 for byte in accepted:
                     peer.sendall(bytes([byte]))
                     time.sleep(0.001)
-            case Whim.ACCEPT_LATE:
+            case Fault.ACCEPT_LATE:
                 self.release.wait(20)
                 peer.sendall(accepted)
-            case Whim.ANSWER_GARBAGE:
+            case Fault.ANSWER_GARBAGE:
                 peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            case Whim.ANSWER_ANOTHER:
+            case Fault.ANSWER_ANOTHER:
                 peer.sendall(_acknowledge(message, "AA", control_id=b"OTHER"))
-            case Whim.BREAK_OFF:
+            case Fault.BREAK_OFF:
                 peer.sendall(accepted.removesuffix(_END))
 
 
@@ -99,7 +99,7 @@ def _read_block(peer: socket.socket) -> bytes | None:
 
 
 def _acknowledge(message: bytes, code: str, *, control_id: bytes = b"") -> bytes:
-    """Acknowledge as a careless RIS does: with the patient's name in what people read."""
+    """Acknowledge with the patient's name in the human-readable fields, as some systems do."""
     fields = message.split(b"\r")[0].split(b"|")
     lines = [
         b"MSH|^~\\&|RIS||EPVSNODE||20260302110534||ACK^R01^ACK|77|P|2.5.1",
@@ -112,12 +112,12 @@ def _acknowledge(message: bytes, code: str, *, control_id: bytes = b"") -> bytes
 
 @contextmanager
 def scripted_receiver() -> Iterator[ScriptedReceiver]:
-    """Run a receiver on a free port of the loopback address."""
+    """Run a receiver on a free loopback port."""
     scripted = ScriptedReceiver()
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            with suppress(OSError):  # the node may hang up first
+            with suppress(OSError):  # the node may close the connection first
                 scripted.serve(self.request)
 
     class Server(socketserver.ThreadingTCPServer):

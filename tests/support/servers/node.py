@@ -1,4 +1,4 @@
-"""A node without receiver and models: real Celery worker, Redis, database and housekeeper."""
+"""A node without receiver and models: a real Celery worker, Redis, database and housekeeper."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
     from tests.support.servers.redis import RedisServer
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 class Node:
-    """Everything between a stored study and its delivery, with short times."""
+    """Everything between a stored study and its delivery, with short leases and periods."""
 
     def __init__(self, folder: Path, database_url: str, redis: RedisServer) -> None:
         self.folder = folder
@@ -57,11 +57,11 @@ class Node:
 
     @property
     def settings(self) -> Settings:
-        """What every part is started with."""
+        """Settings with which every component is started."""
         return load_settings(**self._values)
 
     def set(self, **values: Any) -> None:
-        """Change settings of what is started from now on."""
+        """Change settings of components that are started from now on."""
         self._values |= values
 
     def start_housekeeper(self) -> None:
@@ -71,7 +71,7 @@ class Node:
         self._housekeeping.start()
 
     def start_worker(self, *, concurrency: int = 2) -> subprocess.Popen[bytes]:
-        """Start a worker; it takes work when it is ready."""
+        """Start a worker without waiting for it to be ready."""
         with self.log.open("ab") as log:
             self._worker = subprocess.Popen(
                 [
@@ -94,15 +94,15 @@ class Node:
         return self._worker
 
     def environment(self) -> dict[str, str]:
-        """Environment of a child process."""
+        """Environment variables of a component."""
         settings = {f"EPVS_{name.upper()}": str(value) for name, value in self._values.items()}
         return {**os.environ, **settings, FOLDER_VARIABLE: str(self.folder), "OMP_NUM_THREADS": "1"}
 
     def kill_worker(self) -> None:
-        """End the worker and its children as a power cut would."""
+        """Kill the worker and its children, as a power failure would."""
         if self._worker is not None:
             with suppress(ProcessLookupError):  # it has ended by itself
-                os.killpg(self._worker.pid, signal.SIGKILL)  # its session: our own children
+                os.killpg(self._worker.pid, signal.SIGKILL)  # it leads its own session
             self._worker.wait()
             self._worker = None
 
@@ -122,18 +122,18 @@ class Node:
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until `condition` holds."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while not condition():
             if time.monotonic() > deadline:
-                pytest.fail(f"waited in vain: {what}\n{self.log.read_text()[-4000:]}")
+                pytest.fail(f"not within {TIMEOUT_S:.0f} s: {what}\n{self.log.read_text()[-4000:]}")
             time.sleep(0.1)
 
     def wait_for_state(self, study_uid: str, state: str) -> None:
-        """Wait until the study has come to `state`."""
+        """Wait until the study is in `state`."""
         self.wait(lambda: self.state(study_uid) == state, f"{study_uid} to be {state}")
 
     def stop(self) -> None:
-        """Stop everything that was started."""
+        """Stop every component that was started."""
         self.kill_worker()
         self._stop.set()
         if self._housekeeping is not None:
@@ -143,7 +143,7 @@ class Node:
 
 @pytest.fixture
 def node(tmp_path: Path, database_url: str, redis_server: RedisServer) -> Iterator[Node]:
-    """A node with nothing started but database and Redis; once on each database."""
+    """A node of which only database and Redis are running."""
     made = Node(tmp_path, database_url, redis_server)
     yield made
     made.stop()

@@ -1,4 +1,4 @@
-"""A real Orthanc: the PACS that receives results and, by an auto-forward rule, sends studies."""
+"""Orthanc as the PACS that receives results and, by an auto-forward rule, sends studies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORWARD_MR = """
--- What a hospital's PACS does: forward every MR instance that somebody else sent here.
+-- As in a hospital's PACS: forward every MR instance to the node.
 function OnStoredInstance(instanceId, tags, metadata, origin)
   if tags['Modality'] == 'MR' then
     SendToModality(instanceId, 'epvs')

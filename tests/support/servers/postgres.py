@@ -36,7 +36,7 @@ def find_binaries() -> Path:
 
 
 class PostgresServer:
-    """One PostgreSQL server in a folder of its own, on a free port of the loopback address."""
+    """A PostgreSQL server in a temporary folder, on a free loopback port."""
 
     def __init__(self) -> None:
         self._binaries = find_binaries()
@@ -65,7 +65,7 @@ class PostgresServer:
         return f"postgresql://epvs@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        """Start the server and wait until it answers."""
+        """Start the server and wait until it accepts connections."""
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -90,7 +90,7 @@ class PostgresServer:
                 return
 
     def stop(self) -> None:
-        """Stop the server at once, cutting every connection; its data stay for another start."""
+        """Stop the server at once, closing every connection; its data remain for another start."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)  # "fast shutdown"
             self._process.wait(timeout=60)
@@ -109,7 +109,7 @@ class PostgresServer:
         return name
 
     def drop_database(self, name: str) -> None:
-        """Remove a database, whoever is still connected to it."""
+        """Remove a database, closing open connections to it."""
         with self._connect() as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
@@ -121,7 +121,7 @@ class PostgresServer:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """One server for the whole run."""
+    """A server for the whole run (in a parallel run, one in each process)."""
     server = PostgresServer()
     try:
         server.start()

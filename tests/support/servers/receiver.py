@@ -1,4 +1,4 @@
-"""A receiver as it runs in a hospital: ``python -m receiver``, with a migrated database."""
+"""A receiver process as in production: ``python -m receiver`` with a migrated database."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AE_TITLE = "EPVSNODE"
 
 @dataclass(frozen=True)
 class ReceiverProcess:
-    """A running receiver and what it has written."""
+    """A running receiver and access to what it has written."""
 
     port: int
     data_dir: Path
@@ -45,7 +45,7 @@ class ReceiverProcess:
         return self.data_dir / "spool"
 
     def files(self) -> set[Path]:
-        """Every file in the spool, half-written ones included."""
+        """Every file in the spool, including incomplete ones."""
         return {path for path in self.spool.rglob("*") if path.is_file()}
 
     def instances(self) -> list[Instance]:
@@ -58,15 +58,15 @@ class ReceiverProcess:
         return [row for row in self._rows(AuditEvent) if row.event == event]
 
     def wait_for_audit(self, event: str, count: int = 1) -> list[AuditEvent]:
-        """Audit rows of refusals are written just after the answer, so wait for them."""
+        """Wait for audit events: those of refusals are appended just after the response."""
         return wait_until(lambda: rows if len(rows := self.audit(event)) >= count else None)
 
     def forget(self, empty_database: Path) -> None:
-        """Empty the spool and the SQLite database, as if the receiver had only just started."""
+        """Empty the spool and the SQLite database, as if the receiver had just started."""
         assert self.process.poll() is None, self.log.read_text()
-        # Notes are written one after the other, some just after the answer; this is the last.
+        # Audit events are appended in order, some just after the response; this is the last one.
         subprocess.run(
-            [dcmtk_program("echoscu"), "-aec", "LAST-NOTE", "127.0.0.1", str(self.port)],
+            [dcmtk_program("echoscu"), "-aec", "LAST-EVENT", "127.0.0.1", str(self.port)],
             capture_output=True,
             check=False,
         )
@@ -74,19 +74,19 @@ class ReceiverProcess:
             lambda: [
                 row
                 for row in self.audit("association-refused")
-                if row.detail["called_ae"] == "LAST-NOTE"
+                if row.detail["called_ae"] == "LAST-EVENT"
             ]
         )
         with (
             closing(sqlite3.connect(empty_database)) as source,
             closing(sqlite3.connect(self.data_dir / "epvs.sqlite", timeout=30)) as target,
         ):
-            source.backup(target)  # a transaction like any other to whoever has it open
+            source.backup(target)  # to open connections, a transaction like any other
         for path in self.files():
             path.unlink()
 
     def stop(self) -> int:
-        """SIGTERM, and the exit code."""
+        """Send SIGTERM; return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=30)
 
@@ -116,9 +116,9 @@ def run_receiver(
     database_url : str, optional
         By default a new SQLite file in `data_dir`.
     largest_file_bytes : int, optional
-        RLIMIT_FSIZE of the process: writing beyond it fails as on a full disk.
+        RLIMIT_FSIZE of the process: writes beyond it fail as on a full disk.
     module : sequence of str, optional
-        What Python runs as a module, with its arguments.
+        Module to run in place of ``receiver``, with its arguments.
     **settings : str
         ``callers="*@127.0.0.1"`` becomes ``EPVS_CALLERS``.
     """
@@ -176,9 +176,9 @@ def accepts_connections(port: int) -> bool:
 
 
 def wait_until(condition: Any, timeout_s: float = 30) -> Any:
-    """The first truthy value of `condition`."""
+    """Wait for a truthy value of `condition` and return it."""
     end = time.monotonic() + timeout_s
     while not (value := condition()):
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, f"condition not met within {timeout_s:.0f} s"
         time.sleep(0.02)
     return value

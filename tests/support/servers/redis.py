@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class RedisServer:
-    """One redis-server process; without persistence, so that a restart loses everything."""
+    """A redis-server process without persistence: a restart loses everything."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -28,7 +28,7 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start on the same port as before and wait until it answers."""
+        """Start on the same port as before and wait until it responds."""
         self._process = subprocess.Popen(
             [
                 str(_executable()),
@@ -44,14 +44,14 @@ class RedisServer:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """Kill the server, as a power failure would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def client(self) -> redis.Redis:
-        """Client with a connection of its own."""
+        """Client with its own connection."""
         return redis.Redis(port=self.port, socket_timeout=5)
 
     def _answers(self) -> bool:
@@ -71,7 +71,7 @@ def _executable() -> Path:
 
 @pytest.fixture
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A running Redis of the test's own."""
+    """A running Redis server for one test."""
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     server.start()
     yield server

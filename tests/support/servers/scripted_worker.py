@@ -1,8 +1,7 @@
-"""The real Celery application with a pipeline that a test scripts, study by study.
+"""The real Celery application with a grading pipeline that a test scripts for each study.
 
-``python -m celery -A tests.support.servers.scripted_worker worker``. The folder that
-``SCRIPT_FOLDER`` names holds one file for each study that is to go wrong, and tells afterwards what
-was tried.
+``python -m celery -A tests.support.servers.scripted_worker worker``. The folder ``SCRIPT_FOLDER``
+holds one file for each study that is not to be graded normally, and records the attempts.
 """
 
 from __future__ import annotations
@@ -32,27 +31,27 @@ FOLDER_VARIABLE = "SCRIPT_FOLDER"
 
 
 class Script:
-    """The folder through which a test and the worker processes speak."""
+    """Folder through which a test and the worker processes communicate."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def write(self, study_uid: str, act: str) -> None:
-        """From now on grading this study means `act`."""
+        """Set what grading this study does."""
         (self._folder / study_uid).write_text(act)
 
     def act(self, study_uid: str) -> str:
-        """What grading this study means."""
+        """What grading this study does; empty for normal grading."""
         path = self._folder / study_uid
         return path.read_text() if path.exists() else ""
 
-    def note(self, study_uid: str) -> None:
-        """Note that a process began to grade this study."""
+    def record_attempt(self, study_uid: str) -> None:
+        """Record that a process began to grade this study."""
         with (self._folder / f"{study_uid}.tried").open("a") as file:
             file.write(f"{os.getpid()}\n")
 
     def tried(self, study_uid: str) -> int:
-        """How often a process began to grade this study."""
+        """Number of times that a process began to grade this study."""
         path = self._folder / f"{study_uid}.tried"
         return len(path.read_text().splitlines()) if path.exists() else 0
 
@@ -68,8 +67,8 @@ class ScriptedServices(Services):
         return self._grade
 
     def _grade(self, study: ClosedStudy, completed_at: datetime) -> GradedStudy | NotGradedStudy:
-        """Grade well, unless the script has something against it."""
-        self.script.note(study.study_uid)
+        """Grade normally, unless the script says otherwise."""
+        self.script.record_attempt(study.study_uid)
         act = self.script.act(study.study_uid)
         if act == "die":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -88,10 +87,10 @@ class ScriptedServices(Services):
         return make_graded(study)
 
     def check_models(self, wait_s: float = MODEL_WAIT_S) -> None:
-        """Answer as the script says."""
+        """Pass or fail as the script says."""
         if self.script.act("models") == "wrong":
             raise Failed("golden-mismatch", "The rating model answers something else.")
 
 
-if FOLDER_VARIABLE in os.environ:  # in the worker; the test itself imports the vocabulary alone
+if FOLDER_VARIABLE in os.environ:  # set in worker processes only
     install(ScriptedServices(load_settings()))

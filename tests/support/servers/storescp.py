@@ -1,4 +1,4 @@
-"""DCMTK's storescp over TLS: a storage SCP that demands a certificate."""
+"""DCMTK's storescp over TLS, which requires a client certificate."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ AE_TITLE = "STORESCP"
 
 @contextmanager
 def run_storescp(folder: Path, identity: Identity | None) -> Iterator[DicomDestination]:
-    """Run it on a free port; what it receives lies in ``folder/received``.
+    """Run it on a free port; it stores received files in ``folder/received``.
 
-    With an `identity` it speaks TLS only, by the BCP 195 profile, with those whom the same
-    authority vouches for; the destination that is returned says ``localhost`` and ``tls=1``.
+    With an `identity` it accepts only TLS (BCP 195 profile) from peers with a certificate of the
+    same authority; the returned destination has ``localhost`` and ``tls=1``.
     """
     received, port = folder / "received", free_port()
     received.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A real Triton server, once for the whole run, and servers of a test's own."""
+"""A Triton server for the whole run, and servers with other models for single tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def triton_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
-    """Triton with the repository's own models."""
+    """Triton with the models of the repository."""
     folder = tmp_path_factory.mktemp("triton")
     with EmbeddedTriton(folder / "work", folder / "triton.log") as server:
         yield server
@@ -25,7 +25,7 @@ def triton_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[[Path], EmbeddedTriton]]:
-    """Start a Triton of the test's own with the models of a folder."""
+    """Function that starts a Triton for one test with the models of a folder."""
     started: list[EmbeddedTriton] = []
 
     def start(models_dir: Path) -> EmbeddedTriton:
@@ -38,5 +38,5 @@ def serve(tmp_path: Path) -> Iterator[Callable[[Path], EmbeddedTriton]]:
     yield start
     for server in started:
         if server.pid is not None:
-            os.killpg(server.pid, signal.SIGKILL)  # asked to end it takes two seconds
+            os.killpg(server.pid, signal.SIGKILL)  # an orderly end takes two seconds
         server.stop()

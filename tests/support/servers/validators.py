@@ -1,7 +1,7 @@
-"""Three DICOM validators: each returns the errors it finds in a file, none for a valid one.
+"""Three DICOM validators, as functions from a file to the list of errors in it.
 
 dciodvfy (dicom3tools) checks IODs, not templates; dsrdump (DCMTK) reads an SR strictly; PixelMed's
-DicomSRValidator alone checks TID 1500, but not the evidence. Use all three.
+DicomSRValidator alone checks TID 1500, but not the evidence sequences. Use all three.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _JAR: Final = Path("/usr/share/java/pixelmed.jar")
-"""Names the other archives that it needs itself."""
+"""Its manifest names the other archives that it needs."""
 _SERVER: Final = Path(__file__).with_name("PixelMedServer.java")
 _HARMLESS: Final = (
     "Warning",
@@ -33,22 +33,22 @@ _JVM: Final = (
     "-Djdk.xml.xpathExprOpLimit=0",
     "-Djdk.xml.xpathTotalOpLimit=0",
     "-Djdk.xml.xpathExprGrpLimit=0",
-    # It runs for seconds: compiling thoroughly and collecting in parallel never pay.
+    # It runs for seconds: thorough compilation and parallel collection do not pay off.
     "-XX:TieredStopAtLevel=1",
     "-XX:+UseSerialGC",
 )
 
 
 def dciodvfy(path: Path) -> list[str]:
-    """Errors of the IOD check; its warnings are left out."""
+    """Errors of the IOD check, without warnings."""
     return [line for line in dciodvfy_messages(path) if line.startswith("Error")]
 
 
 def dciodvfy_messages(path: Path) -> list[str]:
-    """Everything that dciodvfy says about a file, warnings included."""
+    """All messages of dciodvfy about a file, including warnings."""
     run = subprocess.run(["dciodvfy", path], capture_output=True, check=False, timeout=120)
     lines = (run.stdout + run.stderr).decode("utf-8", "replace").splitlines()
-    assert lines, "dciodvfy said nothing: it did not run"
+    assert lines, "dciodvfy printed nothing: it did not run"
     return lines
 
 
@@ -56,7 +56,7 @@ def dsrdump(path: Path) -> list[str]:
     """Errors and warnings of DCMTK's SR parser."""
     run = subprocess.run(["dsrdump", path], capture_output=True, check=False, timeout=120)
     lines = run.stderr.decode("utf-8", "replace").splitlines()
-    # DCMTK converts few character sets and says so of the others; that is no fault of the file.
+    # DCMTK converts few character sets and warns about the others; the file is not at fault.
     problems = [
         line
         for line in lines
@@ -66,9 +66,9 @@ def dsrdump(path: Path) -> list[str]:
 
 
 class PixelMed:
-    """The template check as a process that is started once; also a context manager.
+    """PixelMed's template check in a process that is started once; also a context manager.
 
-    It starts in the background: what comes before the first file is validated costs no time.
+    The process starts in the background, so that creating this object does not wait for the JVM.
     """
 
     def __init__(self) -> None:
@@ -89,9 +89,9 @@ class PixelMed:
     def errors(self, path: Path) -> list[str]:
         """Errors of the template check."""
         lines = self.messages(path)
-        # Not every error starts with "Error": whatever is neither progress nor a warning is one.
+        # Not every error starts with "Error": any line but progress and warnings is one.
         errors = [line for line in lines if not line.startswith(_HARMLESS)]
-        # Without a template that it knows, the validator has nothing to say.
+        # For an unknown template the validator reports nothing.
         complete = "Root Template Validation Complete" in lines
         return errors or ["no template was checked"] * (not complete)
 
@@ -100,7 +100,7 @@ class PixelMed:
         return {path: self.errors(path) for path in paths}
 
     def messages(self, path: Path) -> list[str]:
-        """Everything that PixelMed says about a file, warnings and progress included."""
+        """All messages of PixelMed about a file, including warnings and progress."""
         questions, answers = self._process.stdin, self._process.stdout
         assert questions is not None
         assert answers is not None
@@ -116,7 +116,7 @@ class PixelMed:
         raise AssertionError(self._complaints.read().decode("utf-8", "replace"))
 
     def stop(self) -> None:
-        """End the process."""
+        """Kill the process."""
         self._process.kill()
         self._process.communicate()
         self._complaints.close()
@@ -124,6 +124,6 @@ class PixelMed:
 
 @pytest.fixture(scope="session")
 def pixelmed() -> Iterator[PixelMed]:
-    """PixelMed's validator, started once for the whole suite."""
+    """PixelMed's validator, started once for the whole run."""
     with PixelMed() as started:
         yield started

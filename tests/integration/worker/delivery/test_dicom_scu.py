@@ -16,7 +16,7 @@ from core.results import ObjectKind
 from core.settings import load_settings
 from db.delivery.deliveries import DeliveryClaim, StoredObject
 from tests.support.builders.made_study import encoded_data_set, report_object
-from tests.support.servers.destination import ScriptedDestination, Whim, scripted_destination
+from tests.support.servers.destination import Fault, ScriptedDestination, scripted_destination
 from tests.support.servers.ports import free_port
 from worker.delivery.attempt import decide
 from worker.delivery.dicom_scu import StorageUser
@@ -101,11 +101,11 @@ def test_refusal_waits_for_a_person(
     assert outcome.status == status
 
 
-@pytest.mark.parametrize("whim", [Whim.STORE_AND_HANG_UP, Whim.STORE_AND_FALL_SILENT])
+@pytest.mark.parametrize("fault", [Fault.STORE_AND_HANG_UP, Fault.STORE_AND_FALL_SILENT])
 def test_stored_without_an_answer_is_settled_by_asking(
-    pacs: ScriptedDestination, objects: list[StoredObject], whim: Whim
+    pacs: ScriptedDestination, objects: list[StoredObject], fault: Fault
 ) -> None:
-    pacs.script.append(whim)
+    pacs.script.append(fault)
     assert deliver(pacs, objects) == Delivered("c-find", {SR: 0})
     assert pacs.arrivals == [SC, SR]  # what the query showed is not sent again
 
@@ -113,7 +113,7 @@ def test_stored_without_an_answer_is_settled_by_asking(
 def test_hung_up_before_storing_is_sent_again_later(
     pacs: ScriptedDestination, objects: list[StoredObject]
 ) -> None:
-    pacs.script.append(Whim.HANG_UP)
+    pacs.script.append(Fault.HANG_UP)
     assert isinstance(deliver(pacs, objects), Postponed)
     assert isinstance(deliver(pacs, objects), Delivered)
     assert pacs.arrivals == [SC, SC, SR]
@@ -123,7 +123,7 @@ def test_peer_that_stops_reading_does_not_hold_us(
     pacs: ScriptedDestination, tmp_path: Path
 ) -> None:
     large = keep(tmp_path, ObjectKind.SECONDARY_CAPTURE, SC, padding=32 * 1024**2)
-    pacs.script.append(Whim.STOP_READING)
+    pacs.script.append(Fault.STOP_READING)
     assert isinstance(deliver(pacs, [large]), Postponed)
 
 
@@ -139,7 +139,7 @@ def test_without_trust_in_the_status_a_query_has_to_show_it(
 
 def test_silence_of_a_peer_without_queries_proves_nothing(objects: list[StoredObject]) -> None:
     with scripted_destination(answers_queries=False) as pacs:
-        pacs.script.append(Whim.STORE_AND_HANG_UP)
+        pacs.script.append(Fault.STORE_AND_HANG_UP)
         assert isinstance(deliver(pacs, objects), Postponed)
         assert isinstance(deliver(pacs, objects), Delivered)
 

@@ -14,7 +14,7 @@ from core.settings import load_settings
 from db.delivery.deliveries import DeliveryClaim, StoredObject
 from tests.support.builders.made_study import report_object
 from tests.support.builders.sources import classic, inputs
-from tests.support.servers.mllp import ScriptedReceiver, Whim, scripted_receiver
+from tests.support.servers.mllp import Fault, ScriptedReceiver, scripted_receiver
 from tests.support.servers.ports import free_port
 from worker.commands import doctor
 from worker.delivery.attempt import decide
@@ -59,8 +59,10 @@ def deliver(destination: Hl7Destination, *objects: StoredObject) -> Outcome:
     return decide(DeliveryClaim("d", "r", destination.name, 1, 1, objects, stored=False), settings)
 
 
-@pytest.mark.parametrize("answer", ["AA", "CA", Whim.ACCEPT_BYTE_BY_BYTE])
-def test_accepted_is_delivered(ris: ScriptedReceiver, sr: StoredObject, answer: str | Whim) -> None:
+@pytest.mark.parametrize("answer", ["AA", "CA", Fault.ACCEPT_BYTE_BY_BYTE])
+def test_accepted_is_delivered(
+    ris: ScriptedReceiver, sr: StoredObject, answer: str | Fault
+) -> None:
     ris.script.append(answer)
     assert deliver(ris.destination, sr) == Delivered("hl7-ack", {})
     (message,) = ris.messages
@@ -85,21 +87,21 @@ def test_rejected_is_tried_later(ris: ScriptedReceiver, sr: StoredObject, code: 
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (Whim.HANG_UP, "no acknowledgment (ConnectionResetError)"),
-        (Whim.FALL_SILENT, "no acknowledgment in time"),
-        (Whim.ACCEPT_LATE, "no acknowledgment in time"),
-        (Whim.DRIP, "no acknowledgment in time"),
-        (Whim.FLOOD, "the answer is not an MLLP block"),
-        (Whim.BREAK_OFF, "no acknowledgment (ConnectionResetError)"),
-        (Whim.ANSWER_GARBAGE, "the answer is not an MLLP block"),
-        (Whim.ANSWER_ANOTHER, "the acknowledgment is of another message"),
+        (Fault.HANG_UP, "no acknowledgment (ConnectionResetError)"),
+        (Fault.FALL_SILENT, "no acknowledgment in time"),
+        (Fault.ACCEPT_LATE, "no acknowledgment in time"),
+        (Fault.DRIP, "no acknowledgment in time"),
+        (Fault.FLOOD, "the answer is not an MLLP block"),
+        (Fault.BREAK_OFF, "no acknowledgment (ConnectionResetError)"),
+        (Fault.ANSWER_GARBAGE, "the answer is not an MLLP block"),
+        (Fault.ANSWER_ANOTHER, "the acknowledgment is of another message"),
         ("CANARY", "the HL7 acknowledgment has an unknown code"),
     ],
 )
 def test_without_a_whole_answer_the_same_bytes_are_sent_again(
     ris: ScriptedReceiver,
     sr: StoredObject,
-    answer: str | Whim,
+    answer: str | Fault,
     error: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
