@@ -1,18 +1,17 @@
-# Two commands do all the set-up: `make demo` (the main job, on embedded parts) and `make test`.
+# `make demo` and `make test` install everything that they need.
 PYTHON ?= python3
 # Test processes. Many tests wait for a lease or a timeout to end: more of them than cores pays.
 JOBS ?= 3
 VENV := .venv
-TRITON_ENV := .triton-env
 BIN := $(VENV)/bin
 
 # What the tests talk to: PACS, DICOM tools, validators, database.
 APT_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java default-jdk-headless postgresql
-# Triton's Python backend loads it; only Debian's own interpreter has it in a package apart.
+# The embedded Triton loads the shared library of Python, which Debian packages separately.
 LIBPYTHON = $(shell $(PYTHON) -c 'import sys; print(f"libpython{sys.version_info[0]}.{sys.version_info[1]}" \
   if sys.base_prefix == "/usr" else "")')
 
-.PHONY: help demo up unit test coverage check docs format lock test-tools clean
+.PHONY: help demo up servers unit test coverage check docs format lock test-tools clean
 
 help:
 	@echo "make demo    grade one study end to end on this machine and show the result"
@@ -26,10 +25,10 @@ help:
 	@echo "make lock    renew the hashed lock files from pyproject.toml"
 	@echo "make clean   remove the environments and caches; data/ stays"
 
-demo: $(VENV)/.node-ready $(TRITON_ENV)/.ready
+demo: $(VENV)/.node-ready
 	$(BIN)/epvs-node demo
 
-up: $(VENV)/.node-ready $(TRITON_ENV)/.ready
+up: $(VENV)/.node-ready
 	$(BIN)/epvs-node up
 
 # Tests that share a server or a costly fixture stay together (tests/conftest.py).
@@ -38,11 +37,15 @@ PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup
 unit: $(VENV)/.test-ready
 	$(PYTEST) tests/unit
 
-test: test-tools $(VENV)/.test-ready $(TRITON_ENV)/.ready check
+test: test-tools $(VENV)/.test-ready servers check
 	$(PYTEST)
 
-coverage: test-tools $(VENV)/.test-ready $(TRITON_ENV)/.ready
+coverage: test-tools $(VENV)/.test-ready servers
 	$(PYTEST) --cov --cov-report term:skip-covered --cov-report html
+
+# Triton and Redis of the embedded stack, in the user's cache; `demo` and `up` install them themselves.
+servers: $(VENV)/.test-ready
+	@$(BIN)/python -m node.embedded.servers
 
 check: $(VENV)/.test-ready
 	$(BIN)/ruff check .
@@ -67,7 +70,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.node-ready: requirements/node.lock pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/node.lock
+	$(BIN)/python -m pip install --quiet --only-binary :all: --require-hashes -r requirements/node.lock
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 
@@ -77,11 +80,6 @@ $(VENV)/.test-ready: requirements/test.lock pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	@touch $@ $(VENV)/.node-ready
-
-$(TRITON_ENV)/.ready: requirements/triton.lock
-	$(PYTHON) -m venv $(TRITON_ENV)
-	$(TRITON_ENV)/bin/python -m pip install --quiet --require-hashes -r requirements/triton.lock
-	@touch $@
 
 test-tools:
 	@missing=""; for p in $(APT_PACKAGES) $(LIBPYTHON); do \
@@ -97,10 +95,11 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --no-h
   --python-version 3.11 --no-emit-index-url
 lock: $(VENV)/.test-ready
 	$(BIN)/python -m pip install --quiet uv
-	$(UV_COMPILE) --upgrade pyproject.toml requirements/build.in --extra embedded -o requirements/node.lock
+	$(UV_COMPILE) --upgrade pyproject.toml requirements/build.in -o requirements/node.lock
 	$(UV_COMPILE) --upgrade pyproject.toml requirements/build.in requirements/test.in -c requirements/node.lock \
-	  --extra embedded --extra evaluation --extra dev --extra docs -o requirements/test.lock
-	$(UV_COMPILE) --upgrade requirements/triton.in -o requirements/triton.lock
+	  --extra evaluation --extra dev --extra docs -o requirements/test.lock
+	$(UV_COMPILE) --upgrade --no-deps requirements/triton.in -c requirements/node.lock -o node/embedded/triton.lock
+	$(UV_COMPILE) --upgrade --no-deps requirements/redis.in -o node/embedded/redis.lock
 
 clean:
-	rm -rf $(VENV) $(TRITON_ENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

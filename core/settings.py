@@ -14,7 +14,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -30,6 +30,9 @@ from core.tls import Identity, is_certificate_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+SHIPPED_MODELS_DIR: Final = Path(__file__).resolve().parents[1] / "triton_models"
+"""The models that come with the package, in a checkout and in an installation alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ class Settings(BaseSettings):
     broker_url: str = "redis://127.0.0.1:6379/0"
     triton_url: str = "127.0.0.1:8001"
     triton_timeout_s: float = Field(default=60.0, gt=0)
-    models_dir: Path = Path("triton_models")
+    models_dir: Path = SHIPPED_MODELS_DIR
     enhancement: Literal["stationary", "block-group", "none"] = "stationary"
     max_attempts: int = Field(default=3, ge=1)
     lease_s: float = Field(default=30.0, gt=0)

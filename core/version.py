@@ -1,9 +1,9 @@
-"""The one place that names the product and its version."""
+"""Name and version of the product; packaging and reports read them from here."""
 
 from typing import Final
 
 NAME: Final = "epvs-node"
-VERSION: Final = "0.1.0"
+VERSION: Final = "0.2.0"
 MANUFACTURER: Final = "epvs-node project"
 
 CAVEAT: Final = (

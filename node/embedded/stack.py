@@ -15,6 +15,7 @@ from db import migrate
 from node.embedded import running
 from node.embedded.process import ManagedProcess, accepts_connections
 from node.embedded.redis import start_redis
+from node.embedded.servers import Servers
 from node.embedded.triton import EmbeddedTriton
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class EmbeddedStack:
         _require_free_port(self.settings)
         self.settings.data_dir.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
+        if not {"triton_url", "broker_url"} <= self.settings.model_fields_set:
+            Servers.install(self.say)
         triton_url = self._start_triton()
         broker_url = self._start_broker()
         self.say("database: applying migrations")

@@ -1,8 +1,7 @@
-"""Inference on one machine: the real Triton Inference Server, without a container.
+"""Embedded stack: the real Triton Inference Server, without a container.
 
-The server, its Python backend and its libraries come from the ``nvidia-pytriton`` wheel in an
-environment of their own (``.triton-env``, made by ``make``), since that wheel needs an older numpy
-than the node. What is served is assembled from ``triton_models/`` in a work folder.
+Its programs are those of `node.embedded.servers`. The model repository that it serves is assembled
+from ``triton_models/`` in a work folder.
 """
 
 from __future__ import annotations
@@ -10,109 +9,36 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
-import json
 import os
 import shutil
-import subprocess
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from core.errors import ConfigurationError
+from core.settings import SHIPPED_MODELS_DIR
 from node.embedded.process import ManagedProcess, free_port
+from node.embedded.servers import Servers
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-REPOSITORY: Final = Path(__file__).resolve().parents[2]
-
-# Read from inside the server's environment: its interpreter need not be ours.
-_DESCRIBE_INTERPRETER: Final = """
-import json, sys, sysconfig
-get = sysconfig.get_config_var
-print(json.dumps({
-    "version": f"{sys.version_info[0]}.{sys.version_info[1]}",
-    "packages": sysconfig.get_path("platlib"),
-    "folders": [get("LIBDIR") or "", f"{sys.base_prefix}/lib", f"/usr/lib/{get('MULTIARCH')}",
-                "/usr/lib64", "/usr/lib", "/usr/local/lib"],
-}))
-"""
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where the Python backend puts its tensors
 _NEEDED_SHARED_MEMORY_MB: Final = 32
-"""The severity volume takes 16 MiB of it; 19 MiB were seen in use in all."""
-
-
-@dataclass(frozen=True, slots=True)
-class _ServerParts:
-    """Where the server's parts lie in its environment."""
-
-    environment: Path
-    version: str
-    packages: Path
-    libpython_dir: Path
-
-    @classmethod
-    def locate(cls, environment: Path) -> _ServerParts:
-        python = environment / "bin" / "python"
-        if not python.is_file():
-            raise ConfigurationError(
-                f"The embedded Triton's environment {environment} does not exist.",
-                "Run `make .triton-env/.ready`.",
-            )
-        answer = json.loads(
-            subprocess.run(
-                [python, "-c", _DESCRIBE_INTERPRETER], check=True, capture_output=True, text=True
-            ).stdout
-        )
-        library = f"libpython{answer['version']}.so.1.0"
-        for folder in answer["folders"]:
-            if folder and Path(folder, library).is_file():
-                parts = cls(environment, answer["version"], Path(answer["packages"]), Path(folder))
-                break
-        else:
-            raise ConfigurationError(
-                f"The embedded Triton needs {library}, which this Python installation lacks.",
-                f"Install the Debian package libpython{answer['version']}.",
-            )
-        if not parts.stub.is_file():
-            raise ConfigurationError(
-                f"{environment} holds no Triton for Python {parts.version} (nvidia-pytriton).",
-                "Remove it and build it with one from 3.8 to 3.13: `make PYTHON=python3.12 demo`.",
-            )
-        return parts
-
-    @property
-    def server_dir(self) -> Path:
-        return self.packages / "pytriton" / "tritonserver"
-
-    @property
-    def stub(self) -> Path:
-        stubs = self.server_dir / "python_backend_stubs"
-        return stubs / self.version / "triton_python_backend_stub"
-
-    @property
-    def child_environment(self) -> dict[str, str]:
-        """Variables under which the server and its Python processes find their libraries."""
-        libraries = [self.packages / "nvidia_pytriton.libs", self.libpython_dir]
-        return {
-            "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
-            # The interpreters inside the model processes ignore PYTHONPATH; they take the
-            # virtual environment of the first python3 on PATH.
-            "PATH": f"{self.environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        }
+"""Of these, 19 MiB were seen in use; the severity volume alone takes 16 MiB."""
 
 
 def assemble_models(models_dir: Path, target: Path) -> None:
-    """Build the repository that the embedded Triton serves.
+    """Assemble the model repository that the embedded Triton serves.
 
     Parameters
     ----------
     models_dir : Path
-        ``triton_models/``: the configuration variants and the ONNX networks.
+        Folder laid out like ``triton_models/``: configuration variants and ONNX networks.
     target : Path
-        New folder: for each model the embedded variant as ``config.pbtxt``, which also says
-        which weights each version has, and the version folders.
+        New folder. For each model it gets the version folders and the embedded variant of the
+        configuration as ``config.pbtxt``, with the SHA-256 of each version's weights added.
 
     Raises
     ------
@@ -122,8 +48,9 @@ def assemble_models(models_dir: Path, target: Path) -> None:
     networks = sorted(models_dir.absolute().glob("*/[0-9]*/model.onnx"))
     if not networks:
         raise ConfigurationError(
-            f"{models_dir} holds no model with a version and a model.onnx.",
-            "Run in the repository's folder, or set EPVS_MODELS_DIR to its triton_models.",
+            f"{models_dir} holds no model: no file matches */VERSION/model.onnx.",
+            "Unset EPVS_MODELS_DIR to use the models that come with the package, or set it to a "
+            "folder laid out like triton_models/.",
         )
     for network in networks:
         source = network.parent.parent
@@ -150,23 +77,20 @@ class EmbeddedTriton:
     Parameters
     ----------
     work_dir : Path
-        The repository that is served is assembled here; the folder is the server's alone.
+        Emptied, then holds the served model repository; used by this server only.
     log_path : Path
-        Everything that the server and its model processes print.
+        Output of the server and of its model processes.
     models_dir : Path
-        The repository's ``triton_models/``.
-    environment : Path
-        Virtual environment that holds ``nvidia-pytriton`` and ``onnxruntime``.
+        Folder laid out like ``triton_models/``; by default the models of the package.
     port : int
-        gRPC port on loopback; 0 for any free one.
+        gRPC port on loopback; 0 chooses a free one.
     threads : int
-        onnxruntime threads of each model.
+        onnxruntime threads per model.
     """
 
     work_dir: Path
     log_path: Path
-    models_dir: Path = REPOSITORY / "triton_models"
-    environment: Path = REPOSITORY / ".triton-env"
+    models_dir: Path = SHIPPED_MODELS_DIR
     port: int = 0
     threads: int = 2
     _process: ManagedProcess | None = field(default=None, init=False, repr=False)
@@ -174,23 +98,23 @@ class EmbeddedTriton:
 
     @property
     def url(self) -> str:
-        """Where it answers gRPC, in the form of ``EPVS_TRITON_URL``."""
+        """Address of its gRPC service, in the form of ``EPVS_TRITON_URL``."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int | None:
-        """Process id of the server while it runs; it leads the group of its model processes."""
+        """Process id of the running server, which is also the id of its process group."""
         running = self._process is not None and self._process.running()
         return self._process.pid if self._process is not None and running else None
 
     def running(self) -> bool:
-        """Whether the server and every one of its model processes live.
+        """Whether the server and all of its model processes are alive.
 
-        Triton neither restarts a model process that died (killed for memory, say) nor stops
-        saying that the model is ready: whoever started this server must `stop` and `start` it.
+        Triton neither restarts a model process that died, for example of memory exhaustion, nor
+        stops reporting the model as ready; the caller must then `stop` and `start` the server.
         """
         pid = self.pid
-        return pid is not None and self._members <= _living_members(pid)
+        return pid is not None and self._members <= _live_members(pid)
 
     def start(self, timeout_s: float = 120.0) -> None:
         """Start the server and wait until every model is ready.
@@ -198,56 +122,57 @@ class EmbeddedTriton:
         Raises
         ------
         ConfigurationError
-            A part is missing; says which and how to get it.
+            Something that the server needs is missing; says what, and how to get it.
         Unavailable
             The server ended or was not ready in time; shows the end of its log.
         """
-        parts = _ServerParts.locate(self.environment.absolute())
-        self._remove_shared_memory()  # of a server here that was killed
+        servers = Servers.find()
+        environment = servers.triton_environment()
+        self._remove_shared_memory()  # left behind by a killed server that used this folder
         _check_shared_memory()
         shutil.rmtree(self.work_dir, ignore_errors=True)
         backend = self.work_dir.absolute() / "backends" / "python"
         backend.mkdir(parents=True)
-        for part in (*(parts.server_dir / "backends" / "python").iterdir(), parts.stub):
+        for part in (*(servers.triton_dir / "backends" / "python").iterdir(), servers.triton_stub):
             (backend / part.name).symlink_to(part)
         models = self.work_dir.absolute() / "models"
         assemble_models(self.models_dir, models)
 
         self.port = self.port or free_port()
         http_port = free_port()
-        # Unique, so that several servers of one machine never open each other's regions.
+        # Unique, so that servers on the same machine never open each other's regions.
         memory_prefix = f"epvs-{uuid.uuid4().hex[:12]}-"
-        self._memory_note.write_text(memory_prefix)
+        self._memory_prefix_file.write_text(memory_prefix)
         command = [
-            str(parts.server_dir / "bin" / "tritonserver"),
+            str(servers.triton_dir / "bin" / "tritonserver"),
             f"--model-repository={models}",
             f"--backend-directory={backend.parent}",
             f"--backend-config=python,shm-region-prefix-name={memory_prefix}",
-            "--disable-auto-complete-config",  # what config.pbtxt leaves out is an error
+            "--disable-auto-complete-config",  # an incomplete config.pbtxt is an error
             "--grpc-address=127.0.0.1",
             f"--grpc-port={self.port}",
-            "--http-address=127.0.0.1",  # for the readiness check below alone
+            "--http-address=127.0.0.1",  # used only by the readiness check below
             f"--http-port={http_port}",
             "--http-thread-count=1",
             "--allow-metrics=false",
-            "--log-info=false",  # so that the end of the log is what went wrong
+            "--log-info=false",  # so that the end of the log shows the error
             "--exit-timeout-secs=5",
         ]
         self._process = ManagedProcess(
             "triton",
             command,
             self.log_path,
-            env=parts.child_environment | {"MODEL_THREADS": str(self.threads)},
+            env=environment | {"MODEL_THREADS": str(self.threads)},
         )
         try:
             self._process.wait_until(lambda: _is_ready(http_port), timeout_s)
-            self._members = _living_members(self._process.pid)
-        except BaseException:  # Ctrl-C too: the shared memory is to be removed as well
+            self._members = _live_members(self._process.pid)
+        except BaseException:  # Ctrl-C too: shared memory must not be left behind
             self.stop()
             raise
 
     def stop(self) -> None:
-        """End the server and its model processes; harmless when it does not run."""
+        """Stop the server and its model processes; does nothing if it is not running."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -255,12 +180,12 @@ class EmbeddedTriton:
         self._remove_shared_memory()
 
     @property
-    def _memory_note(self) -> Path:
-        """File that says how the server's shared memory is named: it outlives a killed server."""
+    def _memory_prefix_file(self) -> Path:
+        """Holds the name prefix of the server's shared memory, which outlives a killed server."""
         return self.work_dir / "shared-memory"
 
     def _remove_shared_memory(self) -> None:
-        if self._memory_note.is_file() and (prefix := self._memory_note.read_text()):
+        if self._memory_prefix_file.is_file() and (prefix := self._memory_prefix_file.read_text()):
             for region in _SHARED_MEMORY.glob(f"{prefix}*"):
                 region.unlink(missing_ok=True)
 
@@ -278,7 +203,7 @@ class EmbeddedTriton:
 
 
 def _is_ready(http_port: int) -> bool:
-    """Whether the server answers and every model of its repository is loaded."""
+    """Whether the server responds and has loaded every model of its repository."""
     connection = http.client.HTTPConnection("127.0.0.1", http_port, timeout=2)
     with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
         connection.request("GET", "/v2/health/ready")
@@ -286,11 +211,11 @@ def _is_ready(http_port: int) -> bool:
     return False
 
 
-def _living_members(group: int) -> frozenset[int]:
-    """Process ids of a process group, without those that ended and were not yet waited for."""
+def _live_members(group: int) -> frozenset[int]:
+    """Process ids of a process group, without zombies."""
     members = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended between the listing and the reading
+        with contextlib.suppress(OSError):  # the process ended in the meantime
             # proc(5): pid (name) state ppid pgrp …; the name may hold spaces and parentheses.
             state, _, process_group, *_ = path.read_text().rpartition(")")[2].split()
             if int(process_group) == group and state != "Z":

@@ -20,8 +20,9 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 
+from core.settings import SHIPPED_MODELS_DIR
 from core.studies import ClosedStudy, SpooledInstance
-from node.embedded.triton import REPOSITORY, EmbeddedTriton
+from node.embedded.triton import EmbeddedTriton
 from tests.support.builders.synthetic_studies import generate_synthetic_study
 from tests.support.paths import SAMPLE_DATA
 from worker.grading.errors import NotGradable
@@ -97,7 +98,7 @@ def report(study: ClosedStudy, runs: int, work_dir: Path) -> Iterator[str]:
     template = load_template()
     seconds = defaultdict(list)
     with EmbeddedTriton(work_dir / "triton", work_dir / "triton.log") as server:
-        client = InferenceClient(server.url, REPOSITORY / "triton_models", timeout_s=60)
+        client = InferenceClient(server.url, SHIPPED_MODELS_DIR, timeout_s=60)
         client.check_golden()
         for _ in range(runs + 1):
             graded = grade_study(

@@ -22,8 +22,9 @@ import pydicom
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from core.settings import SHIPPED_MODELS_DIR
 from core.uids import derived_uid
-from node.embedded.triton import REPOSITORY, EmbeddedTriton
+from node.embedded.triton import EmbeddedTriton
 from tests.bench.pipeline import read_study
 from tests.bench.sending import archives, send
 from tests.bench.validation import tables
@@ -80,7 +81,7 @@ def graded_by_the_models(folder: Path) -> dict[str, Inputs]:
     studies = {"sample study": study, "sample study, Enhanced MR": pack(study, folder / "packed")}
     found: dict[str, Inputs] = {}
     with EmbeddedTriton(folder / "triton", folder / "triton.log") as server:
-        client = InferenceClient(server.url, REPOSITORY / "triton_models", timeout_s=60)
+        client = InferenceClient(server.url, SHIPPED_MODELS_DIR, timeout_s=60)
         client.check_golden()
         for name, each in studies.items():
             found[name] = grade_with_map(each, client)

@@ -25,7 +25,8 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from node.embedded.triton import REPOSITORY, EmbeddedTriton
+from core.settings import SHIPPED_MODELS_DIR
+from node.embedded.triton import EmbeddedTriton
 from tests.bench.pipeline import read_study
 from tests.support.builders.synthetic_studies import generate_synthetic_study
 from tests.support.paths import SAMPLE_DATA
@@ -73,7 +74,7 @@ def build(folder: Path, layers: int, width: int) -> tuple[int, int, float]:
 def repository(folder: Path, network: Path) -> Path:
     """Copy the model repository with another severity network in the place of the shipped one."""
     models = folder / "triton_models"
-    shutil.copytree(REPOSITORY / "triton_models", models)
+    shutil.copytree(SHIPPED_MODELS_DIR, models)
     described = models / "severity" / "model.json"
     info = json.loads(described.read_text())
     version = models / "severity" / info["version"]

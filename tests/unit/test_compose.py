@@ -20,9 +20,9 @@ import yaml
 from core.settings import Settings, load_settings
 from core.version import VERSION
 from node.cli import app
-from node.embedded.triton import REPOSITORY
+from tests.support.paths import ROOT
 
-COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 NODE_SERVICES = [name for name, service in SERVICES.items() if "build" in service]
 
@@ -98,9 +98,9 @@ def test_the_published_port_is_where_the_receiver_listens() -> None:
 
 
 def test_the_example_environment_sets_every_variable_without_a_default() -> None:
-    text = (REPOSITORY / "docker-compose.yml").read_text()
+    text = (ROOT / "docker-compose.yml").read_text()
     required = set(re.findall(r"\$\{(\w+):\?", text))
-    example = (REPOSITORY / "docker" / "env.example").read_text()
+    example = (ROOT / "docker" / "env.example").read_text()
     assert required <= set(re.findall(r"^(\w+)=", example, re.MULTILINE))
 
 
@@ -124,7 +124,7 @@ def test_volumes_networks_and_dependencies_exist(name: str) -> None:
     service = SERVICES[name]
     for source in mounts(service).values():
         if source.startswith("."):
-            assert (REPOSITORY / source).exists()
+            assert (ROOT / source).exists()
         else:
             assert source in COMPOSE["volumes"]
     assert set(service.get("networks", [])) <= set(COMPOSE["networks"])
@@ -148,7 +148,7 @@ def test_triton_serves_what_was_built(builder: str, server: str) -> None:
     shell, script, _, source, target = SERVICES[builder]["command"]
     assert shell == "bash"
     host_folder = mounts(SERVICES[builder])[source]
-    assert (REPOSITORY / host_folder / script.removeprefix(f"{source}/")).is_file()
+    assert (ROOT / host_folder / script.removeprefix(f"{source}/")).is_file()
     assert f"--model-repository={target}/served" in SERVICES[server]["command"]
     volume = "/" + target.split("/")[1]
     assert mounts(SERVICES[builder])[volume] == mounts(SERVICES[server])[volume]
@@ -157,7 +157,7 @@ def test_triton_serves_what_was_built(builder: str, server: str) -> None:
 
 
 def test_the_node_runs_without_privileges() -> None:
-    dockerfile = (REPOSITORY / "docker" / "Dockerfile").read_text()
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
     assert re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE) == ["epvs"]
     for name in NODE_SERVICES:
         assert SERVICES[name]["cap_drop"] == ["ALL"]
@@ -165,26 +165,26 @@ def test_the_node_runs_without_privileges() -> None:
 
 
 def test_the_image_copies_what_exists_and_all_that_is_imported() -> None:
-    dockerfile = (REPOSITORY / "docker" / "Dockerfile").read_text()
-    ignored = (REPOSITORY / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
+    ignored = (ROOT / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
     copied = [
         source
         for line in re.findall(r"^COPY (?!--from)(.*)$", dockerfile, re.MULTILINE)
         for source in line.split()[:-1]
     ]
     for source in copied:
-        assert (REPOSITORY / source).exists()
+        assert (ROOT / source).exists()
         assert f"!{source}" in ignored
     assert {"core", "db", "receiver", "worker", "node"} <= set(copied)
 
 
 def test_the_demo_pacs_forwards_to_the_receiver_and_is_admitted_as_documented() -> None:
-    orthanc = json.loads((REPOSITORY / "docker" / "orthanc.json").read_text())
+    orthanc = json.loads((ROOT / "docker" / "orthanc.json").read_text())
     ae_title, host, port = orthanc["DicomModalities"]["epvs"]
     assert ae_title == Settings.model_fields["ae_title"].default
     assert host == "receiver"
     assert port == Settings.model_fields["port"].default
     address = SERVICES["orthanc"]["networks"]["pacs"]["ipv4_address"]
-    example = (REPOSITORY / "docker" / "env.example").read_text()
+    example = (ROOT / "docker" / "env.example").read_text()
     assert f"{orthanc['DicomAet']}@{address}:{orthanc['DicomPort']}" in example
     assert "pacs" in SERVICES["receiver"]["networks"]

@@ -7,7 +7,7 @@ import re
 import typer.main
 from typer.core import TyperGroup
 
-from core.settings import Settings
+from core.settings import SHIPPED_MODELS_DIR, Settings
 from db.enums import RevisionState
 from db.views import VIEWS
 from node.cli import app
@@ -22,6 +22,8 @@ def as_documented(value: object) -> str:
     """How the table of settings writes a default."""
     if value == "":
         return "empty"
+    if value == SHIPPED_MODELS_DIR:
+        return "the models in the package"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"

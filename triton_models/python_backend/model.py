@@ -1,8 +1,12 @@
-"""Inference inside the embedded Triton: runs ``model.onnx`` beside this file with onnxruntime.
+"""Model program of the embedded Triton: runs the ``model.onnx`` beside it with onnxruntime.
 
 Triton's Python backend starts one process per model instance and calls `TritonPythonModel` in it.
-The names of inputs and outputs come from the model's configuration, so this one program serves
+The names of inputs and outputs come from the model's configuration, so the same program serves
 both models.
+
+Tensors pass as DLPack, not as numpy arrays: the backend of this Triton release was built with
+pybind11 < 2.12, which misreads the item size of arrays of numpy 2, so that its ``as_numpy`` and
+``Tensor(name, array)`` exchange empty data. DLPack copies nothing and works with any numpy.
 """
 
 from __future__ import annotations
@@ -12,7 +16,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 import triton_python_backend_utils as triton
 
@@ -31,7 +34,7 @@ class TritonPythonModel:
         Raises
         ------
         ValueError
-            The network's inputs or outputs are not those of the configuration; Triton then
+            The inputs or outputs of the network differ from the configuration; Triton then
             refuses to serve the model and logs the message.
         """
         config = json.loads(args["model_config"])
@@ -51,34 +54,37 @@ class TritonPythonModel:
             {tensor.name for tensor in self._session.get_outputs()},
         )
         if found != (set(self._inputs), set(self._outputs)):
-            raise ValueError(f"{network} has inputs and outputs {found}, not the configuration's")
+            raise ValueError(
+                f"{network}: inputs and outputs {found} differ from those of config.pbtxt"
+            )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request on its own: one that fails does not spoil the others.
+        """Run each request separately, so that one that fails does not affect the others.
 
         Parameters
         ----------
         requests : list of InferenceRequest
-            Each holds one batch, whose shapes Triton has checked against the configuration.
+            Each is one batch; Triton has checked its shapes against the configuration.
 
         Returns
         -------
         list of InferenceResponse
             In the order of `requests`.
         """
-        return [self._answer(request) for request in requests]
+        return [self._infer(request) for request in requests]
 
-    def _answer(self, request: Any) -> Any:
+    def _infer(self, request: Any) -> Any:
         feed = {
-            name: triton.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs
+            name: onnxruntime.OrtValue.from_dlpack(triton.get_input_tensor_by_name(request, name))
+            for name in self._inputs
         }
         try:
-            answers = self._session.run(self._outputs, feed)
+            outputs = self._session.run_with_ort_values(self._outputs, feed)
         except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
             return triton.InferenceResponse(error=triton.TritonError(f"onnxruntime: {error}"))
         return triton.InferenceResponse(
             output_tensors=[
-                triton.Tensor(name, np.ascontiguousarray(answer))
-                for name, answer in zip(self._outputs, answers, strict=True)
+                triton.Tensor.from_dlpack(name, output)
+                for name, output in zip(self._outputs, outputs, strict=True)
             ]
         )

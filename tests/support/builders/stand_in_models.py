@@ -16,12 +16,12 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from node.embedded.triton import REPOSITORY
+from core.settings import SHIPPED_MODELS_DIR
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-MODELS = REPOSITORY / "triton_models"
+MODELS = SHIPPED_MODELS_DIR
 
 
 def write_stand_ins(folder: Path, *, seed: int = 0) -> Path:

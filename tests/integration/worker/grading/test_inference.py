@@ -251,7 +251,7 @@ def test_stopping_leaves_no_process_and_no_shared_memory(
     server = serve(write_stand_ins(tmp_path / "models"))
     group = server.pid
     assert group is not None
-    regions = list(Path("/dev/shm").glob(f"{server._memory_note.read_text()}*"))
+    regions = list(Path("/dev/shm").glob(f"{server._memory_prefix_file.read_text()}*"))
     assert len(regions) == 2
     server.stop()
     with pytest.raises(ProcessLookupError):
@@ -267,7 +267,7 @@ def test_a_killed_server_leaves_no_shared_memory_to_the_next(
     killed = EmbeddedTriton(work, log, stand_ins[1], threads=1)
     killed.start()
     assert killed.pid is not None
-    regions = list(Path("/dev/shm").glob(f"{killed._memory_note.read_text()}*"))
+    regions = list(Path("/dev/shm").glob(f"{killed._memory_prefix_file.read_text()}*"))
     assert len(regions) == 2
     os.killpg(killed.pid, signal.SIGKILL)
     with EmbeddedTriton(work, log, stand_ins[1], threads=1):
@@ -280,5 +280,5 @@ def test_a_network_with_other_outputs_is_not_served_and_the_reason_is_shown(
 ) -> None:
     models = write_stand_ins(tmp_path / "models")
     shutil.copy(models / "severity/1/model.onnx", models / "rating/1/model.onnx")
-    with pytest.raises(Unavailable, match="not the configuration's"):
+    with pytest.raises(Unavailable, match="differ from the configuration"):
         serve(models)

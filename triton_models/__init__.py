@@ -1,0 +1,1 @@
+"""Models that the package ships: networks, Triton configurations, descriptions and model cards."""
