@@ -31,8 +31,8 @@ demo: $(VENV)/.node-ready
 up: $(VENV)/.node-ready
 	$(BIN)/epvs-node up
 
-# Tests that share a server or a costly fixture stay together (tests/conftest.py).
-PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup
+# Which tests stay in one process is decided in tests/conftest.py.
+PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --no-loadscope-reorder
 
 unit: $(VENV)/.test-ready
 	$(PYTEST) tests/unit

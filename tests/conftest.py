@@ -7,7 +7,7 @@ server and stops it.
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -26,33 +26,38 @@ pytest_plugins = [
     "tests.support.servers.validators",
 ]
 
-SHARED_SERVERS: Final = {"node", "pixelmed", "triton_server"}
-"""Fixtures that are made once for the whole run; tests that use them share one process."""
+INDEPENDENT: Final = (
+    "tests/integration/db/",
+    "tests/integration/receiver/",
+    "tests/integration/worker/test_",
+    "tests/system/test_demo.py",
+)
+"""Tests that may run in any process; other modules stay whole, because of their fixtures."""
+
+SHARING: Final = ("tests/conformance/", "tests/system/", "tests/integration/worker/grading/")
+"""Tests that stay in one process, because they share one Triton, PixelMed and running node."""
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what needs the sample data where there is none; group tests for parallel runs."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs the sample data, only where that folder does not exist."""
+    if SAMPLE_DATA.is_dir():
+        return
     skip = pytest.mark.skip(reason="../shared/sample_data does not exist on this machine")
-    groups = _groups(items) if config.pluginmanager.hasplugin("xdist") else {}
     for item in items:
-        if "sample_data" in item.keywords and not SAMPLE_DATA.is_dir():
+        if "sample_data" in item.keywords:
             item.add_marker(skip)
-        if group := groups.get(item.nodeid):
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
-def _groups(items: list[pytest.Item]) -> dict[str, str]:
-    """Name of the group of each test that must share a process with others.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute the tests of a parallel run (``pytest -n 3``) among its processes."""
+    from xdist.scheduler import LoadScopeScheduling
 
-    Modules with fixtures of their own stay together, and all that use a shared server. Every other
-    test may run in any process.
-    """
-    groups: dict[str, str] = {}
-    for item in items:
-        for name, found in getattr(item, "_fixtureinfo").name2fixturedefs.items():  # noqa: B009
-            scope, module = found[-1].scope, item.nodeid.partition("::")[0]
-            if scope == "session" and name in SHARED_SERVERS:
-                groups[module] = "servers"
-            elif scope == "module" and found[-1].baseid == module:
-                groups.setdefault(module, module)
-    return {item.nodeid: groups.get(item.nodeid.partition("::")[0], "") for item in items}
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            if path.startswith(INDEPENDENT):
+                return nodeid
+            return "shared servers" if path.startswith(SHARING) else path
+
+    return Scheduling(config, log)

@@ -105,7 +105,9 @@ class PostgresServer:
         """Create a database and return its name."""
         name = f"epvs_{uuid.uuid4().hex[:12]}"
         with self._connect() as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+            # Copies files: half the time of the default strategy, which writes a log.
+            statement = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"
+            connection.execute(statement.encode())
         return name
 
     def drop_database(self, name: str) -> None:
