@@ -1,4 +1,4 @@
-"""Where results go: the kinds of destination, and how one is written in ``EPVS_DESTINATIONS``.
+"""Destinations of results, and the syntax of ``EPVS_DESTINATIONS``.
 
 ::
 
@@ -6,7 +6,7 @@
     *@*:port[?the same]
     hl7://host:port[?application=RIS&facility=HOSPITAL&notgraded=1]
 
-A DICOM storage SCP; whoever sent the study; HL7 v2 by MLLP.
+From top to bottom: a DICOM storage SCP; the sender of each study; an HL7 v2 receiver (MLLP).
 """
 
 from __future__ import annotations
@@ -14,55 +14,60 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
+from core.results import SRClass, SRVariant
 from core.tls import is_certificate_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 AE_TITLE: Final = re.compile(r"[ -\[\]-~]{1,16}")
 """Printable ASCII without backslash (PS3.8 7.1.1.4)."""
 _HOST_AND_PORT: Final = r"(\[[^\]]+\]|[^:\[\]@/]+):(\d{1,5})"
 _HL7: Final = "hl7://"
 _HL7_NAME: Final = re.compile(r"[A-Za-z0-9 ._-]{1,60}")
-"""Without the characters that delimit HL7 fields and components."""
+"""Excludes the characters that delimit HL7 fields and components."""
 _ANY: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class DicomDestination:
-    """A storage SCP and what it is to receive."""
+    """A storage SCP and the objects that it is sent."""
 
     ae_title: str
     host: str
     port: int
-    sr: Literal["comprehensive", "comprehensive3d"] = "comprehensive"
+    sr_class: SRClass = SRClass.COMPREHENSIVE
     secondary_capture: bool = True
     parametric_map: bool = False
     commitment: bool = False
     not_graded: bool = False
-    """Whether it is told of studies that could not be graded, too."""
+    """Whether it is also sent the SR on a study that was not graded."""
     tls: bool = False
     tls_name: str = ""
-    """Name that its certificate must carry, where that is not `host`."""
+    """Name that its certificate must carry, if not `host`."""
 
     @property
     def name(self) -> str:
-        """``AE@host:port``: how logs, SQL and the command line name this destination."""
+        """``AE@host:port``, as in logs, SQL and on the command line."""
         return f"{self.ae_title}@{self.host}:{self.port}"
 
     @property
     def is_sender(self) -> bool:
-        """Whether it stands for whoever sent the study."""
+        """Whether it stands for the sender of each study (``*@*:port``)."""
         return self.ae_title == self.host == _ANY
 
     def resolved(self, calling_ae: str, address: str) -> DicomDestination:
-        """Return the sender that this stands for.
+        """Return this destination with the AE title and address of one sender.
 
         Parameters
         ----------
         calling_ae : str
         address : str
-            Numeric; an IPv4 address that a dual-stack socket reported as IPv6 becomes IPv4 again.
+            Numeric. An IPv4-mapped IPv6 address, as a dual-stack socket reports it, is converted
+            back to IPv4.
         """
         ip = ipaddress.ip_address(address)
         if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
@@ -72,7 +77,7 @@ class DicomDestination:
 
 @dataclass(frozen=True, slots=True)
 class Hl7Destination:
-    """A RIS or worklist that takes HL7 v2 results by MLLP."""
+    """A RIS or worklist that receives results as HL7 v2 messages (MLLP)."""
 
     host: str
     port: int
@@ -81,7 +86,7 @@ class Hl7Destination:
     facility: str = ""
     """Receiving Facility (MSH-6)."""
     not_graded: bool = False
-    """Whether it is told of studies that could not be graded, too."""
+    """Whether it also receives a message on a study that was not graded."""
 
     @property
     def name(self) -> str:
@@ -91,14 +96,46 @@ class Hl7Destination:
 
 Destination = DicomDestination | Hl7Destination
 
+DEFAULT_VARIANT: Final = SRVariant(SRClass.COMPREHENSIVE, parametric_map=False)
+"""SR that is built where no DICOM destination asks for any."""
+
+
+def sr_variant(destination: DicomDestination, *, graded: bool) -> SRVariant:
+    """Return the SR variant that a destination is sent.
+
+    Parameters
+    ----------
+    destination : DicomDestination
+    graded : bool
+        False for the SR on a study that was not graded, which has no parametric map.
+    """
+    return SRVariant(destination.sr_class, graded and destination.parametric_map)
+
+
+def sr_variants(destinations: Iterable[Destination], *, graded: bool) -> tuple[SRVariant, ...]:
+    """Return the SR variants to build for these destinations, those with the map first.
+
+    An HL7 message is built from the first of them. A graded study always has an SR; one that was
+    not graded has an SR only if a destination asks for it.
+    """
+    receiving = [d for d in destinations if graded or d.not_graded]
+    variants = {
+        sr_variant(destination, graded=graded)
+        for destination in receiving
+        if isinstance(destination, DicomDestination)
+    }
+    if not variants and (graded or receiving):
+        return (DEFAULT_VARIANT,)
+    return tuple(sorted(variants, key=lambda v: (not v.parametric_map, v.sr_class)))
+
 
 def parse_destination(text: str) -> Destination:
-    """Read one entry of ``EPVS_DESTINATIONS``; the module's docstring shows the forms.
+    """Parse one entry of ``EPVS_DESTINATIONS``; the module's docstring shows the syntax.
 
     Raises
     ------
     ValueError
-        Names what is wrong and shows the form that is right.
+        With the fault and the correct syntax.
     """
     address, _, query = text.strip().partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
@@ -111,12 +148,12 @@ def parse_destination(text: str) -> Destination:
 
 
 def parse_dicom_destination(text: str) -> DicomDestination:
-    """Read ``AE@host:port``, with options or without.
+    """Parse ``AE@host:port``, with or without options.
 
     Raises
     ------
     ValueError
-        Names what is wrong and shows the form that is right.
+        With the fault and the correct syntax.
     """
     destination = parse_destination(text)
     if isinstance(destination, Hl7Destination) or destination.is_sender:
@@ -129,18 +166,15 @@ def _parse_dicom(address: str, options: dict[str, str]) -> DicomDestination:
     if match is None or not AE_TITLE.fullmatch(match[1]) or not 0 < int(match[3]) < 65536:
         raise ValueError(
             "not of the form AE@host:port (an AE title of at most 16 characters, a port from 1 to "
-            "65535); *@*:port is whoever sent the study; hl7://host:port is a RIS"
+            "65535); *@*:port is the sender of each study; hl7://host:port is a RIS"
         )
     if (match[1] == _ANY) != (match[2] == _ANY):
-        raise ValueError("whoever sent the study is written *@*:port")
-    sr = options.pop("sr", "comprehensive")
-    if sr not in ("comprehensive", "comprehensive3d"):
-        raise ValueError(f"sr={sr} must be sr=comprehensive or sr=comprehensive3d")
+        raise ValueError("the sender of each study is written *@*:port")
     destination = DicomDestination(
         ae_title=match[1],
         host=match[2].strip("[]"),
         port=int(match[3]),
-        sr="comprehensive3d" if sr == "comprehensive3d" else "comprehensive",
+        sr_class=_sr_class(options),
         secondary_capture=_flag(options, "sc", True),
         parametric_map=_flag(options, "pm", False),
         commitment=_flag(options, "commit", False),
@@ -169,6 +203,13 @@ def _parse_hl7(address: str, options: dict[str, str]) -> Hl7Destination:
     return destination
 
 
+def _sr_class(options: dict[str, str]) -> SRClass:
+    value = options.pop("sr", SRClass.COMPREHENSIVE)
+    if value not in list(SRClass):
+        raise ValueError(f"sr={value} must be sr=comprehensive or sr=comprehensive3d")
+    return SRClass(value)
+
+
 def _flag(options: dict[str, str], key: str, default: bool) -> bool:
     value = options.pop(key, "1" if default else "0")
     if value not in ("0", "1"):
@@ -179,7 +220,7 @@ def _flag(options: dict[str, str], key: str, default: bool) -> bool:
 def _tls_name(options: dict[str, str]) -> str:
     value = options.pop("tlsname", "")
     if value and not is_certificate_name(value):
-        raise ValueError(f"option tlsname={value} is no name that a certificate carries")
+        raise ValueError(f"option tlsname={value} is not a valid certificate name")
     return value
 
 
@@ -187,7 +228,8 @@ def _hl7_name(options: dict[str, str], key: str) -> str:
     value = options.pop(key, "")
     if value and not _HL7_NAME.fullmatch(value):
         raise ValueError(
-            f"option {key}={value} must be letters, digits, spaces, dots, hyphens and underscores"
+            f"option {key}={value} may contain only letters, digits, spaces, dots, hyphens and "
+            "underscores"
         )
     return value
 

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from core.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +75,48 @@ class Crop:
     """Four corners as (column, row) in the native slice; 0-based, pixel centres at integers."""
 
 
+_STATEMENT_LENGTH: Final = 400
+"""Longest intended use statement, in characters: two of them still fit on a picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class IntendedUse:
+    """What a model may be used for, as its ``model.json`` states it.
+
+    Attributes
+    ----------
+    statement : str
+        Repeated wherever a grade is shown: SR, pictures, SQL, HL7, command line.
+    research_only : bool
+        Whether the Series Descriptions of the report objects say "RESEARCH USE ONLY".
+    """
+
+    statement: str
+    research_only: bool
+
+
+def parse_statement(text: object) -> str:
+    """Return the intended use statement of a model without surrounding spaces.
+
+    Raises
+    ------
+    ValueError
+        It is empty, too long, or not printable ASCII. A study's character set or the typeface of
+        the pictures may lack other characters.
+    """
+    statement = text.strip() if isinstance(text, str) else ""
+    if not statement:
+        raise ValueError("the intended use is empty")
+    if not (statement.isascii() and statement.isprintable()):
+        raise ValueError("the intended use is not one line of printable ASCII characters")
+    if len(statement) > _STATEMENT_LENGTH:
+        raise ValueError(f"the intended use is longer than {_STATEMENT_LENGTH} characters")
+    return statement
+
+
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """Which weights answered; part of every result and of its UIDs."""
+    """Which weights made a prediction; part of every result and of its UIDs."""
 
     name: str
     version: str
@@ -83,6 +126,23 @@ class ModelIdentity:
     """For people and for Algorithm Name in the SR."""
     training_data: str
     """``"synthetic"`` or what the model card says."""
+    intended_use: IntendedUse
+
+
+def combine_intended_use(models: Sequence[ModelIdentity]) -> IntendedUse:
+    """Intended use of a result to which several models contributed.
+
+    A statement that all models share is made once. Where they differ, each is preceded by the name
+    of its model. The result is for research only if that holds for any of the models.
+    """
+    research_only = any(model.intended_use.research_only for model in models)
+    first, *others = dict.fromkeys(model.intended_use.statement for model in models)
+    if not others:
+        return IntendedUse(first, research_only)
+    return IntendedUse(
+        " ".join(f"{model.display_name}: {model.intended_use.statement}" for model in models),
+        research_only,
+    )
 
 
 COUNT_RANGES: tuple[str, ...] = ("0", "1-10", "11-20", "21-40", ">40")
@@ -125,6 +185,11 @@ class Grade:
     severity_model: ModelIdentity
 
     @property
+    def intended_use(self) -> IntendedUse:
+        """Intended use of both models together."""
+        return combine_intended_use((self.rating_model, self.severity_model))
+
+    @property
     def count_range(self) -> str:
         """EPVS count behind the rating, e.g. ``"11-20"``."""
         return COUNT_RANGES[self.rating]
@@ -154,16 +219,38 @@ class SaliencyStatistics:
 
 # --- Report -------------------------------------------------------------------------------------
 class ObjectKind(StrEnum):
-    """What an object written back to the PACS is."""
+    """Kind of a DICOM object written back to the PACS."""
 
     PARAMETRIC_MAP = "pm"
     SECONDARY_CAPTURE = "sc"
     STRUCTURED_REPORT = "sr"
 
 
+class SRClass(StrEnum):
+    """SOP class of an SR (PS3.4 B.5); the content is the same in both."""
+
+    COMPREHENSIVE = "comprehensive"
+    COMPREHENSIVE_3D = "comprehensive3d"
+
+
+class SRVariant(NamedTuple):
+    """One of the forms in which the SR of a study is built; destinations differ in what they take.
+
+    Attributes
+    ----------
+    sr_class : SRClass
+    parametric_map : bool
+        Whether the SR refers to the parametric map. Only a destination that is also sent the map
+        may receive such an SR: in any other archive the reference would dangle.
+    """
+
+    sr_class: SRClass
+    parametric_map: bool
+
+
 @dataclass(frozen=True, slots=True)
 class ReportObject:
-    """One DICOM object of a report; `content` is the exact Part 10 file that is kept and sent."""
+    """One DICOM object of a report; `content` is the exact Part 10 file that is stored and sent."""
 
     kind: ObjectKind
     sop_class_uid: str
@@ -171,13 +258,13 @@ class ReportObject:
     series_uid: str
     transfer_syntax_uid: str
     content: bytes
-    refers_to: tuple[str, ...] = ()
-    """SOP Instance UIDs of what else in the report it refers to: it goes nowhere without them."""
+    variant: SRVariant | None = None
+    """Of an SR; None for pictures and the map."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything written back for one revision, in the order of sending."""
+    """Everything built for one revision: map, pictures and SRs, in the order of sending."""
 
     objects: tuple[ReportObject, ...]
     summary: str

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from core.destinations import parse_dicom_destination
 from core.errors import EpvsError
 from core.settings import Settings, load_settings
-from core.version import CAVEAT, VERSION
+from core.version import VERSION
 from db import audit, migrate, queries
 from db.delivery import deliveries
 from db.enums import RevisionState
@@ -97,7 +97,6 @@ def up() -> None:
                 "stop": "Ctrl-C",
             }
         )
-        display.console.print(f"[yellow]{CAVEAT}[/yellow]")
         stack.run_until_interrupted()
 
 
@@ -150,7 +149,7 @@ def studies(
         return
     columns = ["study_uid", "study_date", "status", "rating", "severity", "reason", "delivered_at"]
     display.print_table(rows, columns)
-    display.console.print(f"[yellow]{CAVEAT}[/yellow]")
+    display.print_caveats(rows)
 
 
 @app.command()
@@ -162,7 +161,7 @@ def show(study_uid: StudyUid, as_json: AsJson = False) -> None:
         print(json.dumps(study, indent=2, default=str))
         return
     _print_study(study)
-    display.console.print(f"[yellow]{CAVEAT}[/yellow]")
+    display.print_caveats(revision["grade"] for revision in study["revisions"])
 
 
 @app.command()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -68,6 +69,13 @@ def print_record(row: Mapping[str, Any]) -> None:
     width = max((len(name) for name in row), default=0)
     for name, value in row.items():
         console.print(f"  {name:<{width}}  {_cell(value)}", markup=False)
+
+
+def print_caveats(rows: Iterable[Mapping[str, Any] | None]) -> None:
+    """Print the intended use stored with each grade in `rows`, each statement once."""
+    for caveat in dict.fromkeys(row.get("caveat") for row in rows if row):
+        if caveat:
+            console.print(f"[yellow]{escape(caveat)}[/yellow]")
 
 
 def print_events(events: Iterable[Mapping[str, Any]]) -> None:

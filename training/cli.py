@@ -98,6 +98,11 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--cohort", type=Path, required=True, help="held-out; gives golden input")
     export.add_argument("--models", type=Path, default=Path("triton_models"))
     export.add_argument("--version", type=int, help="by default one above the highest")
+    export.add_argument(
+        "--intended-use",
+        help="statement that every report of this model repeats; by default: research use only, "
+        "not validated, not a medical device",
+    )
     export.set_defaults(command=_export)
 
     reproduce = commands.add_parser("reproduce", help="a paper's evaluation; resumes")
@@ -245,7 +250,9 @@ def _export(options: argparse.Namespace) -> None:
     from training.release.export import export_rating, export_severity
 
     export = export_rating if options.model == "rating" else export_severity
-    folder = export(options.run, options.cohort, options.models, options.version)
+    folder = export(
+        options.run, options.cohort, options.models, options.version, options.intended_use
+    )
     _LOG.info("wrote version %s of %s", folder.name, options.model)
 
 

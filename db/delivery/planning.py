@@ -1,13 +1,13 @@
-"""Delivery, first half: which destination is to receive which objects of a report."""
+"""Plans deliveries: which objects of a report each destination receives."""
 
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from core.destinations import Destination, DicomDestination, Hl7Destination
+from core.destinations import Destination, DicomDestination, Hl7Destination, sr_variant
 from core.results import ObjectKind, ReportObject
 from db import outbox
 from db.enums import DeliveryState
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-# PS3.4 B.5: the two classes that `DicomDestination.sr` chooses from.
-_SR_CLASS: Final = {
-    "comprehensive": "1.2.840.10008.5.1.4.1.1.88.33",
-    "comprehensive3d": "1.2.840.10008.5.1.4.1.1.88.34",
-}
-
 
 def plan(
     session: Session,
@@ -35,14 +29,24 @@ def plan(
     now: datetime,
     not_graded: bool = False,
 ) -> None:
-    """Let the objects of a revision, each with its row, wait for delivery to every destination.
+    """Create the pending deliveries of a report.
 
-    With `not_graded` they say that there is no grade: only to destinations that ask to be told.
+    Parameters
+    ----------
+    session : Session
+    revision_id : str
+    objects : sequence of (ReportObjectRow, ReportObject)
+        In the order of sending.
+    destinations : sequence of Destination
+    now : datetime
+    not_graded : bool
+        The report states that the study was not graded: only destinations that ask for such
+        reports receive it.
     """
     for destination in _resolve(session, revision_id, destinations):
         if not_graded and not destination.not_graded:
             continue
-        chosen = _choose([item for _, item in objects], destination)
+        chosen = _choose([item for _, item in objects], destination, graded=not not_graded)
         delivery = Delivery(
             id=uuid.uuid4().hex,
             revision_id=revision_id,
@@ -63,7 +67,7 @@ def plan(
 def _resolve(
     session: Session, revision_id: str, destinations: Sequence[Destination]
 ) -> list[Destination]:
-    """Put the senders of the study in the place of what stands for them, each destination once."""
+    """Replace ``*@*:port`` by the senders of the study; list each destination once."""
     resolved: dict[str, Destination] = {
         destination.name: destination
         for destination in destinations
@@ -84,30 +88,23 @@ def _resolve(
     return list(resolved.values())
 
 
-def _choose(objects: Sequence[ReportObject], destination: Destination) -> set[str]:
-    """Choose what this destination takes, by SOP Instance UID, with one SR.
+def _choose(objects: Sequence[ReportObject], destination: Destination, *, graded: bool) -> set[str]:
+    """Return the SOP Instance UIDs of the objects that a destination receives: one SR at most.
 
-    The SR is the one of the class asked for that refers to as much as possible of what is sent
-    along, and to nothing else: a reference to what was never sent would dangle in the archive.
-    An HL7 message is made of any SR: it carries no references.
+    An HL7 message is built from the first SR.
     """
     if isinstance(destination, Hl7Destination):
         reports = [o for o in objects if o.kind is ObjectKind.STRUCTURED_REPORT]
         return {report.sop_instance_uid for report in reports[:1]}
+    variant = sr_variant(destination, graded=graded)
     wanted = {
         ObjectKind.SECONDARY_CAPTURE: destination.secondary_capture,
         ObjectKind.PARAMETRIC_MAP: destination.parametric_map,
-        ObjectKind.STRUCTURED_REPORT: False,  # chosen below
     }
-    chosen = {item.sop_instance_uid for item in objects if wanted[item.kind]}
-    fitting = [
-        item
+    if all(item.variant != variant for item in objects):
+        raise LookupError(f"the report has no SR of the variant {variant}")
+    return {
+        item.sop_instance_uid
         for item in objects
-        if item.kind is ObjectKind.STRUCTURED_REPORT and chosen.issuperset(item.refers_to)
-    ]
-    best = max(
-        fitting,
-        key=lambda sr: (sr.sop_class_uid == _SR_CLASS[destination.sr], len(sr.refers_to)),
-        default=None,
-    )
-    return chosen if best is None else chosen | {best.sop_instance_uid}
+        if item.variant == variant or wanted.get(item.kind, False)
+    }

@@ -21,7 +21,6 @@ from core.results import (
     SeriesVerdict,
 )
 from core.studies import ClosedStudy, SpooledInstance
-from core.version import CAVEAT
 from db import audit
 from db.delivery import planning
 from db.enums import RevisionState
@@ -255,7 +254,6 @@ def _store_timings(session: Session, revision_id: str, graded: GradedStudy) -> N
 
 def _store_grade(session: Session, revision_id: str, graded: GradedStudy, now: datetime) -> None:
     grade, quality, saliency = graded.grade, graded.quality, graded.saliency
-    models = (grade.rating_model, grade.severity_model)
     session.add(
         GradeRow(
             revision_id=revision_id,
@@ -278,7 +276,7 @@ def _store_grade(session: Session, revision_id: str, graded: GradedStudy, now: d
             saliency_share_above_7=saliency.share_above_7,
             saliency_share_in_basal_ganglia=saliency.share_in_basal_ganglia,
             summary=graded.report.summary,
-            caveat=CAVEAT if any(m.training_data == "synthetic" for m in models) else "",
+            caveat=grade.intended_use.statement,
             graded_at=now,
         )
     )

@@ -19,7 +19,6 @@ from pydicom.filebase import DicomBytesIO
 
 from core.errors import EpvsError
 from core.settings import Settings, load_settings
-from core.version import CAVEAT
 from db import queries
 from db.session import create_engine, unit_of_work
 from db.views import read_view
@@ -224,7 +223,7 @@ def _show_administrator(engine: Engine, study_uid: str) -> None:
         display.print_record(row)
     display.console.print("\naudit trail")
     display.print_events(events)
-    display.console.print(f"[yellow]{CAVEAT}[/yellow]")
+    display.print_caveats(worklist)
 
 
 def _memory(stack: EmbeddedStack) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ import pydicom
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from core.results import SRClass, SRVariant
 from core.settings import SHIPPED_MODELS_DIR
 from core.uids import derived_uid
 from node.embedded.triton import EmbeddedTriton
@@ -39,11 +40,11 @@ from worker.grading.stages.grade import grade
 from worker.grading.stages.rating import prepare_rating
 from worker.grading.stages.registration import register
 from worker.grading.stages.report.check import check_report
-from worker.grading.stages.report.document import Case
+from worker.grading.stages.report.context import GradedContext
+from worker.grading.stages.report.graded_sr import build_graded_sr
 from worker.grading.stages.report.parametric_map import build_parametric_map
 from worker.grading.stages.report.secondary_capture import build_secondary_captures
 from worker.grading.stages.report.source import read_source
-from worker.grading.stages.report.sr import build_sr
 from worker.grading.stages.selection import select_series
 from worker.grading.stages.severity import map_saliency, prepare_severity
 from worker.grading.stages.template import load_template
@@ -53,11 +54,9 @@ if TYPE_CHECKING:
 
     from core.results import Report
     from core.studies import ClosedStudy
-    from worker.grading.stages.report import SRClass
 
 SAMPLE: Final = SAMPLE_DATA / "study-brain-siemens"
 KINDS: Final[tuple[Kind, ...]] = ("classic", "enhanced")
-CLASSES: Final[tuple[SRClass, ...]] = ("comprehensive", "comprehensive3d")
 
 
 def pack(study: ClosedStudy, folder: Path) -> ClosedStudy:
@@ -108,7 +107,7 @@ def grade_with_map(study: ClosedStudy, client: InferenceClient) -> Inputs:
 def all_reports(real: dict[str, Inputs], folder: Path) -> dict[str, list[Report]]:
     """Build every report of the matrix: those of a source, and of its transfer syntaxes, as one."""
     made: dict[str, list[Report]] = {
-        name: [given.build(sr=sr, parametric_map=True) for sr in CLASSES]
+        name: [given.build(sr_class, parametric_map=True) for sr_class in SRClass]
         for name, given in real.items()
     }
     for name, built in build_reports(folder).items():
@@ -118,7 +117,7 @@ def all_reports(real: dict[str, Inputs], folder: Path) -> dict[str, list[Report]
         for syntax in COMMANDS:
             study = write_study(folder / f"{kind}-{syntax}", kind, syntax)
             given = inputs(assemble(select_series(study).require_series()))
-            row.append(given.build(sr="comprehensive3d", parametric_map=True))
+            row.append(given.build(SRClass.COMPREHENSIVE_3D, parametric_map=True))
     return made
 
 
@@ -154,7 +153,7 @@ def build_once(given: Inputs) -> dict[str, float]:
 
     source = read_source(given.volume)
     lap("headers of the source")
-    case = Case(
+    context = GradedContext(
         study=given.study,
         volume=given.volume,
         source=source,
@@ -162,19 +161,22 @@ def build_once(given: Inputs) -> dict[str, float]:
         saliency=given.saliency,
         completed_at=source.local(COMPLETED_AT),
         station_name="epvs-bench",
+        intended_use=given.grade.intended_use,
     )
-    pm = build_parametric_map(case)
+    pm = build_parametric_map(context)
     lap("map")
-    pictures = build_secondary_captures(case)
+    pictures = build_secondary_captures(context)
     lap("four pictures")
-    build_sr(case, "comprehensive3d", pm)
+    build_graded_sr(context, SRVariant(SRClass.COMPREHENSIVE_3D, parametric_map=True), pm)
     lap("SR, Comprehensive 3D")
-    document = build_sr(case, "comprehensive", pm)
+    document = build_graded_sr(context, SRVariant(SRClass.COMPREHENSIVE, parametric_map=True), pm)
     lap("SR, Comprehensive")
-    check_report([pm, *pictures, document], case)
+    check_report([pm, *pictures, document], context)
     lap("check before sending")
     given.build(parametric_map=True)
     lap("**whole report, one SR**")
+    given.build(variants=[SRVariant(sr_class, pm) for sr_class in SRClass for pm in (True, False)])
+    lap("**whole report, four SRs**")
     return seconds
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from core.reasons import Reason
-from core.results import NotGradedStudy
+from core.results import NotGradedStudy, SRClass
 from tests.support.builders.sources import (
     classic,
     enhanced,
@@ -91,20 +91,22 @@ def build_reports(folder: Path) -> dict[str, Report]:
             source.study, refused(source.volume.series.series_uid)
         )
         made[f"{name}, not graded, 3d"] = not_graded(
-            source.study, NotGradedStudy("r", Reason.NO_SUITABLE_SERIES, ""), sr="comprehensive3d"
+            source.study,
+            NotGradedStudy("r", Reason.NO_SUITABLE_SERIES, ""),
+            SRClass.COMPREHENSIVE_3D,
         )
     plain = inputs(classic(new("again")))
-    made["3d"] = plain.build(sr="comprehensive3d", parametric_map=True)
+    made["3d"] = plain.build(SRClass.COMPREHENSIVE_3D, parametric_map=True)
     made["no-map"] = plain.build()
     made["superseding"] = superseding(plain, made["no-map"]).build()
     none_seen = inputs(plain.volume, ratings=(0,) * 6, p=0.02)
-    made["none-seen"] = none_seen.build(sr="comprehensive3d")
+    made["none-seen"] = none_seen.build(SRClass.COMPREHENSIVE_3D)
     frames = inputs(enhanced(new("enhanced")))
     made["enhanced"] = frames.build(parametric_map=True)
     made["enhanced, not graded, 3d"] = not_graded(
         superseding(frames, made["enhanced"]).study,
         refused(frames.volume.series.series_uid, Reason.INCONSISTENT_MATRIX, "96×80 and 64×64"),
-        sr="comprehensive3d",
+        SRClass.COMPREHENSIVE_3D,
     )
     made["no images, not graded"] = not_graded(
         without_images(new("no-images")), NotGradedStudy("r", Reason.UNREADABLE, "")

@@ -19,7 +19,7 @@ from pydicom.uid import UID
 from pynetdicom import sop_class as pynetdicom_classes
 
 from core import commitment
-from core.results import ObjectKind
+from core.results import ObjectKind, SRClass
 from core.settings import Settings
 from receiver import admission
 from receiver.contexts import TRANSFER_SYNTAXES, supported_contexts
@@ -234,8 +234,8 @@ def _build_objects() -> dict[ObjectKind, list[Dataset]]:
             if name == "rich":
                 given = superseding(given, given.build())
             refusal = not_graded(given.study, refused(given.volume.series.series_uid))
-            for sr in ("comprehensive", "comprehensive3d"):
-                graded = given.build(sr=sr, parametric_map=True)
+            for sr_class in SRClass:
+                graded = given.build(sr_class, parametric_map=True)
                 for item in (*graded.objects, *refusal.objects):
                     made[item.kind].append(pydicom.dcmread(BytesIO(item.content)))
     return made

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pydicom
 import pytest
 
-from core.results import ObjectKind
+from core.results import ObjectKind, SRClass
 from tests.support.builders.sources import classic, inputs, not_graded, refused
 from tests.support.servers.validators import PixelMed, dciodvfy, dsrdump
-from worker.grading.stages.report.tree import walk
+from worker.grading.stages.report.content_tree import walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     made = {item.kind: item.content for item in graded.objects}
     return {
         "sr": made[ObjectKind.STRUCTURED_REPORT],
-        "sr, 3d": source.build(sr="comprehensive3d").objects[-1].content,
+        "sr, 3d": source.build(SRClass.COMPREHENSIVE_3D).objects[-1].content,
         "sr, not graded": refusal.objects[0].content,
         "sc": made[ObjectKind.SECONDARY_CAPTURE],
         "pm": made[ObjectKind.PARAMETRIC_MAP],

@@ -16,7 +16,7 @@ import pytest
 import SimpleITK as sitk
 from pydicom.uid import ExplicitVRLittleEndian
 
-from core.results import ObjectKind
+from core.results import ObjectKind, SRClass
 from tests.conformance.syntaxes import COMMANDS, Kind, stored_values, write_study
 from tests.support.builders.sources import inputs
 from tests.support.servers.validators import dciodvfy, dsrdump
@@ -37,7 +37,7 @@ KINDS: tuple[Kind, ...] = ("classic", "enhanced")
 def report_on(folder: Path, kind: Kind, syntax: UID) -> Report:
     volume = assemble(select_series(write_study(folder, kind, syntax)).require_series())
     assert np.array_equal(sitk.GetArrayViewFromImage(volume.image), stored_values())
-    return inputs(volume).build(sr="comprehensive3d", parametric_map=True)
+    return inputs(volume).build(SRClass.COMPREHENSIVE_3D, parametric_map=True)
 
 
 @pytest.fixture(scope="module")

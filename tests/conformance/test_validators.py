@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pydicom
 import pytest
 
-from core.results import NotGradedStudy, ObjectKind, Report
+from core.results import NotGradedStudy, ObjectKind, Report, SRClass
 from tests.conformance.matrix import EDITS, build_reports
 from tests.support.builders.sources import not_graded, sample_studies, sample_study
 from tests.support.servers.validators import dciodvfy, dsrdump
@@ -20,7 +20,6 @@ from worker.grading.stages.selection import select_series
 
 if TYPE_CHECKING:
     from tests.support.servers.validators import PixelMed
-    from worker.grading.stages.report import SRClass
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +63,7 @@ def test_pixelmed_checks_the_content_trees(files: Files, pixelmed: PixelMed) -> 
 
 @pytest.mark.sample_data
 def test_the_sample_study_makes_a_valid_report(tmp_path: Path, pixelmed: PixelMed) -> None:
-    report = sample_study().build(sr="comprehensive3d", parametric_map=True)
+    report = sample_study().build(SRClass.COMPREHENSIVE_3D, parametric_map=True)
     paths = {}
     for item in report.objects:
         paths[item.kind] = tmp_path / f"{item.kind}.dcm"
@@ -83,9 +82,9 @@ def test_every_sample_that_is_rejected_makes_a_valid_report(tmp_path: Path) -> N
         selection = select_series(study)
         assert selection.series is None
         result = NotGradedStudy("r", selection.reason, selection.detail, selection.verdicts)
-        sr: SRClass = "comprehensive3d" if number % 2 else "comprehensive"
         path = tmp_path / f"{number}.dcm"
-        path.write_bytes(not_graded(study, result, sr=sr).objects[0].content)
+        report = not_graded(study, result, list(SRClass)[number % 2])
+        path.write_bytes(report.objects[0].content)
         faults[name] = dciodvfy(path) + dsrdump(path)
     assert len(faults) > 30
     assert faults == {name: [] for name in faults}

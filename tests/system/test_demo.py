@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from core.version import CAVEAT
-from tests.support.paths import ROOT
+from tests.support.paths import MODELS, ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,8 @@ def test_demo_shows_what_each_user_sees_and_leaves_nothing_running(tmp_path: Pat
     )
     assert demo.returncode == 0, demo.stdout + demo.stderr
     text = " ".join(demo.stdout.split())
-    assert CAVEAT in text
+    description = json.loads((MODELS / "rating" / "model.json").read_text())
+    assert description["intended_use"] in text
     assert "worklist_results" in text
     assert "rating_model" in text
     assert (work_dir / "result" / "report.dcm").is_file()

@@ -18,7 +18,7 @@ from db.session import unit_of_work
 from tests.support.paths import SAMPLE_DATA
 from tests.support.servers.dcmtk import dcmtk_program
 from worker.grading.stages.report import codes
-from worker.grading.stages.report.tree import is_named, walk
+from worker.grading.stages.report.content_tree import is_named, walk
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pydicom
 import pytest
 
-from core.version import CAVEAT
 from tests.support.builders.synthetic_studies import copy_study
-from tests.support.paths import SAMPLE_DATA
+from tests.support.paths import MODELS, SAMPLE_DATA
 from tests.support.servers.dcmtk import dcmtk_program
 from tests.support.servers.validators import dciodvfy, dsrdump
 from worker.grading.stages.report import codes
@@ -51,7 +51,10 @@ def _check_results(node: Node, study_uid: str, tmp_path: Path) -> Path:
     assert len(maps) == 1
     assert report.SOPInstanceUID == row["sr_uid"]
     assert report.PatientID == row["patient_id"]
-    assert any(CAVEAT in str(element.value) for element in report.iterall())
+    description = json.loads((MODELS / "rating" / "model.json").read_text())
+    assert row["caveat"] == description["intended_use"]
+    assert any(row["caveat"] in str(element.value) for element in report.iterall())
+    assert all(picture.ImageComments == row["caveat"] for picture in pictures)
     ratings = _values(report, codes.HIGHEST_RATING)
     assert ratings == [codes.RATINGS[row["rating"]].value]
     (probability,) = _values(report, codes.SEVERITY_PROBABILITY)

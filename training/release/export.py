@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from core.errors import ConfigurationError
+from core.results import parse_statement
 from training import checkpoints
 from training.cohorts.examples import (
     Example,
@@ -53,19 +54,29 @@ _TOLERANCE: Final[dict[str, dict[str, Any]]] = {
     "rating": {"argmax": "equal", "probability": 0.02},
     "severity": {"probability": 0.02, "saliency_correlation": 0.99},
 }
-_PURPOSE: Final = (
-    "Demonstration and research on the grading of enlarged perivascular spaces in the basal "
-    "ganglia. "
-)
 _PREPROCESSING: Final[dict[str, Any]] = {"version": 1}
-_TRAINED_ON: Final = {
-    "synthetic": ("synthetic", "Trained on synthetic data; not for clinical use."),
-    "site": ("site cohort", "Trained on one site's cohort; not validated, not for clinical use."),
+_TRAINED_ON: Final = {"synthetic": "synthetic", "site": "site cohort"}
+"""Kind of the cohort → ``training_data`` in ``model.json``."""
+INTENDED_USE: Final = {
+    "synthetic": (
+        "Not for clinical use: the models were trained on synthetic data. Research use only; "
+        "not a medical device; not for diagnosis or treatment decisions."
+    ),
+    "site": (
+        "Research use only: trained on one site's own readings, not validated; "
+        "not a medical device; not for diagnosis or treatment decisions."
+    ),
 }
-"""Kind of the cohort → training data and caveat in ``model.json``."""
+"""Kind of the cohort → ``intended_use`` in ``model.json`` where the site does not state its own."""
 
 
-def export_rating(run: Path, cohort: Path, models: Path, version: int | None = None) -> Path:
+def export_rating(
+    run: Path,
+    cohort: Path,
+    models: Path,
+    version: int | None = None,
+    intended_use: str | None = None,
+) -> Path:
     """Export the rating model as a new version.
 
     Parameters
@@ -78,6 +89,9 @@ def export_rating(run: Path, cohort: Path, models: Path, version: int | None = N
         ``triton_models``.
     version : int, optional
         Of the export; by default one above the highest.
+    intended_use : str, optional
+        Statement that every report of this model repeats: SR, pictures, SQL, HL7, command line.
+        By default it says that the model is for research only, and what it was trained on.
 
     Returns
     -------
@@ -88,9 +102,10 @@ def export_rating(run: Path, cohort: Path, models: Path, version: int | None = N
     ------
     ConfigurationError
         The version exists or is not above all others; the run has no checkpoint; the cohort is
-        the one that was trained on.
+        the one that was trained on; the intended use is not one line of ASCII text.
     """
     state = checkpoints.require(run)
+    statement = _intended_use(state, intended_use)
     _check_held_out(state["cohort"], describe_cohort(cohort))
     number = new_version(models / "rating", version)
     net = rating_network.RatingNet(state["plan"]["filters"])
@@ -107,6 +122,7 @@ def export_rating(run: Path, cohort: Path, models: Path, version: int | None = N
             number,
             network,
             state,
+            statement,
             architecture={
                 "family": "2-D CNN (rating paper, section 2.4.2)",
                 "filters": list(state["plan"]["filters"]),
@@ -127,10 +143,17 @@ def export_rating(run: Path, cohort: Path, models: Path, version: int | None = N
     return models / "rating" / str(number)
 
 
-def export_severity(run: Path, cohort: Path, models: Path, version: int | None = None) -> Path:
+def export_severity(
+    run: Path,
+    cohort: Path,
+    models: Path,
+    version: int | None = None,
+    intended_use: str | None = None,
+) -> Path:
     """Export the severity model; parameters, result and errors as for `export_rating`."""
     require_severity_labels(cohort)
     state = checkpoints.require(run)
+    statement = _intended_use(state, intended_use)
     _check_held_out(state["cohort"], describe_cohort(cohort))
     number = new_version(models / "severity", version)
     plan = state["plan"]
@@ -148,6 +171,7 @@ def export_severity(run: Path, cohort: Path, models: Path, version: int | None =
             number,
             network,
             state,
+            statement,
             architecture={
                 "family": "3-D ResNet (severity paper, Methods) with closed-form Grad-CAM",
                 "layers": plan["layers"],
@@ -293,22 +317,35 @@ def _describe(
     version: int,
     network: Path,
     state: dict[str, Any],
+    intended_use: str,
     **facts: Any,
 ) -> dict[str, Any]:
     weights = network.read_bytes()
-    trained_on, caveat = _TRAINED_ON[state["cohort"]["kind"]]
     return {
         "name": name,
         "version": str(version),
         "display_name": display_name,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
-        "training_data": trained_on,
+        "training_data": _TRAINED_ON[state["cohort"]["kind"]],
         "trained_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "intended_use": _PURPOSE + caveat,
+        "intended_use": intended_use,
+        "research_use_only": True,
         "preprocessing": _PREPROCESSING | _enhancement(state),
         "tolerance": _TOLERANCE[name],
         **facts,
     }
+
+
+def _intended_use(state: dict[str, Any], given: str | None) -> str:
+    """Return the statement of the site, or the default for the cohort of the run."""
+    try:
+        kind = state["cohort"]["kind"]
+        statement = INTENDED_USE[kind] if given is None else given
+        return parse_statement(statement)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"The intended use cannot be exported: {error}.", "Shorten or rewrite --intended-use."
+        ) from None
 
 
 def _write_card(folder: Path, info: dict[str, Any], card: str) -> None:

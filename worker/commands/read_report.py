@@ -1,4 +1,4 @@
-"""Beside the flow: show a structured report as text, read back from the DICOM object itself.
+"""Prints a structured report of this node as text.
 
 ``python -m worker.commands.read_report FILE``
 """

@@ -28,7 +28,7 @@ from db.session import unit_of_work
 from worker.claims.heartbeat import Heartbeat
 from worker.claims.record_outcome import persist
 from worker.delivery.dicom_scu import Answer, StorageUser
-from worker.delivery.hl7.sending import tell
+from worker.delivery.hl7.sending import send_result
 from worker.delivery.outcomes import AwaitingReport, Delivered, Outcome, Parked, Postponed, Stored
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def decide(claim: DeliveryClaim, settings: Settings) -> Outcome:
     if damaged:
         return Parked(f"kept object missing or changed on disk: {', '.join(damaged)}")
     if isinstance(destination, Hl7Destination):
-        return _guarded(claim, lambda: tell(destination, claim.objects, settings))
+        return _guarded(claim, lambda: send_result(destination, claim.objects, settings))
     if destination.commitment and claim.stored:
         return Stored({})
     objects = _in_order(claim)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar
 
-from core.destinations import DicomDestination
+from core.destinations import DEFAULT_VARIANT, sr_variants
 from core.errors import Failed
 from core.logs import describe
-from core.results import GradedStudy, NotGradedStudy, Report, ReportFailure, StageTiming
+from core.results import GradedStudy, NotGradedStudy, ReportFailure, StageTiming
 from worker.grading.errors import NotGradable
 from worker.grading.stages.assembly import assemble
 from worker.grading.stages.grade import grade
@@ -20,54 +20,37 @@ from worker.grading.stages.selection import select_series
 from worker.grading.stages.severity import map_saliency, prepare_severity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from datetime import datetime
 
+    from core.results import IntendedUse, SRVariant
     from core.settings import Settings
     from core.studies import ClosedStudy
     from worker.grading.inference import InferenceClient
     from worker.grading.records import Selection, Template
-    from worker.grading.stages.report import SRClass
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
-class ReportVariant(NamedTuple):
-    """A report as some destination takes it."""
-
-    sr: SRClass
-    parametric_map: bool
-
-
-_WITHOUT_DESTINATIONS: Final = (ReportVariant("comprehensive", parametric_map=False),)
-
-
 @dataclass(frozen=True, slots=True)
 class GradingOptions:
-    """What the settings say about how to grade and what to build."""
+    """Settings of grading and of the reports to build."""
 
     enhancement: Literal["stationary", "block-group", "none"] = "stationary"
-    variants: tuple[ReportVariant, ...] = _WITHOUT_DESTINATIONS
-    """One SR is built for each: a destination must not get one that refers to a map it lacks."""
-    not_graded: tuple[SRClass, ...] = ()
-    """Classes of the SR on a study that was not graded; empty where no destination asks for it."""
+    variants: tuple[SRVariant, ...] = (DEFAULT_VARIANT,)
+    """One SR is built for each."""
+    not_graded_variants: tuple[SRVariant, ...] = ()
+    """The same for a study that was not graded; empty if no destination asks for such a report."""
     station_name: str = "epvs-node"
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """Build what the destinations can be sent."""
-        archives = [d for d in settings.destination_list if isinstance(d, DicomDestination)]
-        asked = {ReportVariant(archive.sr, archive.parametric_map) for archive in archives}
-        # Those with the map first: so the objects stay in the order of sending.
-        variants = tuple(sorted(asked, key=lambda variant: (not variant.parametric_map, variant)))
-        not_graded = {archive.sr for archive in archives if archive.not_graded}
-        if not not_graded and any(d.not_graded for d in settings.destination_list):
-            not_graded = {_WITHOUT_DESTINATIONS[0].sr}  # an HL7 message is made of any SR
+        """Return the options with every SR variant that a destination needs."""
         return cls(
             enhancement=settings.enhancement,
-            variants=variants or _WITHOUT_DESTINATIONS,
-            not_graded=tuple(sorted(not_graded)),
+            variants=sr_variants(settings.destination_list, graded=True),
+            not_graded_variants=sr_variants(settings.destination_list, graded=False),
             station_name=settings.station_name,
         )
 
@@ -115,23 +98,21 @@ def grade_study(
         )
     except NotGradable as refusal:
         result = not_graded_study(study, selection, refusal, run.timings)
-        return add_not_graded_report(result, study, completed_at, options)
-    graded = run(grade, rating_input, rating_output, severity_output)
-    reports = [
-        run(
-            build_report,
-            study=study,
-            volume=volume,
-            rating_input=rating_input,
-            grade=graded,
-            saliency=saliency,
-            sr=variant.sr,
-            parametric_map=variant.parametric_map,
-            completed_at=completed_at,
-            station_name=options.station_name,
+        return add_not_graded_report(
+            result, study, completed_at, intended_use=inference.intended_use, options=options
         )
-        for variant in options.variants
-    ]
+    graded = run(grade, rating_input, rating_output, severity_output)
+    report = run(
+        build_report,
+        study=study,
+        volume=volume,
+        rating_input=rating_input,
+        grade=graded,
+        saliency=saliency,
+        variants=options.variants,
+        completed_at=completed_at,
+        station_name=options.station_name,
+    )
     return GradedStudy(
         revision_id=study.revision_id,
         series_uid=series.series_uid,
@@ -139,7 +120,7 @@ def grade_study(
         quality=registration.quality,
         grade=graded,
         saliency=saliency.statistics,
-        report=merge_reports(reports),
+        report=report,
         timings=run.timings,
     )
 
@@ -169,34 +150,33 @@ def not_graded_study(
 
 
 def add_not_graded_report(
-    result: NotGradedStudy, study: ClosedStudy, completed_at: datetime, options: GradingOptions
+    result: NotGradedStudy,
+    study: ClosedStudy,
+    completed_at: datetime,
+    *,
+    intended_use: IntendedUse,
+    options: GradingOptions,
 ) -> NotGradedStudy:
-    """Add the report in each SR class that a destination asks for, or why it cannot be built.
+    """Add the report if a destination asks for it, or the reason why it cannot be built.
 
     The result stands without a report, so no exception leaves this function.
     """
+    if not options.not_graded_variants:
+        return result
     try:
-        reports = [
-            build_not_graded_report(
-                study=study,
-                result=result,
-                sr=sr,
-                completed_at=completed_at,
-                station_name=options.station_name,
-            )
-            for sr in options.not_graded
-        ]
+        report = build_not_graded_report(
+            study=study,
+            result=result,
+            intended_use=intended_use,
+            variants=options.not_graded_variants,
+            completed_at=completed_at,
+            station_name=options.station_name,
+        )
     except Failed as error:
         return replace(result, report_failure=ReportFailure(error.code, error.message))
     except Exception as error:  # noqa: BLE001 - a defect here must not undo the result
         return replace(result, report_failure=ReportFailure("unexpected", describe(error)))
-    return replace(result, report=merge_reports(reports)) if reports else result
-
-
-def merge_reports(reports: Sequence[Report]) -> Report:
-    """Join the variants of one report: map and pictures are the same objects in all of them."""
-    objects = {entry.sop_instance_uid: entry for report in reports for entry in report.objects}
-    return Report(tuple(objects.values()), reports[0].summary)
+    return replace(result, report=report)
 
 
 class StageClock:

@@ -16,6 +16,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from core.destinations import DEFAULT_VARIANT
 from core.results import ObjectKind, Report, ReportObject
 from db.receiving.intake import record_instances
 from tests.support.builders.records import graded_study, instance
@@ -83,6 +84,7 @@ def report_object(kind: ObjectKind, uid: str, *, padding: int = 0) -> ReportObje
         series_uid=data_set.SeriesInstanceUID,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content=_with_group_length(buffer.getvalue()),
+        variant=DEFAULT_VARIANT if kind is ObjectKind.STRUCTURED_REPORT else None,
     )
 
 

@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.destinations import parse_destination
+from core.destinations import parse_dicom_destination, sr_variant
 from core.reasons import Reason
 from core.results import (
     Crop,
     Grade,
     GradedStudy,
     ImageRating,
+    IntendedUse,
     Level,
     ModelIdentity,
     NotGradedStudy,
@@ -25,6 +26,8 @@ from core.results import (
     SeriesVerdict,
     Severity,
     Side,
+    SRClass,
+    SRVariant,
     StageTiming,
 )
 from core.studies import ReceivedInstance
@@ -34,12 +37,15 @@ from db.receiving.closing import close_quiet_studies
 from db.receiving.intake import record_instances
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy.orm import Session
 
 T0 = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 STUDY = "1.2.840.99.1"
-PACS = parse_destination("PACS@127.0.0.1:4242")
-ARCHIVE = parse_destination("ARCHIVE@127.0.0.1:4243?sc=0&pm=1&sr=comprehensive3d")
+INTENDED_USE = IntendedUse("Made-up models of the tests; for no use at all.", research_only=True)
+PACS = parse_dicom_destination("PACS@127.0.0.1:4242")
+ARCHIVE = parse_dicom_destination("ARCHIVE@127.0.0.1:4243?sc=0&pm=1&sr=comprehensive3d")
 SR_CLASS = "1.2.840.10008.5.1.4.1.1.88.33"
 SR3D_CLASS = "1.2.840.10008.5.1.4.1.1.88.34"
 STUDY_ROW: dict[str, Any] = {
@@ -100,12 +106,27 @@ def claim(session: Session, revision_id: str, *, at: float = 31.0) -> Claim:
 
 def model(name: str) -> ModelIdentity:
     """A model of the shipped kind."""
-    return ModelIdentity(name, "1", hashlib.sha256(name.encode()).hexdigest(), name, "synthetic")
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return ModelIdentity(name, "1", digest, name, "synthetic", INTENDED_USE)
 
 
-def report_object(kind: ObjectKind, sop_class_uid: str, uid: str) -> ReportObject:
+def report_object(
+    kind: ObjectKind, sop_class_uid: str, uid: str, variant: SRVariant | None = None
+) -> ReportObject:
     """An object of a report; its bytes are its UID."""
-    return ReportObject(kind, sop_class_uid, uid, f"{uid}.1", "1.2.840.10008.1.2.1", uid.encode())
+    syntax = "1.2.840.10008.1.2.1"
+    return ReportObject(kind, sop_class_uid, uid, f"{uid}.1", syntax, uid.encode(), variant)
+
+
+def report_srs(uid: str, variants: Iterable[SRVariant], first: int = 3) -> list[ReportObject]:
+    """One SR for each variant, numbered from `first`."""
+    classes = {SRClass.COMPREHENSIVE: SR_CLASS, SRClass.COMPREHENSIVE_3D: SR3D_CLASS}
+    return [
+        report_object(
+            ObjectKind.STRUCTURED_REPORT, classes[variant.sr_class], f"{uid}.{number}", variant
+        )
+        for number, variant in enumerate(variants, first)
+    ]
 
 
 def graded_study(revision_id: str, *, rating: int = 2, uid: str = "2.25.1") -> GradedStudy:
@@ -140,8 +161,7 @@ def graded_study(revision_id: str, *, rating: int = 2, uid: str = "2.25.1") -> G
                 report_object(
                     ObjectKind.SECONDARY_CAPTURE, "1.2.840.10008.5.1.4.1.1.7", f"{uid}.2"
                 ),
-                report_object(ObjectKind.STRUCTURED_REPORT, SR_CLASS, f"{uid}.3"),
-                report_object(ObjectKind.STRUCTURED_REPORT, SR3D_CLASS, f"{uid}.4"),
+                *report_srs(uid, [sr_variant(PACS, graded=True), sr_variant(ARCHIVE, graded=True)]),
             ),
             summary="Rating 2",
         ),
@@ -174,10 +194,7 @@ def reject_study(
     """Claim a waiting revision and store its rejection with a report, an SR of either class."""
     held = claim(session, revision_id, at=at - 5)
     report = Report(
-        tuple(
-            report_object(ObjectKind.STRUCTURED_REPORT, class_uid, f"{uid}.{number}")
-            for number, class_uid in ((3, SR_CLASS), (4, SR3D_CLASS))
-        ),
+        tuple(report_srs(uid, [SRVariant(sr_class, False) for sr_class in SRClass])),
         summary="Not graded",
     )
     assert store_not_graded(

@@ -23,6 +23,7 @@ from core.results import (
     Crop,
     Grade,
     ImageRating,
+    IntendedUse,
     Level,
     ModelIdentity,
     NotGradedStudy,
@@ -32,6 +33,8 @@ from core.results import (
     SeriesVerdict,
     Severity,
     Side,
+    SRClass,
+    SRVariant,
 )
 from core.studies import ClosedStudy, SpooledInstance
 from core.uids import derived_uid
@@ -53,6 +56,7 @@ SPACING: Final = (2.0, 2.2)
 """Between rows, between columns: not square, so that a picture that is stretched shows."""
 SLICE_SPACING: Final = 5.0
 COMPLETED_AT: Final = datetime(2026, 3, 2, 11, 5, 33, 250000, tzinfo=UTC)
+INTENDED_USE: Final = IntendedUse("Research use only; made up for a test.", research_only=True)
 ORIENTATION: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
@@ -130,7 +134,14 @@ class Inputs:
     grade: Grade
     saliency: SaliencyMap
 
-    def build(self, **options: Any) -> Report:
+    def build(
+        self,
+        sr_class: SRClass = SRClass.COMPREHENSIVE,
+        *,
+        parametric_map: bool = False,
+        **options: Any,
+    ) -> Report:
+        """Build the report, by default with the one variant of the SR that is described."""
         placements = tuple(image.crop for image in self.grade.images)
         arguments: dict[str, Any] = {
             "study": self.study,
@@ -138,8 +149,7 @@ class Inputs:
             "rating_input": RatingInput(np.zeros((6, 1, 112, 86), np.float32), placements),
             "grade": self.grade,
             "saliency": self.saliency,
-            "sr": "comprehensive",
-            "parametric_map": False,
+            "variants": [SRVariant(sr_class, parametric_map)],
             "completed_at": COMPLETED_AT,
             "station_name": "epvs-test",
         }
@@ -163,10 +173,16 @@ def refused(
     )
 
 
-def not_graded(study: ClosedStudy, result: NotGradedStudy, **options: Any) -> Report:
-    """The report that the study was not graded."""
+def not_graded(
+    study: ClosedStudy,
+    result: NotGradedStudy,
+    sr_class: SRClass = SRClass.COMPREHENSIVE,
+    **options: Any,
+) -> Report:
+    """The report on a study that was not graded."""
     arguments: dict[str, Any] = {
-        "sr": "comprehensive",
+        "variants": [SRVariant(sr_class, parametric_map=False)],
+        "intended_use": INTENDED_USE,
         "completed_at": COMPLETED_AT,
         "station_name": "epvs-test",
     }
@@ -371,4 +387,6 @@ def _crop(volume: Volume, level: Level, side: Side, k: int) -> Crop:
 
 
 def _model(name: str, display_name: str) -> ModelIdentity:
-    return ModelIdentity(name, "1", name[:1].encode().hex() * 32, display_name, "synthetic")
+    return ModelIdentity(
+        name, "1", name[:1].encode().hex() * 32, display_name, "synthetic", INTENDED_USE
+    )

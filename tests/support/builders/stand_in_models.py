@@ -66,6 +66,7 @@ def describe(folder: Path, name: str, **changes: Any) -> None:
         "version": "1",
         "display_name": f"stand-in {name}",
         "training_data": "synthetic",
+        "intended_use": "Stand-in of a test; for no use at all.",
         "preprocessing": {"version": 1, "enhancement": "stationary"},
         **known,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),

@@ -18,6 +18,7 @@ from core.reasons import Reason
 from core.results import GradedStudy, NotGradedStudy
 from core.settings import load_settings
 from tests.support.builders.made_study import make_graded
+from tests.support.builders.records import INTENDED_USE
 from worker.app import app as app
 from worker.grading.pipeline import GradingOptions, add_not_graded_report
 from worker.services import MODEL_WAIT_S, Grading, Services, install
@@ -79,7 +80,9 @@ class ScriptedServices(Services):
         if act == "reject":
             result = NotGradedStudy(study.revision_id, Reason.NO_SUITABLE_SERIES, "")
             options = GradingOptions.from_settings(self.settings)
-            return add_not_graded_report(result, study, completed_at, options)
+            return add_not_graded_report(
+                result, study, completed_at, intended_use=INTENDED_USE, options=options
+            )
         if act == "defect":
             raise ValueError("PatientName CANARY^ANNA")
         while self.script.act(study.study_uid) == "wait":

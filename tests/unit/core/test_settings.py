@@ -8,6 +8,7 @@ import pytest
 
 from core.destinations import DicomDestination, Hl7Destination, parse_destination
 from core.errors import ConfigurationError
+from core.results import SRClass
 from core.settings import load_settings, parse_caller
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def test_destination_options() -> None:
     destination = parse_destination("ARCHIVE 1@pacs.example:104?sr=comprehensive3d&sc=0&pm=1")
     assert isinstance(destination, DicomDestination)
     assert destination.name == "ARCHIVE 1@pacs.example:104"
-    assert destination.sr == "comprehensive3d"
+    assert destination.sr_class is SRClass.COMPREHENSIVE_3D
     assert not destination.secondary_capture
     assert destination.parametric_map
     assert parse_destination("PACS@[::1]:104").host == "::1"
@@ -57,7 +58,7 @@ def test_whoever_sent_the_study_is_a_destination() -> None:
         ("PACS@host:104?colour=1", "unknown option 'colour'"),
         ("*@host:104", "*@*:port"),
         ("PACS@host:104?tlsname=pacs", "without tls=1"),
-        ("PACS@host:104?tls=1&tlsname=a/b", "no name that a certificate carries"),
+        ("PACS@host:104?tls=1&tlsname=a/b", "not a valid certificate name"),
         ("hl7://host", "hl7://host:port"),
         ("hl7://host:2575?sr=comprehensive", "unknown option 'sr'"),
         ("hl7://host:2575?facility=A|B", "letters, digits"),

@@ -7,7 +7,6 @@ from sqlalchemy import select, text
 
 from core.destinations import parse_destination
 from core.reasons import Reason
-from core.version import CAVEAT
 from db import audit
 from db.delivery import deliveries
 from db.grading import leases
@@ -17,6 +16,7 @@ from db.session import unit_of_work
 from db.views import VIEWS, read_view
 from tests.support.builders.records import (
     ARCHIVE,
+    INTENDED_USE,
     PACS,
     STUDY,
     after,
@@ -82,7 +82,7 @@ def test_a_study_from_arrival_to_delivery(database_engine: Engine) -> None:
             "sr_uid": "2.25.1.3",
             "delivered_at": after(120.25),
             "reason": None,
-            "caveat": CAVEAT,
+            "caveat": INTENDED_USE.statement,
             "revision": 1,
         }
         turnaround = _row(session, "turnaround", study_uid=STUDY)

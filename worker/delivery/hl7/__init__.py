@@ -1,5 +1,5 @@
-"""Results for a RIS or worklist: HL7 v2 messages, and the way they travel (MLLP).
+"""Delivery of results to a RIS or worklist: HL7 v2 messages built from the SR, sent by MLLP.
 
-``SR (as kept) → ResultMessage → acknowledgment``. The SR is what was graded; the message says the
-same with the same codes. `er7` is the only owner of hl7apy.
+``stored SR → ResultMessage → acknowledgment``. The message has the content and the codes of the SR.
+Only `er7` uses hl7apy.
 """

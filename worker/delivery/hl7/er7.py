@@ -1,8 +1,8 @@
-r"""HL7 v2.5.1 as text (ER7, "pipes and hats"): the one module that speaks through hl7apy.
+r"""Writes and reads HL7 v2.5.1 segments in ER7 encoding ("pipes and hats") with hl7apy.
 
-The library owns structure, positions and escape sequences (HL7 v2.5.1 chapter 2, sections 2.5 to
-2.7). It leaves text alone that looks like an escape sequence, so that ``\F\`` in a name would
-reach the receiver as ``|``; it is therefore given one character at a time.
+hl7apy handles structure, positions and escape sequences (HL7 v2.5.1 chapter 2, sections 2.5 to
+2.7). It does not escape text that looks like an escape sequence, so that ``\F\`` in a name would
+reach the receiver as ``|``; text is therefore escaped one character at a time.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 VERSION: Final = "2.5.1"
 
 Value = str | tuple[str, ...]
-"""A field of one component, or its components in order; plain text, not escaped."""
+"""A field with one component, or its components in order; plain text, not escaped."""
 
 _DELIMITERS: Final[dict[str, str]] = get_default_encoding_chars(VERSION)
 _ORDER_IN_MSH_2: Final = ("COMPONENT", "REPETITION", "ESCAPE", "SUBCOMPONENT")
 _ERROR_CODE: Final = re.compile(r"\d{3}")
-"""HL7 table 0357. Anything else that a peer writes there may be a patient's."""
+"""HL7 table 0357. Any other text in that field may be patient data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgment:
-    """What a receiver answered: nothing of its free text, which may quote the message.
+    """An HL7 acknowledgment without its free text, which may quote patient data.
 
     Attributes
     ----------
     code : str
         MSA-1 (HL7 table 0008).
     control_id : str
-        MSA-2: MSH-10 of the message that it answers.
+        MSA-2: MSH-10 of the message that it acknowledges.
     error : str
-        Error code of HL7 table 0357, or empty.
+        Error code of HL7 table 0357; empty if there is none.
     """
 
     code: str
@@ -52,7 +52,7 @@ class Acknowledgment:
 
 
 class NotAnAcknowledgment(ValueError):
-    """What came back is not an HL7 acknowledgment."""
+    """The response is not an HL7 acknowledgment."""
 
 
 def segment(name: str, fields: Mapping[int, Value | list[Value]]) -> str:
@@ -63,13 +63,13 @@ def segment(name: str, fields: Mapping[int, Value | list[Value]]) -> str:
     name : str
         E.g. ``"PID"``.
     fields : mapping
-        By position as in the standard; a list holds repetitions. What is empty is left out. MSH-1
-        and MSH-2, the delimiters, are written by themselves.
+        By position as in the standard; a list holds repetitions. Empty values are omitted. MSH-1
+        and MSH-2, the delimiters, are added automatically.
 
     Raises
     ------
     hl7apy.exceptions.HL7apyException
-        The standard knows no such segment, field or component.
+        The standard has no such segment, field or component.
     """
     made = Segment(name, version=VERSION)
     if name == "MSH":
@@ -83,19 +83,19 @@ def segment(name: str, fields: Mapping[int, Value | list[Value]]) -> str:
 
 
 def message(segments: Sequence[str]) -> bytes:
-    """Join segments, each ended by a carriage return; UTF-8, which MSH-18 has to say."""
+    """Join segments, each ended by a carriage return; UTF-8, which MSH-18 must state."""
     return "".join(segment + _DELIMITERS["SEGMENT"] for segment in segments).encode()
 
 
 def read_acknowledgment(content: bytes) -> Acknowledgment:
-    """Read an acknowledgment of any version (HL7 v2.5.1 chapter 2, section 2.9).
+    """Parse an acknowledgment of any HL7 v2 version (HL7 v2.5.1 chapter 2, section 2.9).
 
     Raises
     ------
     NotAnAcknowledgment
-        It is something else.
+        `content` is anything else.
     """
-    # Codes and separators are ASCII in every character set that is allowed here.
+    # Codes and separators are ASCII in every character set allowed here.
     lines = content.decode("ascii", errors="replace").splitlines()
     try:
         encoding: Any = get_message_info(lines[0])[0] if lines else None
@@ -111,7 +111,7 @@ def read_acknowledgment(content: bytes) -> Acknowledgment:
 
 
 def _error_code(found: Mapping[str, Any]) -> str:
-    """Look where the versions put it: ERR-3.1 since v2.5; before, ERR-1.4.1 and MSA-6.1."""
+    """Return the error code: ERR-3.1 since v2.5; ERR-1.4.1 or MSA-6.1 in earlier versions."""
     places = [found["MSA"].msa_6.ce_1]
     if "ERR" in found:
         places = [found["ERR"].err_3.cwe_1, found["ERR"].err_1.eld_4.ce_1, *places]
@@ -132,5 +132,5 @@ def _escaped(text: str) -> str:
 
 def _escaped_character(character: str) -> str:
     if unicodedata.category(character) == "Cc":
-        return " "  # it could end a segment, or the message
+        return " "  # a control character could end the segment or the message
     return str(ST(character).to_er7())

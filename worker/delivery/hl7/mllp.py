@@ -1,7 +1,7 @@
-"""Delivery, network half of HL7: one message out, one answer back, by MLLP.
+"""MLLP client: sends one HL7 message and reads the response.
 
-Minimal Lower Layer Protocol (HL7 Transport Specification: MLLP, release 1): a message stands
-between a vertical tab and a file separator with a carriage return.
+Minimal Lower Layer Protocol (HL7 Transport Specification: MLLP, release 1): a message is framed by
+a vertical tab before it and a file separator and carriage return after it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 START: Final = b"\x0b"
 END: Final = b"\x1c\r"
-LONGEST_ANSWER: Final = 16 * 1024
-"""In bytes; an acknowledgment has a few hundred, and reading one takes time that grows fast."""
+MAXIMUM_RESPONSE_BYTES: Final = 16 * 1024
+"""An acknowledgment has a few hundred; parsing time grows faster than the length."""
 
 _CONNECTION_TIMEOUT_S: Final = 10.0
 
@@ -29,7 +29,7 @@ def connect(destination: Hl7Destination, *, timeout_s: float) -> socket.socket:
     Raises
     ------
     Unavailable
-        Nobody listens, or the host is not known.
+        No process listens there, or the host is unknown.
     """
     try:
         return socket.create_connection(
@@ -39,24 +39,24 @@ def connect(destination: Hl7Destination, *, timeout_s: float) -> socket.socket:
         raise Unavailable(
             destination.name,
             f"no connection ({type(error).__name__})",
-            "Check host and port, and that the receiver listens.",
+            "Check host and port, and that the receiver is listening.",
         ) from None
 
 
 def exchange(destination: Hl7Destination, message: bytes, *, timeout_s: float) -> bytes:
-    """Send `message` and return what came back.
+    """Send `message` and return the response.
 
     Parameters
     ----------
     destination : Hl7Destination
     message : bytes
     timeout_s : float
-        For taking the message off the network, and as much again for the whole answer.
+        For sending the message, and as much again for receiving the whole response.
 
     Raises
     ------
     Unavailable
-        No connection, or no whole answer: the message may have arrived or not.
+        No connection, or no complete response: whether the message arrived is unknown.
     """
     with connect(destination, timeout_s=timeout_s) as peer:
         try:
@@ -70,7 +70,7 @@ def exchange(destination: Hl7Destination, message: bytes, *, timeout_s: float) -
                 destination.name, f"no acknowledgment ({type(error).__name__})"
             ) from None
         except ValueError:
-            raise Unavailable(destination.name, "the answer is not an MLLP block") from None
+            raise Unavailable(destination.name, "the response is not an MLLP block") from None
 
 
 def _read_block(peer: socket.socket, deadline: float) -> bytes:
@@ -84,6 +84,6 @@ def _read_block(peer: socket.socket, deadline: float) -> bytes:
         if not chunk:
             raise ConnectionResetError
         received += chunk
-        if not received.startswith(START) or len(received) > LONGEST_ANSWER:
+        if not received.startswith(START) or len(received) > MAXIMUM_RESPONSE_BYTES:
             raise ValueError
     return bytes(received[len(START) : end])

@@ -1,4 +1,4 @@
-"""The patient of an SR as an HL7 PID segment (HL7 v2.5.1 chapter 3, section 3.4.2)."""
+"""Builds the HL7 PID segment from the patient of an SR (HL7 v2.5.1 chapter 3, section 3.4.2)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _GROUPS: Final = "AIP"
-"""HL7 table 0465 for the groups of a DICOM name: alphabetic, ideographic, phonetic."""
+"""HL7 table 0465, for the component groups of a DICOM name: alphabetic, ideographic, phonetic."""
 
 
 def pid(sr: Dataset) -> str:
-    """Write the PID segment; what the SR does not say is left out."""
+    """Build the PID segment; attributes that the SR lacks are omitted."""
     return er7.segment(
         "PID",
         {
@@ -30,13 +30,13 @@ def pid(sr: Dataset) -> str:
 
 
 def names(name: str) -> list[er7.Value]:
-    """Turn a DICOM person name into repetitions of XPN, one for each way of writing it.
+    """Convert a DICOM person name to repetitions of XPN, one for each component group.
 
     Parameters
     ----------
     name : str
-        VR PN (PS3.5 section 6.2.1): up to three groups parted by ``=``; in each, family, given and
-        middle name, prefix and suffix parted by ``^``.
+        VR PN (PS3.5 section 6.2.1): up to three groups separated by ``=``; in each, family, given
+        and middle name, prefix and suffix separated by ``^``.
     """
     repetitions: list[er7.Value] = []
     for representation, group in zip(_GROUPS, name.split("=", 2), strict=False):
@@ -48,10 +48,10 @@ def names(name: str) -> list[er7.Value]:
 
 
 def text_of(dataset: Dataset, keyword: str) -> str:
-    r"""Text of an attribute, empty where there is none.
+    r"""Return the text of an attribute; an empty string if it is absent.
 
-    A backslash in an identifier or a name is against the rules (PS3.5 section 6.2) and reads as a
-    separator of values; who the patient is must not change by it.
+    pydicom takes a backslash for a separator of values. One in an identifier or a name, although
+    not allowed (PS3.5 section 6.2), is restored, so that the patient's identity does not change.
     """
     value = dataset.get(keyword)
     if isinstance(value, MultiValue):

@@ -1,8 +1,8 @@
-"""One SR as an unsolicited result message, ORU^R01 of HL7 v2.5.1 (chapter 7, section 7.3.1).
+"""Builds the result message from an SR: unsolicited ORU^R01, HL7 v2.5.1 chapter 7, section 7.3.1.
 
-The study is named as IHE RAD-128 does (113014 DICOM Study in the first OBX, Accession Number in
-OBR-18). The message is a function of the SR and of who talks to whom: sending again is sending the
-same bytes. ``docs/operations.md`` has the table of fields.
+The study is identified as in IHE RAD-128 (113014 DICOM Study in the first OBX, Accession Number in
+OBR-18). The message depends only on the SR, the sending application and the destination: a resend
+has the same bytes. ``docs/operations.md`` has the table of fields.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from core.uids import digest
 from worker.delivery.hl7 import er7
 from worker.delivery.hl7.patient import pid, text_of
 from worker.grading.stages.report import codes
+from worker.grading.stages.report.content_tree import is_named, walk
 from worker.grading.stages.report.measurements import SEVERITY, SUBJECT_RATING
-from worker.grading.stages.report.tree import is_named, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from core.destinations import Hl7Destination
 
 DICOM_STUDY: Final = Code("113014", "DCM", "DICOM Study")
-"""Study Instance UID, in IHE's words."""
+"""Names the Study Instance UID, as in IHE RAD-128."""
 SR_INSTANCE: Final = Code("SRINSTANCEUID", codes.SCHEME, "SOP Instance UID of the DICOM SR")
 
 PRELIMINARY: Final = "P"
-"""Result Status (HL7 tables 0123 and 0085): no person has verified it."""
+"""Result Status (HL7 tables 0123 and 0085): not verified by a person."""
 NOT_OBTAINED: Final = "X"
-"""There is no result, and none is to be expected."""
+"""No result was obtained, and none will follow."""
 NO_RESULT: Final = "O"
 """Detail of the order only."""
 
@@ -44,8 +44,8 @@ _ID_LENGTH: Final = 20
 _RADIOLOGY: Final = "RAD"
 """Diagnostic Service Section (HL7 table 0074)."""
 
-# Which content items of a measurement group are told, in this order.
-_OF_SUBJECT: Final = (
+# Content items of each measurement group that become OBX segments, in this order.
+_SUBJECT_ITEMS: Final = (
     codes.EPVS,
     codes.HIGHEST_RATING,
     codes.MAJORITY_RATING,
@@ -53,46 +53,46 @@ _OF_SUBJECT: Final = (
     codes.ALGORITHM_NAME,
     codes.ALGORITHM_VERSION,
 )
-_OF_SEVERITY: Final = (
+_SEVERITY_ITEMS: Final = (
     codes.SEVERITY,
     codes.SEVERITY_PROBABILITY,
     codes.ALGORITHM_NAME,
     codes.ALGORITHM_VERSION,
 )
-_OF_THE_WHOLE: Final = (
+_DOCUMENT_ITEMS: Final = (
     codes.AGREEMENT,
     codes.COMMENT,
     codes.CONCLUSION,
     codes.INTENDED_USE,
 )
-_OF_IMAGE: Final = (codes.RATING, codes.RATING_PROBABILITY)
+_IMAGE_ITEMS: Final = (codes.RATING, codes.RATING_PROBABILITY)
 _TRACKING_PREFIX: Final = "EPVS-BG-"
-"""Left out of OBX-4, which has 20 characters."""
+"""Omitted in OBX-4, which has 20 characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResultMessage:
-    """A message and the control id (MSH-10) that its acknowledgment has to carry."""
+    """A message and its control id (MSH-10), which the acknowledgment must repeat."""
 
     control_id: str
     content: bytes
 
 
 def result_message(sr: Dataset, destination: Hl7Destination, *, application: str) -> ResultMessage:
-    """Say in HL7 what an SR of this node says.
+    """Build the HL7 message with the content of an SR of this node.
 
     Parameters
     ----------
     sr : Dataset
-        As it is kept.
+        The stored SR.
     destination : Hl7Destination
     application : str
-        Sending Application: our AE title.
+        Sending Application: the AE title of this node.
 
     Raises
     ------
     Failed
-        ``report-without-result``: the SR states neither a grade nor why there is none.
+        ``report-without-result``: the SR has neither a grade nor a reason for not grading.
     """
     items = list(walk(sr))
     not_graded = any(is_named(item, codes.NOT_GRADED) for item in items)
@@ -102,12 +102,14 @@ def result_message(sr: Dataset, destination: Hl7Destination, *, application: str
         *_graded(items, status),
     ]
     if not results:
-        raise Failed("report-without-result", "the SR states neither a grade nor why there is none")
+        raise Failed(
+            "report-without-result", "the SR has neither a grade nor a reason for not grading"
+        )
     observations = [
         _Observation(DICOM_STUDY, "ST", text_of(sr, "StudyInstanceUID"), NO_RESULT),
         _Observation(SR_INSTANCE, "ST", text_of(sr, "SOPInstanceUID"), NO_RESULT),
         *results,
-        *_observations(items, _OF_THE_WHOLE, status),
+        *_observations(items, _DOCUMENT_ITEMS, status),
     ]
     control_id = digest([text_of(sr, "SOPInstanceUID"), destination.name])[:_ID_LENGTH].upper()
     segments = [
@@ -151,7 +153,7 @@ def _graded(items: Sequence[Dataset], status: str) -> Iterator[_Observation]:
             continue
         content = group.ContentSequence
         name = next(i.TextValue for i in content if is_named(i, codes.TRACKING_IDENTIFIER))
-        wanted = {SUBJECT_RATING: _OF_SUBJECT, SEVERITY: _OF_SEVERITY}.get(name, _OF_IMAGE)
+        wanted = {SUBJECT_RATING: _SUBJECT_ITEMS, SEVERITY: _SEVERITY_ITEMS}.get(name, _IMAGE_ITEMS)
         yield from _observations(content, wanted, status, name.removeprefix(_TRACKING_PREFIX))
 
 
@@ -171,7 +173,7 @@ def _observation(item: Dataset, status: str, group: str) -> _Observation:
         return _Observation(name, "CWE", value, status, group)
     if item.ValueType == "NUM":
         measured = item.MeasuredValueSequence[0]
-        number = format(Decimal(str(measured.NumericValue)), "f")  # NM knows no exponent
+        number = format(Decimal(str(measured.NumericValue)), "f")  # NM has no exponent
         units = _code_of(measured.MeasurementUnitsCodeSequence[0])
         return _Observation(name, "NM", number, status, group, units)
     return _Observation(name, "TX", item.TextValue, status, group)
@@ -195,7 +197,7 @@ def _msh(sr: Dataset, destination: Hl7Destination, application: str, control_id:
 
 
 def _obr(sr: Dataset, application: str, status: str) -> str:
-    # The order is the study's, whatever its revision: a later report replaces the earlier one.
+    # All revisions of a study share one filler order number: a later report replaces an earlier.
     filler_order = digest(text_of(sr, "StudyInstanceUID"))[:_ID_LENGTH].upper()
     return er7.segment(
         "OBR",
@@ -213,7 +215,7 @@ def _obr(sr: Dataset, application: str, status: str) -> str:
 
 
 def _moment(sr: Dataset, date: str, time: str) -> str:
-    """Date and time to the second, with the offset from UTC where the SR states one."""
+    """Return date and time to the second, with the UTC offset if the SR states one."""
     day, clock = text_of(sr, date), text_of(sr, time)[:6]
     return day + clock + text_of(sr, "TimezoneOffsetFromUTC") if day and clock else day
 
@@ -223,5 +225,5 @@ def _code_of(item: Dataset) -> Code:
 
 
 def _coded(code: Code) -> er7.Value:
-    """CE and CWE: identifier, text, coding system."""
+    """Return the components of CE and CWE: identifier, text, coding system."""
     return (code.value, code.meaning, code.scheme_designator)

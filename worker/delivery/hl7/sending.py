@@ -1,4 +1,4 @@
-"""Delivery by HL7: one attempt to tell a RIS what an SR says, and what its answer means."""
+"""One attempt at delivering a result by HL7, and the meaning of the acknowledgment."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ if TYPE_CHECKING:
     from db.delivery.deliveries import StoredObject
 
 
-def tell(
+def send_result(
     destination: Hl7Destination, objects: Sequence[StoredObject], settings: Settings
 ) -> Outcome:
-    """Send what the one SR among `objects` says as an HL7 message.
+    """Send the result in the single SR of `objects` as an HL7 message.
 
     Raises
     ------
     Unavailable
-        No answer came, or none that is whole.
+        No complete response was received.
     """
     if len(objects) != 1:
-        return Parked("there is no SR to make the message of")
+        return Parked("there is no SR to build the message from")
     try:
         message = result_message(
             dcmread(objects[0].path), destination, application=settings.ae_title
         )
     except Failed as error:
         return Parked(error.message)
-    answer = exchange(destination, message.content, timeout_s=settings.network_timeout_s)
-    return interpret_acknowledgment(answer, message.control_id)
+    response = exchange(destination, message.content, timeout_s=settings.network_timeout_s)
+    return interpret_acknowledgment(response, message.control_id)
 
 
-def interpret_acknowledgment(answer: bytes, control_id: str) -> Outcome:
-    """Meaning of an answer to an HL7 message (HL7 v2.5.1 section 2.9.2, table 0008)."""
+def interpret_acknowledgment(response: bytes, control_id: str) -> Outcome:
+    """Convert an acknowledgment to a delivery outcome (HL7 v2.5.1 section 2.9.2, table 0008)."""
     try:
-        acknowledgment = read_acknowledgment(answer)
+        acknowledgment = read_acknowledgment(response)
     except NotAnAcknowledgment:
-        return Postponed("the answer is not an HL7 acknowledgment")
+        return Postponed("the response is not an HL7 acknowledgment")
     if acknowledgment.control_id != control_id:
-        return Postponed("the acknowledgment is of another message")
+        return Postponed("the acknowledgment is for another message")
     error = f", error {acknowledgment.error}" if acknowledgment.error else ""
     match acknowledgment.code:
         case "AA" | "CA":
             return Delivered("hl7-ack", {})
-        case "AE" | "CE" as code:  # this content, whenever it is sent
+        case "AE" | "CE" as code:  # the receiver will never accept this content
             return Parked(f"HL7 acknowledgment {code}{error}")
-        case "AR" | "CR" as code:  # what the receiver is in at this moment
+        case "AR" | "CR" as code:  # the receiver cannot accept it now
             return Postponed(f"HL7 acknowledgment {code}{error}")
         case _:
             return Postponed("the HL7 acknowledgment has an unknown code")

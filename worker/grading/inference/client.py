@@ -15,6 +15,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from core.errors import Failed, Unavailable
+from core.results import combine_intended_use
 from worker.grading.inference.description import ModelDescription
 from worker.grading.inference.golden import load_golden, rating_differences, severity_differences
 from worker.grading.inference.predictions import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from core.results import IntendedUse, ModelIdentity
     from worker.grading.records import RatingInput, SeverityInput
 
 _TRANSIENT: Final = frozenset(
@@ -73,6 +75,16 @@ class InferenceClient:
     def close(self) -> None:
         """Close the channel."""
         self._client.close()
+
+    @property
+    def models(self) -> tuple[ModelIdentity, ModelIdentity]:
+        """Rating model and severity model, as their ``model.json`` describes them."""
+        return self._rating.identity, self._severity.identity
+
+    @property
+    def intended_use(self) -> IntendedUse:
+        """What both models together may be used for, as their ``model.json`` states it."""
+        return combine_intended_use(self.models)
 
     def wait_ready(self, timeout_s: float) -> None:
         """Wait until Triton responds and has loaded both models.

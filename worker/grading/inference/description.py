@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.errors import Failed
-from core.results import ModelIdentity
+from core.results import IntendedUse, ModelIdentity, parse_statement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,8 @@ class ModelDescription:
         Raises
         ------
         Failed
-            ``model-description-invalid``: the file is missing or malformed.
+            ``model-description-invalid``: the file is missing or malformed, or states no intended
+            use.
         """
         path = models_dir / name / "model.json"
         try:
@@ -53,6 +54,7 @@ class ModelDescription:
                 weights_sha256=text["weights_sha256"],
                 display_name=text["display_name"],
                 training_data=text["training_data"],
+                intended_use=_intended_use(text),
             )
             inputs = {key: tuple(dims) for key, dims in text["inputs"].items()}
             outputs = {key: tuple(dims) for key, dims in text["outputs"].items()}
@@ -65,3 +67,12 @@ class ModelDescription:
             ) from None
         golden_path = models_dir / name / identity.version / "golden.npz"
         return cls(identity, inputs, outputs, golden_path, enhancement)
+
+
+def _intended_use(description: Mapping[str, Any]) -> IntendedUse:
+    """Read the intended use. There is no default: nobody else can state it for the model."""
+    if "intended_use" not in description:
+        raise ValueError("it has no intended_use; state there what the model may be used for")
+    statement = parse_statement(description["intended_use"])
+    # Only an explicit `false` lifts the restriction to research.
+    return IntendedUse(statement, description.get("research_use_only") is not False)

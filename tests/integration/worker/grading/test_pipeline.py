@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pydicom
 import pytest
 
-from core.results import GradedStudy, NotGradedStudy, ObjectKind
+from core.results import GradedStudy, NotGradedStudy, ObjectKind, SRClass, SRVariant
 from core.studies import ClosedStudy, SpooledInstance
 from tests.support.builders.stand_in_models import write_stand_ins
 from tests.support.paths import SAMPLE_DATA
 from worker.grading.inference import InferenceClient
-from worker.grading.pipeline import GradingOptions, ReportVariant, grade_study
+from worker.grading.pipeline import GradingOptions, grade_study
 from worker.grading.stages.template import load_template
 
 if TYPE_CHECKING:
@@ -62,13 +62,13 @@ def test_every_stage_plays_its_part(inference: InferenceClient) -> None:
         template=load_template(),
         options=GradingOptions(
             variants=(
-                ReportVariant("comprehensive", parametric_map=True),
-                ReportVariant("comprehensive3d", parametric_map=False),
+                SRVariant(SRClass.COMPREHENSIVE, parametric_map=True),
+                SRVariant(SRClass.COMPREHENSIVE_3D, parametric_map=False),
             )
         ),
     )
     assert isinstance(graded, GradedStudy)
-    assert [timing.stage for timing in graded.timings] == [*STAGES, "build_report"]
+    assert [timing.stage for timing in graded.timings] == STAGES
     assert len(graded.grade.images) == 6
     kinds = [entry.kind for entry in graded.report.objects]
     assert kinds.count(ObjectKind.PARAMETRIC_MAP) == 1

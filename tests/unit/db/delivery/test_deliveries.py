@@ -2,14 +2,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import select
 
-from core.destinations import parse_destination
+from core.destinations import parse_destination, sr_variants
 from core.results import ObjectKind
 from db import outbox
 from db.delivery import deliveries
@@ -22,14 +21,12 @@ from tests.support.builders import records
 from tests.support.builders.records import (
     ARCHIVE,
     PACS,
-    SR3D_CLASS,
-    SR_CLASS,
     after,
     grade_study,
     graded_study,
     queue_study,
     reject_study,
-    report_object,
+    report_srs,
 )
 
 if TYPE_CHECKING:
@@ -91,16 +88,8 @@ def test_no_destination_gets_an_sr_that_refers_to_what_it_does_not_take(
         held = records.claim(session, queue_study(session))
         graded = graded_study(held.revision_id)
         the_map, picture, *_ = graded.report.objects
-        reports = [
-            replace(
-                report_object(ObjectKind.STRUCTURED_REPORT, class_uid, f"2.25.1.{number}"),
-                refers_to=refers_to,
-            )
-            for number, (refers_to, class_uid) in enumerate(
-                product([(the_map.sop_instance_uid,), ()], [SR_CLASS, SR3D_CLASS]), 3
-            )
-        ]
-        objects = (the_map, picture, *reports)
+        variants = sr_variants(destinations, graded=True)
+        objects = (the_map, picture, *report_srs("2.25.1", variants))
         assert store_graded(
             session,
             held,

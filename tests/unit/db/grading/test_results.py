@@ -11,7 +11,6 @@ from core.destinations import parse_destination
 from core.errors import Failed
 from core.reasons import Reason
 from core.results import ReportFailure, SeriesVerdict
-from core.version import CAVEAT
 from db.enums import RevisionState
 from db.grading import leases
 from db.grading.results import load_closed_study, store_graded, store_not_graded
@@ -32,6 +31,7 @@ from db.receiving.intake import record_instances
 from db.session import unit_of_work
 from tests.support.builders.records import (
     ARCHIVE,
+    INTENDED_USE,
     PACS,
     SR3D_CLASS,
     SR_CLASS,
@@ -121,7 +121,7 @@ def test_a_grade_is_stored_with_all_that_it_rests_on(database_engine: Engine) ->
         assert (grade.rating, grade.majority_rating, grade.count_range) == (2, 1, "11-20")
         assert (grade.severity, grade.models_agree) == ("moderate-to-severe", True)
         assert (grade.box_correlation, grade.saliency_mean) == (0.84, 1.5)
-        assert (grade.caveat, grade.graded_at) == (CAVEAT, after(40))
+        assert (grade.caveat, grade.graded_at) == (INTENDED_USE.statement, after(40))
         names = {row.id: row.name for row in session.scalars(select(ModelVersion))}
         assert names[grade.rating_model_id] == "rating"
         assert names[grade.severity_model_id] == "severity"

@@ -201,12 +201,20 @@ def test_training_takes_a_csv_file_and_export_never_replaces_a_version(
     assert sorted(first) == ["golden.npz", "model.onnx"]
     assert main([*export, "--version", "1"]) == 1
     card = (models / "rating" / "MODEL.md").read_bytes()
-    assert main(export) == 0
+    default = json.loads((models / "rating" / "model.json").read_text())["intended_use"]
+    assert default.startswith("Research use only: trained on one site's own readings")
+    assert default.encode() in card
+    assert main([*export, "--intended-use", "Für Forschung"]) == 1
+    statement = "For research at Example Hospital only."
+    assert main([*export, "--intended-use", statement]) == 0
+    described = json.loads((models / "rating" / "model.json").read_text())
+    assert (described["intended_use"], described["research_use_only"]) == (statement, True)
     for name, content in first.items():
         assert (models / "rating" / "1" / name).read_bytes() == content
     assert (models / "rating" / "1" / "MODEL.md").read_bytes() == card
     newest = (models / "rating" / "MODEL.md").read_text(encoding="utf-8")
     assert "(version 2)" in newest
+    assert statement in newest
     assert "2 subjects of a site's own, labelled by counts" in newest
     assert sorted(path.name for path in (models / "rating").iterdir()) == [
         "1",

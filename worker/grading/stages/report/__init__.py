@@ -1,11 +1,10 @@
-"""Reporting: from a grade, or from why there is none, to the DICOM objects for the PACS.
+"""Report stage: the DICOM objects sent to the PACS for a study, graded or not.
 
-``Grade + SaliencyMap → Report``, ``NotGradedStudy → Report``. This package is the only owner of
-highdicom.
+A graded study gets an SR, pictures (Secondary Capture) and, on request, a Parametric Map; a study
+that was not graded gets an SR with the reason. Only this package uses highdicom.
 """
 
 from worker.grading.stages.report.build import build_not_graded_report, build_report
-from worker.grading.stages.report.measurement_report import SRClass
 from worker.grading.stages.report.text import render_text
 
-__all__ = ["SRClass", "build_not_graded_report", "build_report", "render_text"]
+__all__ = ["build_not_graded_report", "build_report", "render_text"]

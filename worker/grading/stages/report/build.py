@@ -1,4 +1,4 @@
-"""Reporting: wires the parts: source headers → pictures → map → SR → check."""
+"""Builds and checks a report: parametric map and pictures once, then one SR per variant."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 import pydicom
 
 from core.errors import Failed
-from core.results import Grade, NotGradedStudy, Report, ReportObject
+from core.results import Grade, ObjectKind, Report, ReportObject
 from worker.grading.stages.report.check import check_report
-from worker.grading.stages.report.document import BaseCase, Case, RejectedCase
-from worker.grading.stages.report.not_graded import build_not_graded_sr, images_concerned
+from worker.grading.stages.report.context import GradedContext, NotGradedContext, ReportContext
+from worker.grading.stages.report.graded_sr import build_graded_sr
+from worker.grading.stages.report.not_graded_sr import build_not_graded_sr, find_concerned_images
 from worker.grading.stages.report.parametric_map import build_parametric_map
 from worker.grading.stages.report.secondary_capture import build_secondary_captures
 from worker.grading.stages.report.source import read_source, read_study_header
-from worker.grading.stages.report.sr import build_sr
 from worker.grading.stages.report.text import render_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from core.results import IntendedUse, NotGradedStudy, SRVariant
     from core.studies import ClosedStudy
     from worker.grading.records import RatingInput, SaliencyMap, Volume
-    from worker.grading.stages.report.measurement_report import SRClass
 
 
 def build_report(
@@ -34,43 +34,40 @@ def build_report(
     rating_input: RatingInput,
     grade: Grade,
     saliency: SaliencyMap,
-    sr: SRClass,
-    parametric_map: bool,
+    variants: Sequence[SRVariant],
     completed_at: datetime,
     station_name: str,
 ) -> Report:
-    """Build everything that goes back to the PACS for one study revision.
+    """Build the report on a graded study revision.
 
     The same arguments always give the same bytes.
 
     Parameters
     ----------
     study, volume, rating_input, grade, saliency
-        What the stages before this one made of the study.
-    sr : {"comprehensive", "comprehensive3d"}
-        SOP class of the SR.
-    parametric_map : bool
-        Whether to add the saliency as a Parametric Map.
+        Results of the earlier stages.
+    variants : sequence of SRVariant
+        One SR is built for each; at least one. The parametric map is built if any refers to it.
     completed_at : datetime
-        When the grade was reached; aware. Written in the study's own time zone where its headers
-        state one, else as it is given.
+        Time of grading; aware. Written in the time zone that the study's headers state, if any,
+        otherwise in its own.
     station_name : str
-        Names this node in the objects; at most 16 characters.
+        Name of this node in the objects; at most 16 characters.
 
     Returns
     -------
     Report
-        Objects in the order of sending: parametric map, secondary captures, SR.
+        Objects in the order of sending: parametric map, secondary captures, SRs.
 
     Raises
     ------
     core.errors.Failed
-        ``report-invalid``: the check found a fault; nothing of this report may be sent.
+        ``report-invalid``: the check found a fault; no object of the report may be sent.
     """
     if tuple(image.crop for image in grade.images) != rating_input.placements:
-        raise Failed("report-invalid", "The grade is not of the images that were rated.")
+        raise Failed("report-invalid", "The grade does not belong to the images that were rated.")
     source = read_source(volume)
-    case = Case(
+    context = GradedContext(
         study=study,
         volume=volume,
         source=source,
@@ -78,21 +75,29 @@ def build_report(
         saliency=saliency,
         completed_at=source.local(completed_at),
         station_name=station_name,
+        intended_use=grade.intended_use,
     )
-    pm = build_parametric_map(case) if parametric_map else None
-    document = build_sr(case, sr, pm)
-    return _checked([*([pm] if pm else []), *build_secondary_captures(case), document], case)
+    parametric_map = None
+    if any(variant.parametric_map for variant in variants):
+        parametric_map = build_parametric_map(context)
+    objects = [
+        *([parametric_map] if parametric_map else []),
+        *build_secondary_captures(context),
+        *(build_graded_sr(context, variant, parametric_map) for variant in variants),
+    ]
+    return _checked(objects, context)
 
 
 def build_not_graded_report(
     *,
     study: ClosedStudy,
     result: NotGradedStudy,
-    sr: SRClass,
+    intended_use: IntendedUse,
+    variants: Sequence[SRVariant],
     completed_at: datetime,
     station_name: str,
 ) -> Report:
-    """Build what tells the PACS that a study revision was not graded, and why: one SR.
+    """Build the report on a study revision that was not graded: an SR with the reason.
 
     The same arguments always give the same bytes.
 
@@ -100,33 +105,39 @@ def build_not_graded_report(
     ----------
     study : ClosedStudy
     result : NotGradedStudy
-        The reason, and the verdict on each series.
-    sr, completed_at, station_name
+        The reason, its figures and the verdict on each series.
+    intended_use : IntendedUse
+        Of the models that are served.
+    variants : sequence of SRVariant
+        One SR is built for each; at least one, and none with a parametric map.
+    completed_at, station_name
         As for `build_report`.
 
     Raises
     ------
     core.errors.Failed
-        ``no-readable-header``: no instance says whose study this is. ``report-invalid``: the check
-        found a fault. Nothing may be sent.
+        ``no-readable-header``: no instance can be read, so the patient is unknown.
+        ``report-invalid``: the check found a fault. In both cases nothing may be sent.
     """
     header = read_study_header(study)
     if header is None:
         raise Failed("no-readable-header", "No instance of the study can be read.")
-    case = RejectedCase(
+    context = NotGradedContext(
         study=study,
         source=header,
         completed_at=header.local(completed_at),
         station_name=station_name,
+        intended_use=intended_use,
         reason=result.reason,
         detail=result.detail,
-        images=images_concerned(study, result),
+        images=find_concerned_images(study, result),
     )
-    return _checked([build_not_graded_sr(case, sr)], case)
+    return _checked([build_not_graded_sr(context, variant) for variant in variants], context)
 
 
-def _checked(objects: Sequence[ReportObject], case: BaseCase) -> Report:
-    """Let a report through that passes its check; the last of its objects is the SR."""
-    check_report(objects, case)
-    content = pydicom.dcmread(BytesIO(objects[-1].content))
-    return Report(objects=tuple(objects), summary=render_text(content, identity=False))
+def _checked(objects: Sequence[ReportObject], context: ReportContext) -> Report:
+    """Return the report once it has passed its check."""
+    check_report(objects, context)
+    first = next(item for item in objects if item.kind is ObjectKind.STRUCTURED_REPORT)
+    summary = render_text(pydicom.dcmread(BytesIO(first.content)), identity=False)
+    return Report(objects=tuple(objects), summary=summary)

@@ -1,7 +1,8 @@
-"""Reporting: the last look before anything is sent: a report that fails here is never delivered.
+"""Checks a report before delivery; one that fails is never sent.
 
-It reads the written bytes back, as the PACS will, and looks for what would mislead or be refused:
-missing content, broken UIDs, dangling references. The test suite runs the full validators.
+The encoded bytes are read back, as the PACS will read them, and checked for anything misleading or
+likely to be refused: missing content, malformed UIDs, dangling references. The test suite runs the
+full validators.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ from pydicom.errors import InvalidDicomError
 
 from core.errors import Failed
 from core.results import ObjectKind, ReportObject
-from core.version import CAVEAT
 from worker.grading.stages.report import codes
-from worker.grading.stages.report.document import BaseCase, Case, RejectedCase
+from worker.grading.stages.report.content_tree import is_named, walk
+from worker.grading.stages.report.context import GradedContext, NotGradedContext, ReportContext
 from worker.grading.stages.report.measurements import SEVERITY, SUBJECT_RATING, image_group_name
-from worker.grading.stages.report.tree import is_named, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,22 +59,26 @@ _GROUP_CONTENT: Final = (
 )
 
 
-def check_report(objects: Sequence[ReportObject], case: BaseCase) -> None:
+def check_report(objects: Sequence[ReportObject], context: ReportContext) -> None:
     """Check every object of a report.
 
     Raises
     ------
     core.errors.Failed
-        ``report-invalid``, with the kind of the object and all its faults.
+        ``report-invalid``, with the kind of the faulty object and all its faults.
     """
     uids = [item.sop_instance_uid for item in objects]
     _refuse("report", ["two objects share one SOP Instance UID"] * (len(set(uids)) < len(uids)))
-    sources = {instance.sop_instance_uid for instance in case.study.instances}
-    if isinstance(case, Case):
-        sources.update(location.sop_instance_uid for location in case.volume.slices)
+    sources = {instance.sop_instance_uid for instance in context.study.instances}
+    if isinstance(context, GradedContext):
+        sources.update(location.sop_instance_uid for location in context.volume.slices)
     _refuse("report", ["an object has the UID of a received instance"] * bool(sources & set(uids)))
+    maps = {o.sop_instance_uid for o in objects if o.kind is ObjectKind.PARAMETRIC_MAP}
     for item in objects:
-        _refuse(item.kind.value, list(_faults(item, case, sources | set(uids))))
+        # Only an SR of a variant with the map goes where the map goes.
+        sent_with_map = item.variant is not None and item.variant.parametric_map
+        known_uids = sources | maps if sent_with_map else sources
+        _refuse(item.kind.value, list(_faults(item, context, known_uids)))
 
 
 def _refuse(what: str, faults: Sequence[str]) -> None:
@@ -82,11 +86,11 @@ def _refuse(what: str, faults: Sequence[str]) -> None:
         raise Failed(
             "report-invalid",
             f"{what}: {'; '.join(faults)}.",
-            "The report is kept back. Look at the headers of the study.",
+            "The report is not sent. Check the headers of the study.",
         )
 
 
-def _faults(item: ReportObject, case: BaseCase, known_uids: set[str]) -> Iterator[str]:
+def _faults(item: ReportObject, context: ReportContext, known_uids: set[str]) -> Iterator[str]:
     try:
         dataset = pydicom.dcmread(BytesIO(item.content))
     except InvalidDicomError:
@@ -98,18 +102,21 @@ def _faults(item: ReportObject, case: BaseCase, known_uids: set[str]) -> Iterato
     for keyword in _PRESENT:
         if keyword not in dataset:
             yield f"{keyword} is missing"
-    if dataset.get("StudyInstanceUID") != case.study.study_uid:
+    if dataset.get("StudyInstanceUID") != context.study.study_uid:
         yield "it belongs to another study"
     declared = (item.sop_class_uid, item.sop_instance_uid, item.series_uid)
     written = tuple(dataset.get(k) for k in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"))
     if declared != written:
-        yield "its UIDs are not the ones it is filed under"
+        yield "its UIDs differ from those recorded for it"
     yield from _uid_faults(dataset)
     match item.kind:
         case ObjectKind.STRUCTURED_REPORT:
-            yield from _sr_faults(dataset, case, known_uids)
+            yield from _sr_faults(dataset, context, known_uids)
         case ObjectKind.SECONDARY_CAPTURE | ObjectKind.PARAMETRIC_MAP:
             yield from _image_faults(dataset, known_uids)
+    statement = context.intended_use.statement
+    if item.kind is ObjectKind.SECONDARY_CAPTURE and dataset.get("ImageComments") != statement:
+        yield "the intended use is not that of the models"
 
 
 def _uid_faults(dataset: Dataset) -> Iterator[str]:
@@ -138,7 +145,7 @@ def _image_faults(dataset: Dataset, known_uids: set[str]) -> Iterator[str]:
             yield "it refers to an image that is not in the study"
 
 
-def _sr_faults(dataset: Dataset, case: BaseCase, known_uids: set[str]) -> Iterator[str]:
+def _sr_faults(dataset: Dataset, context: ReportContext, known_uids: set[str]) -> Iterator[str]:
     flags = tuple(dataset.get(f"{flag}Flag") for flag in ("Completion", "Preliminary"))
     if flags != ("COMPLETE", "PRELIMINARY") or dataset.get("VerificationFlag") != "UNVERIFIED":
         yield "its flags do not say complete, preliminary, unverified"
@@ -147,15 +154,16 @@ def _sr_faults(dataset: Dataset, case: BaseCase, known_uids: set[str]) -> Iterat
         yield f"the private scheme {codes.SCHEME} is not declared"
 
     tree = list(walk(dataset))
-    statements = [i.TextValue for i in tree if is_named(i, codes.CONCLUSION)]
-    if len(statements) != 1 or CAVEAT not in statements[0]:
-        yield "there is no conclusion with the caveat"
-    if not any(is_named(i, codes.INTENDED_USE) for i in tree):
-        yield "the intended use is not stated"
-    if isinstance(case, Case):
-        yield from _grade_faults(tree, case)
-    elif isinstance(case, RejectedCase):
-        yield from _rejection_faults(tree, case)
+    statement = context.intended_use.statement
+    if [i.TextValue for i in tree if is_named(i, codes.INTENDED_USE)] != [statement]:
+        yield "the intended use is not that of the models"
+    conclusions = [i.TextValue for i in tree if is_named(i, codes.CONCLUSION)]
+    if len(conclusions) != 1 or statement not in conclusions[0]:
+        yield "there is no conclusion with the intended use"
+    if isinstance(context, GradedContext):
+        yield from _grade_faults(tree, context)
+    elif isinstance(context, NotGradedContext):
+        yield from _not_graded_faults(tree, context)
 
     listed = {
         instance.ReferencedSOPInstanceUID
@@ -167,10 +175,10 @@ def _sr_faults(dataset: Dataset, case: BaseCase, known_uids: set[str]) -> Iterat
     if not referred <= listed:
         yield "the content refers to an image that the evidence does not list"
     if not listed <= known_uids:
-        yield "the evidence lists an object that does not exist"
+        yield "the evidence lists an object that does not exist or is not sent with it"
 
 
-def _grade_faults(tree: Sequence[Dataset], case: Case) -> Iterator[str]:
+def _grade_faults(tree: Sequence[Dataset], context: GradedContext) -> Iterator[str]:
     if not any(is_named(i, codes.AGREEMENT) for i in tree):
         yield "the agreement of the models is not stated"
 
@@ -179,7 +187,7 @@ def _grade_faults(tree: Sequence[Dataset], case: Case) -> Iterator[str]:
         i.TextValue for group in groups for i in group if is_named(i, codes.TRACKING_IDENTIFIER)
     ]
     expected = {SUBJECT_RATING, SEVERITY}
-    expected.update(image_group_name(image.crop) for image in case.grade.images)
+    expected.update(image_group_name(image.crop) for image in context.grade.images)
     if sorted(names) != sorted(expected):
         yield "the measurement groups are not those of the grade"
     for name, group in zip(names, groups, strict=False):
@@ -188,10 +196,10 @@ def _grade_faults(tree: Sequence[Dataset], case: Case) -> Iterator[str]:
                 yield f"{name} lacks {code.meaning}"
 
 
-def _rejection_faults(tree: Sequence[Dataset], case: RejectedCase) -> Iterator[str]:
+def _not_graded_faults(tree: Sequence[Dataset], context: NotGradedContext) -> Iterator[str]:
     stated = [i.ConceptCodeSequence[0].CodeValue for i in tree if is_named(i, codes.NOT_GRADED)]
-    if stated != [codes.REASONS[case.reason].value]:
-        yield "the reason is not the one that the study was rejected for"
+    if stated != [codes.REASONS[context.reason].value]:
+        yield "the reason differs from that of the result"
     if any(is_named(i, codes.IMAGING_MEASUREMENTS) for i in tree):
         yield "it states measurements of a study that was not graded"
 

@@ -1,7 +1,7 @@
-"""Reporting: every code that the report uses, as a named constant.
+"""Coded concepts of the report objects, as named constants.
 
-Standard codes come from DICOM PS3.16, SNOMED CT, LOINC, NCIt, UMLS and UCUM. No code for enlarged
-perivascular spaces (EPVS) or their rating was found in SNOMED CT, RadLex or LOINC, so these live in
+Standard codes come from DICOM PS3.16, SNOMED CT, LOINC, NCIt, UMLS and UCUM. SNOMED CT, RadLex and
+LOINC have no codes for enlarged perivascular spaces (EPVS) or their rating. These codes belong to
 the private scheme ``99EPVS``, which every SR declares in its Coding Scheme Identification Sequence.
 """
 
@@ -33,7 +33,7 @@ REPORT_TITLE: Final = Code("126000", "DCM", "Imaging Measurement Report")
 ENGLISH: Final = Code("en-US", "RFC5646", "English (United States)")
 DEVICE_OBSERVER: Final = Code("121007", "DCM", "Device")
 MRI_PROCEDURE: Final = Code("25056-3", "LN", "MRI unspecified body region")
-"""In CID 100, as TID 1500 asks; the LOINC code for brain MRI is not."""
+"""In CID 100, as TID 1500 requires; the LOINC code for brain MRI is not in it."""
 QUALITATIVE_EVALUATIONS: Final = Code("C0034375", "UMLS", "Qualitative Evaluations")
 PROCEDURE_REPORTED: Final = Code("121058", "DCM", "Procedure reported")
 CONCLUSION: Final = Code("121077", "DCM", "Conclusion")
@@ -69,7 +69,7 @@ MILLIMETRE: Final = Code("mm", "UCUM", "millimeter")
 PIXELS: Final = Code("{pixels}", "UCUM", "Pixels")
 DIRECTION_COSINE: Final = Code("{-1:1}", "UCUM", "{-1:1}")
 
-# --- Where ---------------------------------------------------------------------------------------
+# --- Anatomy -------------------------------------------------------------------------------------
 BASAL_GANGLIA: Final = Code("32610002", "SCT", "Basal ganglion structure")
 BILATERAL: Final = Code("51440002", "SCT", "Bilateral")
 LATERALITY: Final = {
@@ -82,7 +82,7 @@ LEVEL: Final = {
     Level.SUPERIOR: Code("264217000", "SCT", "Superior"),
 }
 
-# --- What ----------------------------------------------------------------------------------------
+# --- Findings ------------------------------------------------------------------------------------
 EPVS: Final = _private("EPVS", "Enlarged perivascular space")
 PRESENT: Final = Code("52101004", "SCT", "Present")
 ABSENT: Final = Code("272519000", "SCT", "Absent")
@@ -108,9 +108,9 @@ AGREE: Final = _private("EPVSAGREE", "Rating and severity agree")
 DISAGREE: Final = _private("EPVSDISAGREE", "Rating and severity disagree")
 NOT_GRADED: Final = _private("EPVSNOTGRADED", "Reason why EPVS were not graded")
 
-# --- Why a study was not graded ------------------------------------------------------------------
+# --- Reasons for not grading a study -------------------------------------------------------------
 REASONS: Final = {
-    # What the series is
+    # Kind of series
     Reason.NO_IMAGES: _private("NGNOIMAGES", "No images"),
     Reason.NOT_MR: _private("NGNOTMR", "Not MR images"),
     Reason.DERIVED: _private("NGDERIVED", "Series with derived images"),
@@ -128,7 +128,7 @@ REASONS: Final = {
     ),
     Reason.SEVERAL_ECHOES: _private("NGECHOES", "Series with several echoes"),
     Reason.NOT_AXIAL: _private("NGNOTAXIAL", "Series not axial"),
-    # How it was acquired and stored
+    # Acquisition and storage
     Reason.UNREADABLE: _private("NGUNREADABLE", "Image headers cannot be read"),
     Reason.MISSING_GEOMETRY: _private(
         "NGNOGEOMETRY", "Position, orientation or pixel size of slices is missing"
@@ -148,7 +148,7 @@ REASONS: Final = {
         "NGRESCALE", "Rescale values of slices differ or are implausible"
     ),
     Reason.UNDECODABLE_PIXELS: _private("NGPIXELDATA", "Pixel data cannot be decoded"),
-    # What the pixels show
+    # Content of the pixels
     Reason.NOT_A_T2_BRAIN: _private("NGNOTBRAIN", "Series does not look like a T2-weighted brain"),
     Reason.OUTSIDE_FIELD_OF_VIEW: _private(
         "NGFIELDOFVIEW", "Basal ganglia are outside the field of view"
@@ -170,7 +170,7 @@ ALGORITHM_NAME: Final = Code("111001", "DCM", "Algorithm Name")
 ALGORITHM_VERSION: Final = Code("111003", "DCM", "Algorithm Version")
 ALGORITHM_PARAMETERS: Final = Code("111002", "DCM", "Algorithm Parameters")
 
-# --- Structure that the text rendering and the check look up -------------------------------------
+# --- Document structure, as used by the text rendering and the check -----------------------------
 IMAGING_MEASUREMENTS: Final = Code("126010", "DCM", "Imaging Measurements")
 MEASUREMENT_GROUP: Final = Code("125007", "DCM", "Measurement Group")
 TRACKING_IDENTIFIER: Final = Code("112039", "DCM", "Tracking Identifier")

@@ -1,8 +1,8 @@
-"""Reporting: the measurement groups of the SR (TID 1500 rows 6 to 10): what the models found.
+"""Measurement groups of the SR (TID 1500 rows 6 to 10): ratings, severity and saliency.
 
-One group states the subject's rating, six state the rating of one image each, one states severity.
-A group carries a Finding only where EPVS are present: a search for findings must not
-return a patient in whom none were seen.
+One group states the rating of the subject, six state the rating of one image each, and one states
+the severity. A group has a Finding only if EPVS are present, so that a search for findings does not
+return patients in whom none were seen.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from highdicom.sr import (
 from core.results import Crop, ImageRating, ModelIdentity, Severity
 from core.version import MANUFACTURER
 from worker.grading.stages.report import codes
-from worker.grading.stages.report.document import CORNER_DECIMALS, Case, rounded
+from worker.grading.stages.report.context import CORNER_DECIMALS, GradedContext, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,20 +42,20 @@ SEVERITY: Final = "EPVS-BG-SEVERITY-3D"
 
 
 def image_group_name(crop: Crop) -> str:
-    """Tracking Identifier of the group of one image, e.g. ``"EPVS-BG-MIDDLE-L"``."""
+    """Return the Tracking Identifier of the group of one image, e.g. ``"EPVS-BG-MIDDLE-L"``."""
     return f"EPVS-BG-{crop.level.name}-{crop.side.value}"
 
 
-def subject_group(case: Case) -> MeasurementsAndQualitativeEvaluations:
-    """State the subject's rating: the highest of the six images, and the majority beside it."""
-    grade = case.grade
-    decided = _source_of(case, next(i.crop for i in grade.images if i.rating == grade.rating))
+def subject_group(context: GradedContext) -> MeasurementsAndQualitativeEvaluations:
+    """Build the group of the subject: highest rating of the six images and majority rating."""
+    grade = context.grade
+    decisive = _source_of(context, next(i.crop for i in grade.images if i.rating == grade.rating))
     graded = {rating.crop.sop_instance_uid for rating in grade.images}
     return MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(case, SUBJECT_RATING),
+        tracking_identifier=_tracking(context, SUBJECT_RATING),
         finding_type=codes.EPVS if grade.rating else None,
         finding_sites=[FindingSite(codes.BASAL_GANGLIA, laterality=codes.BILATERAL)],
-        algorithm_id=_rating_algorithm(case),
+        algorithm_id=_rating_algorithm(context),
         qualitative_evaluations=[
             _presence(grade.rating),
             QualitativeEvaluation(codes.HIGHEST_RATING, codes.RATINGS[grade.rating]),
@@ -65,20 +65,24 @@ def subject_group(case: Case) -> MeasurementsAndQualitativeEvaluations:
             _number(
                 codes.RATING_PROBABILITY,
                 grade.confidence,
-                images=[SourceImageForMeasurement(decided.sop_class_uid, decided.sop_instance_uid)],
+                images=[
+                    SourceImageForMeasurement(decisive.sop_class_uid, decisive.sop_instance_uid)
+                ],
             )
         ],
-        source_images=_sources(i for i in case.source.images if i.sop_instance_uid in graded),
+        source_images=_sources(i for i in context.source.images if i.sop_instance_uid in graded),
     )
 
 
-def image_group(case: Case, image: ImageRating) -> PlanarROIMeasurementsAndQualitativeEvaluations:
-    """State the rating of one of the six images, with the rectangle that was rated (TID 1410)."""
+def image_group(
+    context: GradedContext, image: ImageRating
+) -> PlanarROIMeasurementsAndQualitativeEvaluations:
+    """Build the group of one of the six images: its rating and the rated rectangle (TID 1410)."""
     crop = image.crop
-    source = _source_of(case, crop)
+    source = _source_of(context, crop)
     frames = None if crop.frame_number is None else [crop.frame_number]
     return PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(case, image_group_name(crop)),
+        tracking_identifier=_tracking(context, image_group_name(crop)),
         referenced_region=ImageRegion(
             "POLYLINE",
             _closed_outline(crop, source),
@@ -92,7 +96,7 @@ def image_group(case: Case, image: ImageRating) -> PlanarROIMeasurementsAndQuali
                 topographical_modifier=codes.LEVEL[crop.level],
             )
         ],
-        algorithm_id=_rating_algorithm(case),
+        algorithm_id=_rating_algorithm(context),
         measurements=[
             _number(
                 codes.RATING_PROBABILITY,
@@ -110,19 +114,19 @@ def image_group(case: Case, image: ImageRating) -> PlanarROIMeasurementsAndQuali
 
 
 def severity_group(
-    case: Case, parametric_map: tuple[str, str] | None
+    context: GradedContext, parametric_map: tuple[str, str] | None
 ) -> MeasurementsAndQualitativeEvaluations:
-    """State severity, its probability and the saliency statistics.
+    """Build the group of the severity model: class, probability and saliency statistics.
 
     Parameters
     ----------
-    case : Case
-    parametric_map : tuple of str, optional
-        (SOP class UID, SOP instance UID) of the map that the statistics describe.
+    context : GradedContext
+    parametric_map : tuple of str or None
+        (SOP class UID, SOP instance UID) of the map that the statistics describe, if it is sent.
     """
-    grade, saliency = case.grade, case.saliency.statistics
-    first = case.source.images[0]
-    shown = [SourceImageForMeasurement(*parametric_map)] if parametric_map else None
+    grade, saliency = context.grade, context.saliency.statistics
+    first = context.source.images[0]
+    map_images = [SourceImageForMeasurement(*parametric_map)] if parametric_map else None
     statistics = (
         (saliency.mean, codes.MEAN),
         (saliency.skewness, codes.SKEWNESS),
@@ -131,7 +135,7 @@ def severity_group(
     )
     is_severe = grade.severity is Severity.MODERATE_TO_SEVERE
     return MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(case, SEVERITY),
+        tracking_identifier=_tracking(context, SEVERITY),
         finding_type=codes.EPVS if is_severe else None,
         finding_sites=[FindingSite(codes.BASAL_GANGLIA, laterality=codes.BILATERAL)],
         algorithm_id=_algorithm(
@@ -147,7 +151,7 @@ def severity_group(
                 images=[SourceImageForMeasurement(first.sop_class_uid, first.sop_instance_uid)],
             ),
             *(
-                _number(codes.GRAD_CAM, value, derivation=derivation, images=shown)
+                _number(codes.GRAD_CAM, value, derivation=derivation, images=map_images)
                 for value, derivation in statistics
                 if math.isfinite(value)  # an empty saliency map has no skewness
             ),
@@ -155,12 +159,12 @@ def severity_group(
         qualitative_evaluations=[
             QualitativeEvaluation(codes.SEVERITY, codes.SEVERITIES[grade.severity])
         ],
-        source_images=_sources(case.source.images),
+        source_images=_sources(context.source.images),
     )
 
 
-def _tracking(case: Case, name: str) -> TrackingIdentifier:
-    return TrackingIdentifier(uid=case.uid("tracking", group=name), identifier=name)
+def _tracking(context: GradedContext, name: str) -> TrackingIdentifier:
+    return TrackingIdentifier(uid=context.uid("tracking", group=name), identifier=name)
 
 
 def _algorithm(model: ModelIdentity, *parameters: str) -> AlgorithmIdentification:
@@ -177,9 +181,9 @@ def _algorithm(model: ModelIdentity, *parameters: str) -> AlgorithmIdentificatio
     )
 
 
-def _rating_algorithm(case: Case) -> AlgorithmIdentification:
+def _rating_algorithm(context: GradedContext) -> AlgorithmIdentification:
     return _algorithm(
-        case.grade.rating_model,
+        context.grade.rating_model,
         "input: six images of the basal ganglia, 3 axial slices x 2 sides",
         "rating of the subject: the highest of the six images",
     )
@@ -196,7 +200,7 @@ def _number(
     derivation: Code | None = None,
     images: list[SourceImageForMeasurement] | None = None,
 ) -> Measurement:
-    """Make a measurement; give each a derivation or an image: OHIF cannot read a bare NUM."""
+    """Build a measurement; OHIF cannot read one that has neither a derivation nor an image."""
     return Measurement(
         name=name,
         value=rounded(value),
@@ -213,15 +217,15 @@ def _sources(images: Iterable[SourceImage]) -> list[SourceImageForMeasurementGro
     ]
 
 
-def _source_of(case: Case, crop: Crop) -> SourceImage:
-    return next(i for i in case.source.images if i.sop_instance_uid == crop.sop_instance_uid)
+def _source_of(context: GradedContext, crop: Crop) -> SourceImage:
+    return next(i for i in context.source.images if i.sop_instance_uid == crop.sop_instance_uid)
 
 
 def _closed_outline(crop: Crop, source: SourceImage) -> np.ndarray:
-    r"""Give crop corners as SCOORD wants them: (column, row), closed, inside the image.
+    r"""Return crop corners as SCOORD coordinates: (column, row), closed, inside the image.
 
-    In an SCOORD the outer corner of the first pixel is 0\0 (PS3.3 C.18.6.1.2); in a `Crop` its
-    centre is.
+    0\0 is the outer corner of the first pixel in an SCOORD (PS3.3 C.18.6.1.2), and its centre in a
+    `Crop`.
     """
     corners = np.round(np.asarray(crop.corners_px, dtype=float), CORNER_DECIMALS) + 0.5
     corners = np.clip(corners, 0, (source.columns, source.rows))

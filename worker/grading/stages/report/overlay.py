@@ -1,7 +1,7 @@
-"""Reporting: one axial slice as a picture: T2, saliency in colour, crop outlines, sides.
+"""Renders one axial slice: T2, saliency in colour, crop outlines and orientation letters.
 
-Pixels are shown as they are stored, like the viewer shows the source, but square: the aspect ratio
-is that of the anatomy. Letters say which side is which.
+The slice has the orientation of the stored pixels, as in a viewer, with the aspect ratio of the
+anatomy. Letters at the edges state the orientation.
 """
 
 from __future__ import annotations
@@ -26,18 +26,16 @@ RGBArray = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 SALIENCY_MAXIMUM: Final = 10.0
-_FAINT, _FULL = (
-    1.5,
-    4.0,
-)  # saliency from which the overlay shows, and from which it is at its densest
+_FAINT, _FULL = 1.5, 4.0
+"""Saliency at which the overlay begins to show, and at which it reaches its full density."""
 _DENSITY: Final = 0.55
 _MARGIN_MM: Final = 6.0
 _OUTLINE: Final[Colour] = (0, 230, 230)
 _BLACK: Final[Colour] = (0, 0, 0)
 _WHITE: Final[Colour] = (255, 255, 255)
 
-# Perceptually even, told apart in every common colour blindness, and never grey: after "plasma"
-# by Smith and van der Walt (CC0), every eighth of it.
+# Perceptually uniform, distinguishable in every common colour blindness, and never grey: nine
+# equidistant colours of "plasma" by Smith and van der Walt (CC0).
 _PLASMA: Final = np.array(
     [
         (13, 8, 135),
@@ -56,12 +54,12 @@ _PLASMA: Final = np.array(
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is common to all slices of one study: window, field of view, geometry.
+    """Window, field of view and geometry shared by all slices of one study.
 
     Attributes
     ----------
     window : tuple of float
-        Intensities shown as black and as white.
+        Intensities displayed as black and as white.
     box : tuple of int
         (left, upper, right, lower) in pixels: the head with a margin.
     """
@@ -75,7 +73,7 @@ class View:
     def around_head(
         cls, volume: Volume, saliency: SaliencyMap, slice_indices: Sequence[int]
     ) -> View:
-        """Window and field of view that fit the head in all the given slices."""
+        """Return the view whose window and field of view fit the head in all given slices."""
         shown = sitk.GetArrayViewFromImage(volume.image)[list(slice_indices)]
         low, high = np.percentile(shown, (2.0, 99.2))
         high = max(float(high), float(low) + 1e-6)
@@ -93,7 +91,7 @@ class View:
         return cls(volume, saliency, (float(low), high), box)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Largest (width, height) with the anatomy's aspect ratio inside that space."""
+        """Return the largest (width, height) with the anatomy's aspect ratio that fits."""
         left, upper, right, lower = self.box
         between_rows, between_columns = self.volume.series.pixel_spacing_mm
         extent = ((right - left) * between_columns, (lower - upper) * between_rows)
@@ -127,7 +125,7 @@ class View:
         return np.asarray(Image.fromarray(plane).resize(size, how, box=self.box), dtype=np.float64)
 
     def _place(self, corner: tuple[float, float], size: tuple[int, int]) -> tuple[float, float]:
-        """Pixel (column, row) of the slice, centres at integers, to a place in the picture."""
+        """Convert (column, row) of the slice, pixel centres at integers, to picture coordinates."""
         left, upper, right, lower = self.box
         return (
             (corner[0] + 0.5 - left) / (right - left) * size[0] - 0.5,
@@ -160,7 +158,7 @@ _OPPOSITE: Final = {"L": "R", "R": "L", "P": "A", "A": "P", "H": "F", "F": "H"}
 
 
 def edge_letters(series: SelectedSeries) -> tuple[str, str]:
-    """Sides of the patient towards which rows and columns run (PS3.3 C.7.6.1.1.1).
+    """Return the patient directions in which rows and columns run (PS3.3 C.7.6.1.1.1).
 
     Returns
     -------
@@ -176,7 +174,7 @@ def edge_letters(series: SelectedSeries) -> tuple[str, str]:
 
 
 def blend(grey: NDArray[np.float64], saliency: NDArray[np.float64]) -> RGBArray:
-    """Lay saliency (0-10) in colour over grey values (0-255); faint saliency stays clear."""
+    """Overlay saliency (0-10) in colour on grey values (0-255); faint saliency is transparent."""
     level = np.clip(saliency / SALIENCY_MAXIMUM, 0, 1)
     position = np.linspace(0, 1, len(_PLASMA))
     colour = np.stack([np.interp(level, position, _PLASMA[:, i]) for i in range(3)], axis=-1)
@@ -186,20 +184,22 @@ def blend(grey: NDArray[np.float64], saliency: NDArray[np.float64]) -> RGBArray:
 
 
 def colour_bar(width: int, height: int) -> Image.Image:
-    """Draw the scale as it looks over mid-grey tissue, 0 at the left and 10 at the right."""
+    """Draw the scale as it appears over mid-grey tissue, from 0 (left) to 10 (right)."""
     saliency = np.tile(np.linspace(0, SALIENCY_MAXIMUM, width), (height, 1))
     return Image.fromarray(blend(np.full(saliency.shape, 110.0), saliency))
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """Load the typeface that comes with Pillow: the same on every machine; it has ASCII only."""
+    """Load the typeface bundled with Pillow, the same on every machine; it has ASCII only."""
     typeface = ImageFont.load_default(size)
     if not isinstance(typeface, ImageFont.FreeTypeFont):
-        raise Failed("no-typeface", "This Pillow was built without FreeType.", "Install its wheel.")
+        raise Failed(
+            "no-typeface", "Pillow was built without FreeType.", "Install the Pillow wheel."
+        )
     return typeface
 
 
 def _extent(profile: NDArray[np.int64]) -> tuple[int, int]:
-    """First and one past the last index that is not empty but for specks."""
+    """Return the first and one past the last index whose count is not negligible."""
     filled = np.flatnonzero(profile > 0.02 * profile.max())
     return (int(filled[0]), int(filled[-1]) + 1) if filled.size else (0, len(profile))

@@ -1,7 +1,8 @@
-"""Reporting: the pictures: a summary page, and one page for each graded slice.
+"""Pictures for the radiologist: a summary page and one page for each graded slice.
 
-They are legible at 512 pixels. Which study it is, is burned into the summary page; who the patient
-is, is not: what is burned in cannot be removed, and every viewer shows the name from the header.
+They are legible at 512 pixels. Study date and accession number are burned into the summary page;
+the patient's name is not, because burned-in text cannot be removed and every viewer shows the name
+from the header.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from core.results import Grade, ImageRating, Level, Severity
-from core.version import CAVEAT
 from worker.grading.stages.report.overlay import Colour, RGBArray, View, colour_bar, font
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _TEXT: Final[Colour] = (255, 255, 255)
 _MUTED: Final[Colour] = (190, 190, 190)
 _WARNING: Final[Colour] = (255, 214, 0)
 _SCALE_MEANING: Final = (
-    "Inside the brain. 10 = this scan's maximum, however weak: where, not how much."
+    "Shown inside the brain only; 10 is the maximum of this scan: location, not amount."
 )
 _SEVERITY_NAMES: Final = {
     Severity.NONE_TO_MILD: "none-to-mild",
@@ -37,14 +37,13 @@ _SEVERITY_NAMES: Final = {
 def render_summary(
     volume: Volume, grade: Grade, saliency: SaliencyMap, *, study_date: str, accession_number: str
 ) -> RGBArray:
-    """Draw the three graded slices side by side with both grades.
+    """Draw the three graded slices side by side with rating and severity.
 
     Parameters
     ----------
     volume, grade, saliency
-        What is shown.
     study_date, accession_number : str
-        Which study it is: ``YYYYMMDD`` and free text, empty where the source does not say.
+        ``YYYYMMDD`` and free text; empty if the source does not state them.
 
     Returns
     -------
@@ -87,12 +86,12 @@ def render_summary(
     )
     page.space(8)
     page.scale()
-    page.paragraph(CAVEAT, 28, _WARNING)
+    page.paragraph(grade.intended_use.statement, 28, _WARNING)
     return page.pixels()
 
 
 def render_slice(volume: Volume, grade: Grade, saliency: SaliencyMap, level: Level) -> RGBArray:
-    """Draw one graded slice.
+    """Draw one graded slice with its two ratings.
 
     Returns
     -------
@@ -118,15 +117,15 @@ def render_slice(volume: Volume, grade: Grade, saliency: SaliencyMap, level: Lev
     page.pictures([((_PAGE[0] - panel.width) // 2, panel)])
     page.space(8)
     page.scale()
-    page.paragraph(CAVEAT, 26, _WARNING)
+    page.paragraph(grade.intended_use.statement, 26, _WARNING)
     return page.pixels()
 
 
 class _Page:
-    """A black page of fixed width that is filled from the top and cut where it ends."""
+    """A black page of fixed width that is filled from the top and cropped to its content."""
 
     def __init__(self, width: int) -> None:
-        self._image = Image.new("RGB", (width, 2 * width))
+        self._image = Image.new("RGB", (width, 3 * width))
         self._draw = ImageDraw.Draw(self._image)
         self._top = _GAP
 
@@ -157,7 +156,7 @@ class _Page:
         self._top += max(picture.height for _, picture in pictures) + 4
 
     def scale(self) -> None:
-        """Draw the colour bar with its ends, and say what they are."""
+        """Draw the colour bar with its end values and their meaning."""
         size, height = 28, 30
         label = "Grad-CAM saliency  0"
         left = _GAP + round(font(size).getlength(label)) + 12
@@ -179,7 +178,7 @@ def _view(volume: Volume, grade: Grade, saliency: SaliencyMap) -> View:
 
 
 def _levels(grade: Grade) -> dict[Level, list[ImageRating]]:
-    """Images of each level, upward; within a level as they lie in the picture, left to right."""
+    """Group the images by level, inferior first; within a level, left to right as displayed."""
     levels: dict[Level, list[ImageRating]] = {level: [] for level in Level}
     for image in grade.images:
         levels[image.crop.level].append(image)
@@ -191,7 +190,7 @@ def _levels(grade: Grade) -> dict[Level, list[ImageRating]]:
 def _study_line(study_date: str, accession_number: str) -> str:
     year, month, day = study_date[:4], study_date[4:6], study_date[6:]
     date = f"of {year}-{month}-{day}" if study_date else "without a date"
-    # The typeface has ASCII only, and a box in place of a letter would look like a fault.
+    # The typeface has ASCII only; a box in place of a letter would look like a fault.
     number = accession_number.encode("ascii", "replace").decode("ascii")
     return f"Study {date}; accession number: {number or 'none'}"
 

@@ -1,8 +1,8 @@
-"""Reporting: what the report takes over from the headers of the study.
+"""Attributes that report objects copy from the headers of the study.
 
-Only named attributes are taken, and each is made valid first: real headers hold empty, missing and
-malformed values, and a report must be valid whatever its source looks like. Who the patient is and
-which study this is, is copied word for word and never repaired.
+Only the attributes named here are copied, and each is made valid first: real headers contain empty,
+missing and malformed values, and a report must be valid all the same. Attributes that identify the
+patient and the study are copied verbatim and never repaired.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LONG_STRING: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One graded SOP instance, as references and the image library need it."""
+    """One graded SOP instance with the attributes for references and the image library."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -41,32 +41,32 @@ class SourceImage:
     columns: int
     slice_thickness_mm: float | None
     position_mm: tuple[float, float, float] | None
-    """None for a multi-frame instance, whose frames lie at several positions."""
+    """None for a multi-frame instance, whose frames have different positions."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudyHeader:
-    """What every report takes over: whose study it is, and in which time zone.
+    """Patient, study and time zone that every report copies.
 
     Attributes
     ----------
     patient_and_study : Dataset
-        The Patient and General Study attributes to write, with their character set.
+        Patient and General Study attributes to write, with their character set.
     utc_offset : timezone or None
-        Timezone Offset From UTC, where the source states it.
+        Timezone Offset From UTC, if the source states it.
     """
 
     patient_and_study: Dataset
     utc_offset: timezone | None
 
     def local(self, moment: datetime) -> datetime:
-        """`moment` in the time zone that the study's own dates and times are in, if stated."""
+        """Convert `moment` to the time zone of the study's dates and times, if it is stated."""
         return moment.astimezone(self.utc_offset) if self.utc_offset else moment
 
 
 @dataclass(frozen=True, slots=True)
 class Source(StudyHeader):
-    """The graded series and the study it belongs to.
+    """Header attributes of the graded series and its study.
 
     Attributes
     ----------
@@ -80,17 +80,17 @@ class Source(StudyHeader):
 
 
 def read_study_header(study: ClosedStudy) -> StudyHeader | None:
-    """Read whose study this is from the first instance that says so.
+    """Read patient and study from the first readable instance.
 
     Parameters
     ----------
     study : ClosedStudy
-        Its instances are tried in the order of their SOP Instance UIDs, whatever kind they are.
+        Its instances, of any SOP class, are tried in the order of their SOP Instance UIDs.
 
     Returns
     -------
     StudyHeader or None
-        None where no instance of the study can be read.
+        None if no instance of the study can be read.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in `read_source`
@@ -101,18 +101,18 @@ def read_study_header(study: ClosedStudy) -> StudyHeader | None:
                     return StudyHeader(
                         _patient_and_study(header, study.study_uid), _utc_offset(header)
                     )
-            except Exception:  # noqa: BLE001, S112 - foreign bytes: whatever they raise, they do not say
+            except Exception:  # noqa: BLE001, S112 - foreign bytes may raise anything
                 continue
     return None
 
 
 def read_source(volume: Volume) -> Source:
-    """Read the headers behind a volume.
+    """Read the headers of a volume's slices.
 
     Parameters
     ----------
     volume : Volume
-        Its slices name the Part 10 files.
+        Its slices give the paths of the Part 10 files.
     """
     with warnings.catch_warnings():
         # pydicom's warnings about malformed values quote the values: patient data in a log.
@@ -142,7 +142,7 @@ def read_source(volume: Volume) -> Source:
 
 
 def _value(header: Dataset, keyword: str) -> Any:
-    """Value of an attribute; empty where it is absent, empty or cannot be read."""
+    """Return an attribute's value; an empty string if it is absent, empty or unreadable."""
     try:
         value = header.get(keyword)
     except (ValueError, TypeError, OverflowError):
@@ -151,7 +151,7 @@ def _value(header: Dataset, keyword: str) -> Any:
 
 
 def _matching(header: Dataset, keyword: str, form: re.Pattern[str], kind: Any) -> str:
-    """Read a date or time; empty where it is not one (both are Type 2: allowed to be empty)."""
+    """Return a date or time; an empty string if it is malformed (Type 2: may be empty)."""
     text = str(_value(header, keyword)).strip()
     try:
         kind(text)
@@ -176,7 +176,7 @@ def _utc_offset(header: Dataset) -> timezone | None:
 
 
 def _patient_and_study(header: Dataset, study_uid: str) -> Dataset:
-    """Collect the attributes that every object of the study shares, valid and encodable."""
+    """Collect the attributes that every report object shares, valid and encodable."""
     taken = Dataset()
     taken.StudyInstanceUID = study_uid
     for keyword in (
@@ -190,7 +190,7 @@ def _patient_and_study(header: Dataset, study_uid: str) -> Dataset:
     taken.PatientBirthDate = _matching(header, "PatientBirthDate", _DATE, DA)
     taken.StudyDate = _matching(header, "StudyDate", _DATE, DA)
     taken.StudyTime = _matching(header, "StudyTime", _TIME, TM)
-    # PS3.3 C.7.1.1 knows M, F and O; scanners also write U, which no validator lets pass.
+    # PS3.3 C.7.1.1 allows M, F and O; scanners also write U, which every validator refuses.
     sex = str(_value(header, "PatientSex")).strip()
     taken.PatientSex = sex if sex in ("M", "F", "O") else ""
 
@@ -210,11 +210,11 @@ def _patient_and_study(header: Dataset, study_uid: str) -> Dataset:
 
 
 def _character_set(texts: Dataset, header: Dataset) -> str | Sequence[str]:
-    """Choose the source's character set if it can carry `texts`, else one that can."""
+    """Return the source's character set if it can encode `texts`, otherwise one that can."""
     text = "".join(str(element.value) for element in texts)
     declared = _value(header, "SpecificCharacterSet")
     if not declared:
-        # Without a declaration pydicom reads bytes above 127 as Latin-1: declare what was read.
+        # Without a declaration pydicom decodes bytes above 127 as Latin-1, so declare that.
         return "" if text.isascii() else "ISO_IR 100"
     with warnings.catch_warnings():
         warnings.simplefilter("error")

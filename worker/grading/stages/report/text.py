@@ -1,6 +1,6 @@
-"""Reporting: an SR as plain text, the way a radiologist would keep it.
+"""Renders an SR of this node as plain text.
 
-It reads a report of this node back from its content tree, so it shows what was sent.
+The text is read back from the content tree, so that it shows what was sent.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
 from worker.grading.stages.report import codes
-from worker.grading.stages.report.tree import is_named, walk
+from worker.grading.stages.report.content_tree import is_named, walk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +31,7 @@ def render_text(sr: Dataset, *, identity: bool = True) -> str:
     sr : Dataset
         A Comprehensive or Comprehensive 3D SR of this node.
     identity : bool
-        Whether to say whose report it is and of when. False leaves out everything about the
-        patient and the study, so that the text may be logged.
+        Whether to include patient, study and date. Without them the text may be logged.
     """
     lines = [_meaning(sr), "=" * len(_meaning(sr))]
     if identity:
@@ -56,7 +55,7 @@ def render_text(sr: Dataset, *, identity: bool = True) -> str:
 
 
 def _day(date: str) -> str:
-    """``YYYYMMDD`` as people write it (ISO 8601)."""
+    """Format ``YYYYMMDD`` as ``YYYY-MM-DD`` (ISO 8601)."""
     return f"{date[:4]}-{date[4:6]}-{date[6:8]}" if date else "date unknown"
 
 
@@ -75,7 +74,7 @@ def _findings(groups: Sequence[Dataset]) -> list[str]:
 
 
 def _no_grade(tree: Sequence[Dataset]) -> list[str]:
-    """Say the coded reason, its figures, and how many images it is about where they are listed."""
+    """Render the coded reason, its figures and, if images are listed, their number."""
     lines = ["No grade"]
     for item in tree:
         if is_named(item, codes.NOT_GRADED):
@@ -90,7 +89,7 @@ def _no_grade(tree: Sequence[Dataset]) -> list[str]:
 
 
 def _group(group: Dataset) -> list[str]:
-    """One line for one of the six images; a headed block for what concerns the subject."""
+    """Render a measurement group: one line for an image, a block with heading for the subject."""
     site = ""
     evaluations: list[tuple[str, str]] = []
     numbers: list[tuple[str, str]] = []
@@ -101,7 +100,7 @@ def _group(group: Dataset) -> list[str]:
         elif item.ValueType == "CODE" and item.RelationshipType == "CONTAINS":
             if is_named(item, codes.RATING):
                 image_rating = _code(item)
-            elif not is_named(item, codes.FINDING):  # the presence says the same
+            elif not is_named(item, codes.FINDING):  # redundant: presence is shown
                 evaluations.append((_meaning(item), _code(item)))
         elif item.ValueType == "CODE" and "ContentSequence" in item:
             modifiers = (_code(modifier).lower() for modifier in item.ContentSequence)
@@ -119,7 +118,7 @@ def _quantity(item: Dataset) -> str:
     ]
     name = _meaning(item)
     if is_named(item, codes.GRAD_CAM):
-        name = "Grad-CAM"  # the code's meaning is too long to stand in every row
+        name = "Grad-CAM"  # the code meaning is too long for every row
     return ", ".join([name, *derivations])
 
 
@@ -139,7 +138,7 @@ def _row(name: str, value: str) -> str:
 
 
 def _entry(name: str, value: str) -> list[str]:
-    """One row below a heading; a long value goes on under its beginning."""
+    """Format one row below a heading; a long value continues with a hanging indent."""
     first = f"{_INDENT}{name:<10}"
     return wrap(value, _WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
 

@@ -12,12 +12,11 @@ from hl7apy.parser import parse_message
 
 from core.destinations import Hl7Destination
 from core.errors import Failed
-from core.version import CAVEAT
 from tests.support.builders.hl7_reading import field, names, segments, unescaped
-from tests.support.builders.sources import Inputs, classic, inputs
+from tests.support.builders.sources import INTENDED_USE, Inputs, classic, inputs
 from worker.delivery.hl7.result import ResultMessage, result_message
 from worker.grading.stages.report import codes
-from worker.grading.stages.report.tree import is_named, walk
+from worker.grading.stages.report.content_tree import is_named, walk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +47,7 @@ def sr_of(report: Report) -> Dataset:
     return pydicom.dcmread(BytesIO(report.objects[-1].content))
 
 
-def tell(sr: Dataset, destination: Hl7Destination = RIS) -> ResultMessage:
+def message_of(sr: Dataset, destination: Hl7Destination = RIS) -> ResultMessage:
     return result_message(sr, destination, application="EPVSNODE")
 
 
@@ -83,7 +82,7 @@ def observations(content: bytes) -> list[tuple[str, str, str, str, str]]:
 
 
 def test_header_patient_and_order(sr: Dataset) -> None:
-    message = tell(sr)
+    message = message_of(sr)
     msh, pid, obr = segments(message.content)[:3]
     assert msh[1:13] == ["|", "^~\\&", "EPVSNODE", "", "RIS", "HOSPITAL", "20260302110533", "",
                          "ORU^R01^ORU_R01", message.control_id, "P", "2.5.1"]  # fmt: skip
@@ -102,7 +101,7 @@ def test_every_result_of_the_sr_is_told(sr: Dataset) -> None:
     for place, rating in zip(places, (1, 2, 1, 3, 1, 2), strict=True):
         images.append(("CWE", "EPVSBGRATING", place, f"EPVS{rating}", "P"))
         images.append(("NM", "EPVSPRATING", place, "0.8", "P"))
-    assert observations(tell(sr).content) == [
+    assert observations(message_of(sr).content) == [
         ("ST", "113014", "", sr.StudyInstanceUID, "O"),
         ("ST", "SRINSTANCEUID", "", sr.SOPInstanceUID, "O"),
         ("CWE", "EPVS", "SUBJECT-RATING", codes.PRESENT.value, "P"),
@@ -118,9 +117,9 @@ def test_every_result_of_the_sr_is_told(sr: Dataset) -> None:
         ("TX", "111003", "SEVERITY-3D", "1", "P"),
         ("CWE", "EPVSAGREEMENT", "", "EPVSAGREE", "P"),
         ("TX", "121077", "", conclusion, "P"),
-        ("TX", "INTENDEDUSE", "", CAVEAT, "P"),
+        ("TX", "INTENDEDUSE", "", INTENDED_USE.statement, "P"),
     ]
-    lines = tell(sr).content.decode().split("\r")
+    lines = message_of(sr).content.decode().split("\r")
     assert (
         "OBX|4|CWE|EPVSBGRATINGMAX^EPVS rating, basal ganglia, highest of images^99EPVS"
         "|SUBJECT-RATING|EPVS3^EPVS rating 3 (21-40)^99EPVS||||||P"
@@ -134,7 +133,7 @@ def test_every_result_of_the_sr_is_told(sr: Dataset) -> None:
 @pytest.mark.parametrize("make", [lambda sr: sr, not_graded], ids=["graded", "not graded"])
 def test_the_structure_is_valid(make: Any, sr: Dataset, tmp_path: Path) -> None:
     """hl7apy's table of value types lacks CWE, which implementation guides for v2.5.1 use."""
-    content = tell(make(sr)).content.decode()
+    content = message_of(make(sr)).content.decode()
     parsed = parse_message(content)
     assert parsed.to_er7() + "\r" == content
     assert parsed.validate(report_file=str(tmp_path / "warnings"))
@@ -148,7 +147,7 @@ def test_the_structure_is_valid(make: Any, sr: Dataset, tmp_path: Path) -> None:
 
 
 def test_rating_0_is_absence_and_nothing_is_flagged(given: Inputs) -> None:
-    content = tell(sr_of(inputs(given.volume, ratings=(0,) * 6, p=0.000012).build())).content
+    content = message_of(sr_of(inputs(given.volume, ratings=(0,) * 6, p=0.000012).build())).content
     told = observations(content)
     assert ("CWE", "EPVS", "SUBJECT-RATING", codes.ABSENT.value, "P") in told
     assert ("CWE", "EPVSBGRATINGMAX", "SUBJECT-RATING", "EPVS0", "P") in told
@@ -159,7 +158,7 @@ def test_rating_0_is_absence_and_nothing_is_flagged(given: Inputs) -> None:
 
 
 def test_a_study_that_was_not_graded_has_a_reason_and_no_result(sr: Dataset) -> None:
-    content = tell(not_graded(sr)).content
+    content = message_of(not_graded(sr)).content
     assert field(content, "OBR", 25) == "X"
     told = observations(content)
     assert [(kind, code, status) for kind, code, _, _, status in told] == [
@@ -174,15 +173,15 @@ def test_a_study_that_was_not_graded_has_a_reason_and_no_result(sr: Dataset) -> 
 
 def test_an_sr_that_says_nothing_makes_no_message(sr: Dataset) -> None:
     with pytest.raises(Failed):
-        tell(changed(sr, ContentSequence=[]))
+        message_of(changed(sr, ContentSequence=[]))
 
 
 def test_the_same_sr_is_the_same_message(report: Report, sr: Dataset) -> None:
-    message = tell(sr)
-    assert tell(sr_of(report)) == message
+    message = message_of(sr)
+    assert message_of(sr_of(report)) == message
     assert len(message.control_id) <= 20
-    elsewhere = tell(sr, Hl7Destination("192.0.2.8", 2575))
-    next_revision = tell(changed(sr, SOPInstanceUID="2.25.7"))
+    elsewhere = message_of(sr, Hl7Destination("192.0.2.8", 2575))
+    next_revision = message_of(changed(sr, SOPInstanceUID="2.25.7"))
     assert len({m.control_id for m in (message, elsewhere, next_revision)}) == 3
     # One order, so that the receiver replaces the earlier result.
     assert field(next_revision.content, "OBR", 3) == field(message.content, "OBR", 3)
@@ -209,7 +208,7 @@ def test_names_in_every_script(
 ) -> None:
     kept = BytesIO()
     changed(sr, SpecificCharacterSet=character_set, PatientName=name).save_as(kept)
-    content = tell(pydicom.dcmread(BytesIO(kept.getvalue()))).content
+    content = message_of(pydicom.dcmread(BytesIO(kept.getvalue()))).content
     assert names(content) == [
         [family, given_name, *[""] * 5, representation]
         for family, given_name, representation in expected
@@ -232,7 +231,7 @@ def test_names_keep_their_parts_and_break_nothing(
     sr: Dataset, name: str, expected: list[list[str]]
 ) -> None:
     hostile = changed(sr, PatientName=name, PatientID="1|2\\3\r", AccessionNumber="A^B\r\nMSH|")
-    content = tell(hostile).content
+    content = message_of(hostile).content
     assert [fields[0] for fields in segments(content)[:4]] == ["MSH", "PID", "OBR", "OBX"]
     assert names(content) == expected
     assert unescaped(field(content, "PID", 3)) == "1|2\\3"
@@ -241,7 +240,7 @@ def test_names_keep_their_parts_and_break_nothing(
 
 def test_who_assigned_the_id_and_the_time_zone_are_told_where_they_are_known(sr: Dataset) -> None:
     known = changed(sr, IssuerOfPatientID="HOSPITAL^A", TimezoneOffsetFromUTC="+0530", StudyTime="")
-    content = tell(known).content
+    content = message_of(known).content
     assert field(content, "PID", 3) == "CANARY-17^^^HOSPITAL\\S\\A"
     assert field(content, "MSH", 7) == field(content, "OBR", 22) == "20260302110533+0530"
     assert field(content, "OBR", 7) == "20260302"

@@ -37,6 +37,7 @@ def models_dir(tmp_path: Path) -> Path:
             "weights_sha256": "0" * 64,
             "display_name": name,
             "training_data": "synthetic",
+            "intended_use": f"Made-up {name} model.",
             "preprocessing": {"version": 1, "enhancement": "block-group"},
             "inputs": inputs,
             "outputs": outputs,

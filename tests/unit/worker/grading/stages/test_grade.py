@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from core.results import Crop, Grade, Level, ModelIdentity, Severity, Side
+from tests.support.builders.records import INTENDED_USE
 from worker.grading.records import RatingInput, RatingOutput, SeverityOutput
 from worker.grading.stages.grade import grade, probability_of_highest
 
-RATING_MODEL = ModelIdentity("rating", "1", "a" * 64, "Rating", "synthetic")
-SEVERITY_MODEL = ModelIdentity("severity", "1", "b" * 64, "Severity", "synthetic")
+RATING_MODEL = ModelIdentity("rating", "1", "a" * 64, "Rating", "synthetic", INTENDED_USE)
+SEVERITY_MODEL = ModelIdentity("severity", "1", "b" * 64, "Severity", "synthetic", INTENDED_USE)
 
 
 def graded(ratings: list[int], severity: float = 0.9, sure: list[float] | None = None) -> Grade:

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from core.results import ModelIdentity, RegistrationQuality
+from tests.support.builders.records import INTENDED_USE
 from tests.support.builders.volumes import acquire, head, like, pose, volume_of
 from worker.grading.errors import NotGradable
 from worker.grading.records import Registration, SeverityInput, SeverityOutput, Volume
@@ -18,7 +19,7 @@ from worker.grading.stages.template import load_template
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MODEL = ModelIdentity("severity", "1", "0" * 64, "Severity", "synthetic")
+MODEL = ModelIdentity("severity", "1", "0" * 64, "Severity", "synthetic", INTENDED_USE)
 POSE = pose((8, -5, 10), (6, -12, 9), 0.92)
 RIGID = pose((8, -5, 10), (6, -12, 9))
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydicom
@@ -13,10 +14,10 @@ import pytest
 import SimpleITK as sitk
 
 from core.errors import Failed
-from core.results import ObjectKind, Report, Severity
-from core.version import CAVEAT
+from core.results import ObjectKind, Report, Severity, SRClass, SRVariant
 from tests.support.builders.sources import (
     COMPLETED_AT,
+    INTENDED_USE,
     SPACING,
     Inputs,
     classic,
@@ -26,12 +27,13 @@ from tests.support.builders.sources import (
     uid,
 )
 from worker.grading.records import RatingInput
-from worker.grading.stages.report import codes, render_text
-from worker.grading.stages.report.document import series_uid_of_report
-from worker.grading.stages.report.tree import is_named, walk
+from worker.grading.stages.report import build, codes, render_text, secondary_capture
+from worker.grading.stages.report.content_tree import is_named, walk
+from worker.grading.stages.report.objects import series_uid_of_sr
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import ModuleType
 
     from pydicom.dataset import Dataset
     from pydicom.sr.coding import Code
@@ -212,24 +214,51 @@ def test_what_changes_the_report_changes_its_uids(given: Inputs, report: Report)
     assert len(set.union(*uids)) == sum(map(len, uids))
 
 
-def test_an_sr_says_what_it_refers_to_and_without_a_map_that_is_nothing(
-    given: Inputs, report: Report
-) -> None:
-    """Destinations that take no map are sent the other SR, with the same pictures."""
+def test_only_the_sr_variant_with_the_map_refers_to_it(given: Inputs, report: Report) -> None:
+    """Destinations without the map receive the other SR, with the same pictures."""
     map_uid = report.objects[0].sop_instance_uid
     bare = given.build()
     assert bare.objects[:-1] == report.objects[1:-1]
     assert bare.objects[-1].sop_instance_uid != report.objects[-1].sop_instance_uid
-    assert report.objects[-1].refers_to == (map_uid,)
-    assert bare.objects[-1].refers_to == ()
     assert map_uid.encode() in report.objects[-1].content
-    for item in bare.objects[:-1]:
+    for item in (*bare.objects[:-1], report.objects[0]):
         assert item.sop_instance_uid.encode() not in bare.objects[-1].content
     assert bare.summary == report.summary
 
 
+def test_all_variants_share_one_map_and_one_set_of_pictures(
+    given: Inputs, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report in every variant reads the headers and draws the pictures once."""
+    work: Counter[str] = Counter()
+
+    def counted(module: ModuleType, name: str) -> None:
+        function = getattr(module, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            work[name] += 1
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, call)
+
+    counted(build, "read_source")
+    counted(build, "build_parametric_map")
+    counted(secondary_capture, "render_summary")
+    counted(secondary_capture, "render_slice")
+    variants = [SRVariant(sr_class, m) for m in (True, False) for sr_class in SRClass]
+    every = given.build(variants=variants)
+    assert work == {
+        "read_source": 1,
+        "build_parametric_map": 1,
+        "render_summary": 1,
+        "render_slice": 3,
+    }
+    assert [item.variant for item in every.objects] == [None] * 5 + variants
+    assert every.objects[: len(report.objects)] == report.objects
+
+
 def test_both_sr_classes_share_pictures_and_content_but_no_uid(given: Inputs) -> None:
-    plain, three_d = given.build(), given.build(sr="comprehensive3d")
+    plain, three_d = given.build(), given.build(SRClass.COMPREHENSIVE_3D)
     assert plain.objects[:-1] == three_d.objects[:-1]
     assert plain.objects[-1].sop_instance_uid != three_d.objects[-1].sop_instance_uid
     assert sr_of(plain).ContentSequence[2:] == sr_of(three_d).ContentSequence[2:]
@@ -240,13 +269,13 @@ def test_a_new_revision_names_the_report_that_it_supersedes(given: Inputs, repor
     item = sr_of(superseding(given, report).build()).PredecessorDocumentsSequence[0]
     series = item.ReferencedSeriesSequence[0]
     assert series.SeriesInstanceUID == previous.series_uid
-    assert previous.series_uid == series_uid_of_report(previous.sop_instance_uid)
+    assert previous.series_uid == series_uid_of_sr(previous.sop_instance_uid)
     assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == previous.sop_instance_uid
 
 
 def test_a_report_supersedes_those_of_its_class(given: Inputs, report: Report) -> None:
     """An archive that takes one class has never seen the other."""
-    bare, three_d = given.build(), given.build(sr="comprehensive3d")
+    bare, three_d = given.build(), given.build(SRClass.COMPREHENSIVE_3D)
     both = superseding(given, Report((report.objects[-1], *bare.objects, three_d.objects[-1]), ""))
 
     def predecessors(sr: Dataset) -> set[str]:
@@ -258,7 +287,7 @@ def test_a_report_supersedes_those_of_its_class(given: Inputs, report: Report) -
 
     expected = {report.objects[-1].sop_instance_uid, bare.objects[-1].sop_instance_uid}
     assert predecessors(sr_of(both.build())) == expected
-    assert predecessors(sr_of(both.build(sr="comprehensive3d"))) == {
+    assert predecessors(sr_of(both.build(SRClass.COMPREHENSIVE_3D))) == {
         three_d.objects[-1].sop_instance_uid
     }
     # A destination that is set to another class since still learns what was superseded.
@@ -283,7 +312,7 @@ def test_times_are_those_of_completion_in_the_zone_of_the_study(tmp_path: Path) 
 
 def test_summary_says_the_result_and_not_whose_it_is(report: Report) -> None:
     assert "rating 3 of 4 (21-40 EPVS)" in report.summary
-    assert CAVEAT.split(":")[0] in report.summary
+    assert INTENDED_USE.statement in " ".join(report.summary.split())
     named = render_text(sr_of(report))
     for secret in ("Canary^Patient", "CANARY-17", "ACC0001", "2026-03-02"):
         assert secret in named
@@ -293,7 +322,7 @@ def test_summary_says_the_result_and_not_whose_it_is(report: Report) -> None:
 
 def test_a_grade_of_other_images_is_refused(given: Inputs) -> None:
     other = RatingInput(np.zeros((6, 1, 112, 86), np.float32), ())
-    with pytest.raises(Failed, match="not of the images") as refusal:
+    with pytest.raises(Failed, match="does not belong to the images") as refusal:
         given.build(rating_input=other)
     assert refusal.value.code == "report-invalid"
 

@@ -11,9 +11,10 @@ import pytest
 
 from core.errors import Failed
 from core.reasons import Reason
-from core.results import ObjectKind
+from core.results import IntendedUse, ObjectKind, SRClass, SRVariant
 from tests.support.builders.sources import (
     COMPLETED_AT,
+    INTENDED_USE,
     Inputs,
     classic,
     inputs,
@@ -23,9 +24,9 @@ from tests.support.builders.sources import (
 )
 from worker.grading.stages.report import codes
 from worker.grading.stages.report.check import check_report
-from worker.grading.stages.report.document import Case, RejectedCase
+from worker.grading.stages.report.content_tree import is_named, walk
+from worker.grading.stages.report.context import GradedContext, NotGradedContext
 from worker.grading.stages.report.source import read_source
-from worker.grading.stages.report.tree import is_named, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,12 +48,13 @@ def report(given: Inputs) -> Report:
 
 
 @pytest.fixture(scope="module")
-def case(given: Inputs) -> Case:
-    return Case(
+def context(given: Inputs) -> GradedContext:
+    return GradedContext(
         study=given.study,
         source=read_source(given.volume),
         completed_at=COMPLETED_AT,
         station_name="epvs-test",
+        intended_use=INTENDED_USE,
         volume=given.volume,
         grade=given.grade,
         saliency=given.saliency,
@@ -60,12 +62,13 @@ def case(given: Inputs) -> Case:
 
 
 @pytest.fixture(scope="module")
-def rejected(given: Inputs) -> RejectedCase:
-    return RejectedCase(
+def without_grade(given: Inputs) -> NotGradedContext:
+    return NotGradedContext(
         study=given.study,
         source=read_source(given.volume),
         completed_at=COMPLETED_AT,
         station_name="epvs-test",
+        intended_use=INTENDED_USE,
         reason=Reason.NOT_A_T2_BRAIN,
         detail="",
         images=given.study.instances,
@@ -112,45 +115,64 @@ SR_FAULTS: dict[str, Callable[[Dataset], object]] = {
     "not declared": lambda sr: sr.CodingSchemeIdentificationSequence.clear(),
     "flags": lambda sr: setattr(sr, "PreliminaryFlag", "FINAL"),
     "another study": lambda sr: setattr(sr, "StudyInstanceUID", "1.2.3"),
-    "UIDs are not the ones": lambda sr: setattr(sr, "SOPInstanceUID", "1.2.3"),
+    "UIDs differ": lambda sr: setattr(sr, "SOPInstanceUID", "1.2.3"),
     "AccessionNumber is missing": lambda sr: sr.pop("AccessionNumber"),
     "SeriesDescription is missing or empty": lambda sr: setattr(sr, "SeriesDescription", ""),
     "DeviceUID is not a valid UID": lambda sr: setattr(sr, "DeviceUID", "1.02.3"),
 }
 
 
-def test_a_sound_report_passes(report: Report, case: Case) -> None:
-    check_report(report.objects, case)
+def test_a_sound_report_passes(report: Report, context: GradedContext) -> None:
+    check_report(report.objects, context)
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 @pytest.mark.parametrize("fault", SR_FAULTS)
-def test_a_broken_sr_is_refused(report: Report, case: Case, fault: str) -> None:
+def test_a_broken_sr_is_refused(report: Report, context: GradedContext, fault: str) -> None:
     broken = changed(report.objects[-1], SR_FAULTS[fault])
     with pytest.raises(Failed, match=fault) as refusal:
-        check_report([*report.objects[:-1], broken], case)
+        check_report([*report.objects[:-1], broken], context)
     assert refusal.value.code == "report-invalid"
     assert "Canary" not in str(refusal.value)
 
 
-def test_a_truncated_picture_is_refused(report: Report, case: Case) -> None:
+def test_a_truncated_picture_is_refused(report: Report, context: GradedContext) -> None:
     broken = changed(report.objects[0], lambda sc: setattr(sc, "PixelData", sc.PixelData[:-1000]))
     with pytest.raises(Failed, match="size of the image"):
-        check_report([broken], case)
+        check_report([broken], context)
 
 
-def test_what_is_not_dicom_is_refused(report: Report, case: Case) -> None:
+def test_an_sr_that_refers_to_a_map_which_is_not_sent_with_it_is_refused(
+    given: Inputs, context: GradedContext
+) -> None:
+    made = given.build(parametric_map=True)
+    variant = SRVariant(SRClass.COMPREHENSIVE, parametric_map=False)
+    dangling = replace(made.objects[-1], variant=variant)
+    with pytest.raises(Failed, match="not sent with it"):
+        check_report([*made.objects[:-1], dangling], context)
+
+
+def test_objects_with_the_intended_use_of_other_models_are_refused(
+    report: Report, context: GradedContext
+) -> None:
+    other = replace(context, intended_use=IntendedUse("For clinical use.", research_only=False))
+    for item in report.objects:
+        with pytest.raises(Failed, match="intended use is not that of the models"):
+            check_report([item], other)
+
+
+def test_what_is_not_dicom_is_refused(report: Report, context: GradedContext) -> None:
     with pytest.raises(Failed, match="not a Part 10 file"):
-        check_report([replace(report.objects[0], content=b"no DICOM")], case)
+        check_report([replace(report.objects[0], content=b"no DICOM")], context)
 
 
-def test_uids_that_are_taken_are_refused(report: Report, case: Case) -> None:
+def test_uids_that_are_taken_are_refused(report: Report, context: GradedContext) -> None:
     with pytest.raises(Failed, match="share one SOP Instance UID"):
-        check_report([report.objects[0], report.objects[0]], case)
+        check_report([report.objects[0], report.objects[0]], context)
     taken = replace(report.objects[0], sop_instance_uid=uid("classic-instance"))
     assert taken.kind is ObjectKind.SECONDARY_CAPTURE
     with pytest.raises(Failed, match="UID of a received instance"):
-        check_report([taken], case)
+        check_report([taken], context)
 
 
 # --- Of a study that was not graded --------------------------------------------------------------
@@ -162,8 +184,8 @@ def state_another_reason(sr: Dataset) -> None:
 
 
 REJECTION_FAULTS: dict[str, Callable[[Dataset], object]] = {
-    "the reason is not the one": state_another_reason,
-    "rejected for": without(codes.NOT_GRADED),
+    "the reason differs from that of the result": state_another_reason,
+    "the reason differs": without(codes.NOT_GRADED),
     **{
         fault: SR_FAULTS[fault]
         for fault in ("no conclusion", "intended use", "does not exist", "not declared", "flags")
@@ -171,24 +193,26 @@ REJECTION_FAULTS: dict[str, Callable[[Dataset], object]] = {
 }
 
 
-def test_a_sound_report_without_grade_passes(given: Inputs, rejected: RejectedCase) -> None:
-    check_report(not_graded(given.study, refused(uid("classic"))).objects, rejected)
+def test_a_sound_report_without_grade_passes(
+    given: Inputs, without_grade: NotGradedContext
+) -> None:
+    check_report(not_graded(given.study, refused(uid("classic"))).objects, without_grade)
 
 
 @pytest.mark.parametrize("fault", REJECTION_FAULTS)
 def test_a_broken_sr_without_grade_is_refused(
-    given: Inputs, rejected: RejectedCase, fault: str
+    given: Inputs, without_grade: NotGradedContext, fault: str
 ) -> None:
     (sound,) = not_graded(given.study, refused(uid("classic"))).objects
     with pytest.raises(Failed, match=fault) as refusal:
-        check_report([changed(sound, REJECTION_FAULTS[fault])], rejected)
+        check_report([changed(sound, REJECTION_FAULTS[fault])], without_grade)
     assert refusal.value.code == "report-invalid"
 
 
 def test_neither_kind_of_report_passes_for_the_other(
-    report: Report, given: Inputs, case: Case, rejected: RejectedCase
+    report: Report, given: Inputs, context: GradedContext, without_grade: NotGradedContext
 ) -> None:
     with pytest.raises(Failed, match="measurements of a study that was not graded"):
-        check_report(report.objects, rejected)
+        check_report(report.objects, without_grade)
     with pytest.raises(Failed, match="measurement groups are not those of the grade"):
-        check_report(not_graded(given.study, refused(uid("classic"))).objects, case)
+        check_report(not_graded(given.study, refused(uid("classic"))).objects, context)

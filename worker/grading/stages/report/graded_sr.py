@@ -1,8 +1,7 @@
-"""Reporting: the DICOM SR (TID 1500 Measurement Report) of one graded study revision."""
+"""SR on a graded study revision (TID 1500 Measurement Report)."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from highdicom.sr import CodeContentItem, ContainerContentItem, ContentSequence
@@ -10,60 +9,63 @@ from highdicom.sr import RelationshipTypeValues as Relationship
 
 from core.results import Grade, ReportObject, Severity
 from worker.grading.stages.report import codes
-from worker.grading.stages.report.library import image_library
-from worker.grading.stages.report.measurement_report import (
-    SRClass,
+from worker.grading.stages.report.image_library import image_library
+from worker.grading.stages.report.measurements import image_group, severity_group, subject_group
+from worker.grading.stages.report.sr_document import (
     evidence_item,
     qualitative_evaluations,
     write_sr,
 )
-from worker.grading.stages.report.measurements import image_group, severity_group, subject_group
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-    from worker.grading.stages.report.document import Case
+    from core.results import SRVariant
+    from worker.grading.stages.report.context import GradedContext
 
 
-def build_sr(case: Case, sr: SRClass, parametric_map: ReportObject | None) -> ReportObject:
-    """Build the SR.
+def build_graded_sr(
+    context: GradedContext, variant: SRVariant, parametric_map: ReportObject | None
+) -> ReportObject:
+    """Build one variant of the SR.
 
     Parameters
     ----------
-    case : Case
-    sr : {"comprehensive", "comprehensive3d"}
-        SOP class; the content is the same.
-    parametric_map : ReportObject, optional
-        The saliency map that is sent with it.
+    context : GradedContext
+    variant : SRVariant
+    parametric_map : ReportObject or None
+        The saliency map of this report. A variant without the map ignores it.
 
     Notes
     -----
-    Of the report's other objects the content and the evidence name the map alone, no picture: an
-    SR without the map may be sent to whoever does not take it.
+    The map is the only other report object to which an SR refers. A variant without the map
+    therefore has no dangling reference in an archive that receives only SR and pictures.
     """
+    if not variant.parametric_map:
+        parametric_map = None
     map_uids = None
     if parametric_map is not None:
         map_uids = (parametric_map.sop_class_uid, parametric_map.sop_instance_uid)
-    agreement = codes.AGREE if case.grade.models_agree else codes.DISAGREE
-    report = write_sr(
-        case,
-        sr,
-        uid=case.uid("sr-instance", sr=sr, parametric_map=map_uids),
+    agreement = codes.AGREE if context.grade.models_agree else codes.DISAGREE
+    return write_sr(
+        context,
+        variant,
+        uid=context.uid("sr-instance", sr=variant.sr_class, parametric_map=map_uids),
         sections=[
-            image_library(case.source, case.volume.series),
-            _imaging_measurements(case, map_uids),
+            image_library(context.source, context.volume.series),
+            _imaging_measurements(context, map_uids),
             qualitative_evaluations(
+                context,
                 [CodeContentItem(codes.AGREEMENT, agreement, Relationship.CONTAINS)],
-                conclusion(case.grade),
+                conclusion(context.grade),
             ),
         ],
-        evidence=_evidence(case, parametric_map),
+        evidence=_evidence(context, parametric_map),
     )
-    return replace(report, refers_to=() if map_uids is None else (map_uids[1],))
 
 
 def conclusion(grade: Grade) -> str:
-    """Say the result in the sentences that a reader takes from the report."""
+    """Return the sentences of the conclusion: rating, severity and their agreement."""
     if grade.rating == 0:
         rating = (
             "No enlarged perivascular spaces (EPVS) seen in the basal ganglia "
@@ -92,29 +94,31 @@ def conclusion(grade: Grade) -> str:
 
 
 def _imaging_measurements(
-    case: Case, parametric_map: tuple[str, str] | None
+    context: GradedContext, parametric_map: tuple[str, str] | None
 ) -> ContainerContentItem:
     container = ContainerContentItem(
         codes.IMAGING_MEASUREMENTS, relationship_type=Relationship.CONTAINS
     )
     container.ContentSequence = ContentSequence()
     for group in (
-        subject_group(case),
-        *(image_group(case, image) for image in case.grade.images),
-        severity_group(case, parametric_map),
+        subject_group(context),
+        *(image_group(context, image) for image in context.grade.images),
+        severity_group(context, parametric_map),
     ):
         container.ContentSequence.extend(group)
     return container
 
 
-def _evidence(case: Case, parametric_map: ReportObject | None) -> list[Dataset]:
-    """Every object that the content refers to."""
-    series_uid = case.volume.series.series_uid
+def _evidence(context: GradedContext, parametric_map: ReportObject | None) -> list[Dataset]:
+    """Return every object to which the content refers."""
+    series_uid = context.volume.series.series_uid
     evidence = [
-        evidence_item(case, image.sop_class_uid, image.sop_instance_uid, series_uid)
-        for image in case.source.images
+        evidence_item(context, image.sop_class_uid, image.sop_instance_uid, series_uid)
+        for image in context.source.images
     ]
     if parametric_map is not None:
         pm = parametric_map
-        evidence.append(evidence_item(case, pm.sop_class_uid, pm.sop_instance_uid, pm.series_uid))
+        evidence.append(
+            evidence_item(context, pm.sop_class_uid, pm.sop_instance_uid, pm.series_uid)
+        )
     return evidence

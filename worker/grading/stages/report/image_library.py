@@ -1,8 +1,8 @@
-"""Reporting: the image library of the SR (TID 1600): which images were graded, and their geometry.
+"""Image library of the SR (TID 1600): the graded images and their geometry.
 
-Built here because highdicom's `ImageLibrary` needs every descriptor in every header: it cannot
-describe a source without Slice Thickness, nor an Enhanced MR, and it repeats in every entry what
-the template lets a group say once.
+Built here because highdicom's `ImageLibrary` requires every descriptor in every header: it cannot
+describe a source without Slice Thickness, nor an Enhanced MR, and it repeats for every image the
+descriptors that the template allows once for the group.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ if TYPE_CHECKING:
 
 
 def image_library(source: Source, series: SelectedSeries) -> ContainerContentItem:
-    """List the graded images with TID 1602 and 1604 descriptors, as far as they are known.
+    """List the graded images with the TID 1602 and 1604 descriptors that are known.
 
-    The images are one series: all but the position is said once, for the group.
+    All images belong to one series, so that every descriptor but the position is given once, for
+    the group.
     """
     return _library([*_shared(source, series), *(_entry(image) for image in source.images)])
 
 
 def plain_image_library(images: Sequence[SpooledInstance]) -> ContainerContentItem:
-    """List the MR images of one series without their geometry, which may be what is wrong."""
+    """List the MR images of one series without their geometry, which may be the very fault."""
     return _library(
         [
             CodeContentItem(codes.MODALITY, codes.MAGNETIC_RESONANCE, Relationship.HAS_ACQ_CONTEXT),
@@ -51,7 +52,7 @@ def plain_image_library(images: Sequence[SpooledInstance]) -> ContainerContentIt
 
 
 def _library(items: Sequence[ContentItem]) -> ContainerContentItem:
-    """Put one group around `items`: what is said of all its images, then the images."""
+    """Build the library with one group: descriptors of all its images, then the images."""
     group = ContainerContentItem(codes.IMAGE_LIBRARY_GROUP, relationship_type=Relationship.CONTAINS)
     group.ContentSequence = ContentSequence(items)
     library = ContainerContentItem(codes.IMAGE_LIBRARY, relationship_type=Relationship.CONTAINS)
@@ -62,7 +63,7 @@ def _library(items: Sequence[ContentItem]) -> ContainerContentItem:
 def _shared(
     source: Source, series: SelectedSeries
 ) -> list[CodeContentItem | UIDRefContentItem | NumContentItem]:
-    """Descriptors of the group in the order of TID 1602 and 1604."""
+    """Return the descriptors of the group in the order of TID 1602 and 1604."""
     items: list[CodeContentItem | UIDRefContentItem | NumContentItem] = [
         CodeContentItem(codes.MODALITY, codes.MAGNETIC_RESONANCE, Relationship.HAS_ACQ_CONTEXT)
     ]

@@ -1,12 +1,12 @@
-"""Reporting: what every SR of this node has in common: TID 1500's frame, the document around it.
+"""SR document and TID 1500 root that the SRs on graded and not graded studies share.
 
-The frame is built here because highdicom's `MeasurementReport` takes imaging measurements alone,
-and needs some: TID 1500 is content with qualitative evaluations.
+The root is built here because highdicom's `MeasurementReport` requires imaging measurements and
+accepts nothing else; TID 1500 itself allows qualitative evaluations alone.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import (
@@ -26,65 +26,60 @@ from highdicom.sr import RelationshipTypeValues as Relationship
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 
-from core.results import ObjectKind, ReportObject
-from core.version import CAVEAT, MANUFACTURER, NAME, VERSION
+from core.results import ObjectKind, ReportObject, SRClass
+from core.version import MANUFACTURER, NAME, VERSION
 from worker.grading.stages.report import codes
-from worker.grading.stages.report.document import (
-    SERIES_NUMBER,
-    BaseCase,
-    finish,
-    series_uid_of_report,
-)
+from worker.grading.stages.report.objects import SERIES_NUMBER, series_uid_of_sr, write_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-SRClass = Literal["comprehensive", "comprehensive3d"]
+    from core.results import SRVariant
+    from worker.grading.stages.report.context import ReportContext
 
 _CLASSES: Final = {
-    "comprehensive": (ComprehensiveSR, ComprehensiveSRStorage),
-    "comprehensive3d": (Comprehensive3DSR, Comprehensive3DSRStorage),
+    SRClass.COMPREHENSIVE: (ComprehensiveSR, ComprehensiveSRStorage),
+    SRClass.COMPREHENSIVE_3D: (Comprehensive3DSR, Comprehensive3DSRStorage),
 }
 
 
 def write_sr(
-    case: BaseCase,
-    sr: SRClass,
+    context: ReportContext,
+    variant: SRVariant,
     *,
     uid: str,
     sections: Iterable[ContainerContentItem],
     evidence: Sequence[Dataset],
     description: str | None = None,
 ) -> ReportObject:
-    """Write an SR.
+    """Build and encode an SR.
 
     Parameters
     ----------
-    case : BaseCase
-    sr : {"comprehensive", "comprehensive3d"}
-        SOP class; the content is the same.
+    context : ReportContext
+    variant : SRVariant
     uid : str
         SOP Instance UID.
     sections : iterable of ContainerContentItem
         In the template's order: image library, imaging measurements, qualitative evaluations.
     evidence : sequence of Dataset
-        Every object that the content refers to, and what else the report rests on; at least one.
+        Every object that the content refers to and any other on which it is based; at least one.
     description : str, optional
-        Series Description, where it is not that of a grade.
+        Series Description, if it is not that of a grade.
     """
-    make, sop_class_uid = _CLASSES[sr]
-    document = make(
+    document_class, sop_class_uid = _CLASSES[variant.sr_class]
+    document = document_class(
         evidence=evidence,
-        content=_content(case, sections),
-        series_instance_uid=series_uid_of_report(uid),
+        content=_content(context, sections),
+        series_instance_uid=series_uid_of_sr(uid),
         series_number=SERIES_NUMBER[ObjectKind.STRUCTURED_REPORT],
         sop_instance_uid=uid,
         instance_number=1,
-        # Complete, but no person has verified it, and a later revision may replace it.
+        # Complete, but not verified by a person; a later revision may replace it.
         is_complete=True,
         is_final=False,
         is_verified=False,
-        previous_versions=_predecessors(case, sop_class_uid) or None,
+        previous_versions=_predecessors(context, sop_class_uid) or None,
         coding_schemes=[
             CodingSchemeIdentificationItem(
                 codes.SCHEME,
@@ -93,35 +88,46 @@ def write_sr(
                 responsible_organization=MANUFACTURER,
             )
         ],
-        **case.equipment,
+        **context.equipment,
     )
-    return finish(document, ObjectKind.STRUCTURED_REPORT, case, description)
+    return write_object(
+        document,
+        ObjectKind.STRUCTURED_REPORT,
+        context,
+        description=description,
+        variant=variant,
+    )
 
 
 def qualitative_evaluations(
-    evaluations: Iterable[CodeContentItem | TextContentItem], conclusion: str
+    context: ReportContext,
+    evaluations: Iterable[CodeContentItem | TextContentItem],
+    conclusion: str,
 ) -> ContainerContentItem:
-    """TID 1500 rows 12 to 14: evaluations, the intended use and the conclusion."""
+    """Build TID 1500 rows 12 to 14: evaluations, intended use and conclusion."""
+    statement = context.intended_use.statement
     container = ContainerContentItem(
         codes.QUALITATIVE_EVALUATIONS, relationship_type=Relationship.CONTAINS
     )
     container.ContentSequence = ContentSequence(
         [
             *evaluations,
-            TextContentItem(codes.INTENDED_USE, CAVEAT, Relationship.CONTAINS),
-            # Viewers may show the conclusion alone: the caveat belongs to it.
-            TextContentItem(codes.CONCLUSION, f"{conclusion} {CAVEAT}", Relationship.CONTAINS),
+            TextContentItem(codes.INTENDED_USE, statement, Relationship.CONTAINS),
+            # Viewers may show the conclusion alone, so it repeats the intended use.
+            TextContentItem(codes.CONCLUSION, f"{conclusion} {statement}", Relationship.CONTAINS),
         ]
     )
     return container
 
 
-def evidence_item(case: BaseCase, class_uid: str, instance_uid: str, series_uid: str) -> Dataset:
-    """Name one object of the study as highdicom wants it, without any patient data."""
+def evidence_item(
+    context: ReportContext, class_uid: str, instance_uid: str, series_uid: str
+) -> Dataset:
+    """Describe one object of the study in the form that highdicom needs, without patient data."""
     item = Dataset()
     item.SOPClassUID, item.SOPInstanceUID = class_uid, instance_uid
-    item.StudyInstanceUID, item.SeriesInstanceUID = case.study.study_uid, series_uid
-    # highdicom asks for these; `finish` writes the real ones.
+    item.StudyInstanceUID, item.SeriesInstanceUID = context.study.study_uid, series_uid
+    # highdicom requires these attributes; `write_object` writes the real values.
     for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex"):
         setattr(item, keyword, None)
     for keyword in ("AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
@@ -129,7 +135,9 @@ def evidence_item(case: BaseCase, class_uid: str, instance_uid: str, series_uid:
     return item
 
 
-def _content(case: BaseCase, sections: Iterable[ContainerContentItem]) -> ContainerContentItem:
+def _content(
+    context: ReportContext, sections: Iterable[ContainerContentItem]
+) -> ContainerContentItem:
     root = ContainerContentItem(codes.REPORT_TITLE, template_id="1500")
     root.ContentSequence = ContentSequence(
         [
@@ -138,11 +146,11 @@ def _content(case: BaseCase, sections: Iterable[ContainerContentItem]) -> Contai
                 observer_device_context=ObserverContext(
                     observer_type=CodedConcept.from_code(codes.DEVICE_OBSERVER),
                     observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
-                        uid=case.device_uid,
+                        uid=context.device_uid,
                         name=f"{NAME} {VERSION}",
                         manufacturer_name=MANUFACTURER,
                         model_name=NAME,
-                        serial_number=case.station_name,
+                        serial_number=context.station_name,
                     ),
                 )
             ),
@@ -155,15 +163,15 @@ def _content(case: BaseCase, sections: Iterable[ContainerContentItem]) -> Contai
     return root
 
 
-def _predecessors(case: BaseCase, sop_class_uid: str) -> list[Dataset]:
-    """Name the reports that this one supersedes: those of its class, one of which an archive has.
+def _predecessors(context: ReportContext, sop_class_uid: str) -> list[Dataset]:
+    """Return the SRs that this one supersedes: those of its SOP class, which its archive holds.
 
-    Only where there is none of its class, because a destination was set to another one since, is
-    it those of the other.
+    If there is none of its class, because the destination has been set to another class since,
+    those of the other class are named.
     """
-    superseded = case.study.superseded_reports
+    superseded = context.study.superseded_reports
     of_class = [report for report in superseded if report[0] == sop_class_uid]
     return [
-        evidence_item(case, class_uid, uid, series_uid_of_report(uid))
+        evidence_item(context, class_uid, uid, series_uid_of_sr(uid))
         for class_uid, uid in of_class or superseded
     ]

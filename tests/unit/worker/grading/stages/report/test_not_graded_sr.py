@@ -12,11 +12,11 @@ import pytest
 
 from core.errors import Failed
 from core.reasons import Reason
-from core.results import NotGradedStudy, ObjectKind, Report, SeriesVerdict
+from core.results import NotGradedStudy, ObjectKind, Report, SeriesVerdict, SRClass
 from core.studies import SpooledInstance
-from core.version import CAVEAT
 from tests.support.builders.sources import (
     COMPLETED_AT,
+    INTENDED_USE,
     SLICES,
     Inputs,
     classic,
@@ -29,8 +29,8 @@ from tests.support.builders.sources import (
     without_images,
 )
 from worker.grading.stages.report import codes, render_text
-from worker.grading.stages.report.not_graded import conclusion
-from worker.grading.stages.report.tree import is_named, walk
+from worker.grading.stages.report.content_tree import is_named, walk
+from worker.grading.stages.report.not_graded_sr import conclusion
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +88,7 @@ def test_it_is_one_sr_that_states_the_reason_and_measures_nothing(report: Report
     assert reason.ConceptCodeSequence[0].CodingSchemeDesignator == codes.SCHEME
     for absent in (codes.IMAGING_MEASUREMENTS, codes.MEASUREMENT_GROUP, codes.FINDING, codes.EPVS):
         assert named(sr, absent) == []
-    assert [item.TextValue for item in named(sr, codes.INTENDED_USE)] == [CAVEAT]
+    assert [item.TextValue for item in named(sr, codes.INTENDED_USE)] == [INTENDED_USE.statement]
     (comment,) = named(sr, codes.COMMENT)
     assert comment.TextValue == "correlation over the brain 0.12 (at least 0.35 needed)"
     assert sr.SeriesDescription == "EPVS not graded (RESEARCH USE ONLY)"
@@ -99,7 +99,7 @@ def test_every_conclusion_says_why_and_what_it_does_not_say(reason: Reason) -> N
     said = conclusion(reason)
     assert f"Reason: {codes.REASONS[reason].meaning}." in said
     assert "were not graded" in said
-    assert "says nothing about whether EPVS are present" in said
+    assert "does not indicate whether EPVS are present" in said
 
 
 def test_images_are_those_of_the_one_series_that_the_reason_is_about(
@@ -198,7 +198,7 @@ def test_what_changes_the_report_changes_its_uids(given: Inputs, report: Report)
     rejection = refused(uid("classic"))
     variants = [
         report,
-        not_graded(study, rejection, sr="comprehensive3d"),
+        not_graded(study, rejection, SRClass.COMPREHENSIVE_3D),
         not_graded(study, refused(uid("classic"), detail="no signal in the scan")),
         not_graded(study, refused(uid("classic"), Reason.OUTSIDE_FIELD_OF_VIEW)),
         not_graded(study, rejection, completed_at=COMPLETED_AT + timedelta(seconds=1)),

@@ -1,4 +1,4 @@
-"""Reporting: reading an SR content tree back."""
+"""Reads SR content trees."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def walk(item: Dataset) -> Iterator[Dataset]:
-    """Every content item below `item`, depth first."""
+    """Yield every content item below `item`, depth first."""
     for child in item.get("ContentSequence", []):
         yield child
         yield from walk(child)
 
 
 def is_named(item: Dataset, name: Code) -> bool:
-    """Whether `name` is the concept name of a content item."""
+    """Whether a content item has the concept name `name`."""
     concept = item.get("ConceptNameCodeSequence", [Dataset()])[0]
     return (concept.get("CodeValue"), concept.get("CodingSchemeDesignator")) == (
         name.value,
