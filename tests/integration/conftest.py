@@ -1,4 +1,7 @@
-"""Integration tests that take a database run once on SQLite and once on PostgreSQL."""
+"""Integration tests: several components together, with real servers and processes.
+
+Those that take a database run once on SQLite and once on PostgreSQL.
+"""
 
 from __future__ import annotations
 
@@ -7,5 +10,5 @@ import pytest
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_kind(request: pytest.FixtureRequest) -> str:
-    """Both kinds, one after the other."""
+    """``sqlite``, then ``postgresql``."""
     return str(request.param)
