@@ -1,7 +1,8 @@
-"""Receiving, second half: instances that are safe on disk become rows.
+"""Intake of received instances: rows for what is safe on disk, revisions for the studies.
 
-Any number of associations may record instances of one study at once: the study's row is locked
-first, and an instance that another transaction inserted meanwhile is compared, not overwritten.
+Any number of transactions may record instances of one study at once. Rows are locked, in the same
+order by all, before anything is decided by them, and an instance that another transaction has
+inserted meanwhile is compared, not overwritten.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, cast
 
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
-from sqlalchemy import bindparam, case, exists, or_, select, update
+from sqlalchemy import bindparam, case, select, update
 
 from db import audit
 from db.enums import RevisionState
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 
     from core.studies import ReceivedInstance
 
-# Tables, not entities: an ORM statement costs two to three times the CPU, on a path where every
-# image of every sender waits for a handful of them.
+# Tables, not entities: ORM statements take two to three times the CPU, and every image waits for
+# some of these.
 _studies: Final = cast("Table", Study.__table__)
 _instances: Final = cast("Table", Instance.__table__)
-_own: Final = cast("Table", ReportObjectRow.__table__)
+_reports: Final = cast("Table", ReportObjectRow.__table__)
 _revisions: Final = cast("Table", Revision.__table__)
 
 _received_at: Final = bindparam("at", type_=_revisions.c.last_received_at.type)
@@ -42,13 +43,6 @@ _KEEP_RECEIVING: Final = Prepared(
         .where(
             _revisions.c.study_uid == bindparam("of_study"),
             _revisions.c.state == RevisionState.RECEIVING,
-            exists().where(
-                _studies.c.study_uid == bindparam("of_study"),
-                # Nobody's is anybody's, but the first ID that comes is to become the study's.
-                or_(
-                    bindparam("of_patient") == "", _studies.c.patient_id == bindparam("of_patient")
-                ),
-            ),
         )
         .values(
             last_received_at=case(
@@ -56,7 +50,12 @@ _KEEP_RECEIVING: Final = Prepared(
                 else_=_revisions.c.last_received_at,
             )
         )
-        .returning(_revisions.c.id)
+        .returning(
+            _revisions.c.id,
+            select(_studies.c.patient_id)
+            .where(_studies.c.study_uid == bindparam("of_study"))
+            .scalar_subquery(),
+        )
     )
 )
 """A study has at most one revision that is receiving, its latest."""
@@ -66,18 +65,19 @@ _ADD: Final = Prepared(
     ),
     columns=_instances.c.keys(),
 )
-_NEVER_OURS: Final = frozenset({MRImageStorage, EnhancedMRImageStorage})
-"""SOP classes of which this node makes no reports."""
+_MR_CLASSES: Final = frozenset({MRImageStorage, EnhancedMRImageStorage})
+"""SOP classes that no report of this node has."""
 
 
 class Intake(StrEnum):
-    """What became of a received instance; the sender gets success for each."""
+    """Outcome of recording a received instance; each is a success for its sender."""
 
     STORED = "stored"
     DUPLICATE = "duplicate"
     """Same SOP Instance UID, same bytes: no new work."""
     OWN = "own"
-    """A report of this node that somebody sent back: no new work, or it would go round for ever."""
+    """A report of this node that was sent back: no new work, or the study would be graded again
+    and again."""
     CONFLICT = "conflict"
     """Same SOP Instance UID, other bytes: quarantined and audited, never graded."""
     OTHER_PATIENT = "other-patient"
@@ -88,90 +88,88 @@ _QUARANTINED: Final = (Intake.CONFLICT, Intake.OTHER_PATIENT)
 
 
 def record_instances(session: Session, instances: Sequence[ReceivedInstance]) -> list[Intake]:
-    """Register received instances, opening a study or its next revision where needed.
+    """Record received instances, opening a study or its next revision where needed.
+
+    Nearly every instance is new and belongs to a study that is receiving. Those take two statements
+    for all of a study; only the others are looked into.
 
     Parameters
     ----------
     session : Session
+        In a transaction, which the caller commits.
     instances : sequence of ReceivedInstance
-        Of any studies; the files are durable already.
+        Of any studies; their files are durable already.
 
     Returns
     -------
     list of Intake
         One for each instance, in their order.
     """
-    added = add_to_open_revisions(session.connection(), instances)
-    rest = [instance for n, instance in enumerate(instances) if n not in added]
-    others = iter(_record(session, rest) if rest else ())
-    return [Intake.STORED if n in added else next(others) for n in range(len(instances))]
-
-
-def add_to_open_revisions(
-    connection: Connection, instances: Sequence[ReceivedInstance]
-) -> set[int]:
-    """Insert what is new and of a study that is receiving already; return the places of those.
-
-    Nearly every instance is one of these, and needs no more than two statements. The update locks
-    the revision, so that it cannot be closed until the commit: closing passes over locked ones.
-
-    Parameters
-    ----------
-    connection : Connection
-        In a transaction.
-    instances : sequence of ReceivedInstance
-        As for `record_instances`, which is to record those that are not added.
-    """
-    first: dict[str, int] = {}
-    newest: dict[str, datetime] = {}
-    patients: dict[str, set[str]] = {}
-    for n, instance in enumerate(instances):
-        if instance.sop_class_uid in _NEVER_OURS:
-            first.setdefault(instance.sop_instance_uid, n)
-            last = newest.get(instance.study_uid, instance.received_at)
-            newest[instance.study_uid] = max(last, instance.received_at)
-            patients.setdefault(instance.study_uid, set()).add(_storable(instance.patient_id))
-    revisions: dict[str, str] = {}
-    for study_uid in sorted(newest):  # everyone locks in the same order
-        patient, *others = patients[study_uid]
-        values = {"of_study": study_uid, "at": newest[study_uid], "of_patient": patient}
-        for (revision_id,) in () if others else _KEEP_RECEIVING.rows(connection, values):
-            revisions[study_uid] = revision_id
-    return {
-        n
-        for n in first.values()
-        if (revision_id := revisions.get(instances[n].study_uid))
-        and _ADD.rows(connection, _instance_row(instances[n], revision_id))
-    }
-
-
-def _record(session: Session, instances: Sequence[ReceivedInstance]) -> list[Intake]:
-    """Register instances of which nothing is known."""
     own = _read_own(session, instances)
-    patients = _lock_studies(session, [i for i in instances if i.sop_instance_uid not in own])
+    outcomes = {n: Intake.OWN for n, i in enumerate(instances) if i.sop_instance_uid in own}
+    received = {n: i for n, i in enumerate(instances) if n not in outcomes}
+    for n in _add_to_open_revisions(session.connection(), received):
+        outcomes[n] = Intake.STORED
+        del received[n]
+    if received:
+        rest = _record_in_detail(session, list(received.values()))
+        outcomes.update(zip(received, rest, strict=True))
+    return [outcomes[n] for n in range(len(instances))]
+
+
+def _add_to_open_revisions(
+    connection: Connection, instances: Mapping[int, ReceivedInstance]
+) -> list[int]:
+    """Insert what is new and belongs to a receiving revision; return the keys of those.
+
+    The update locks the revisions, so that none can be closed before the commit: closing passes
+    over locked ones.
+    """
+    newest: dict[str, datetime] = {}
+    for instance in instances.values():
+        last = newest.get(instance.study_uid, instance.received_at)
+        newest[instance.study_uid] = max(last, instance.received_at)
+    receiving: dict[str, tuple[str, str]] = {}
+    """Revision ID and Patient ID by study."""
+    for study_uid in sorted(newest):  # in the same order by all, so that none deadlock
+        values = {"of_study": study_uid, "at": newest[study_uid]}
+        for revision_id, patient_id in _KEEP_RECEIVING.rows(connection, values):
+            receiving[study_uid] = revision_id, patient_id
+    first: dict[str, int] = {}
+    for n, instance in instances.items():
+        if instance.study_uid in receiving and _is_of(receiving[instance.study_uid][1], instance):
+            first.setdefault(instance.sop_instance_uid, n)
+    rows = [
+        _instance_row(instances[n], receiving[instances[n].study_uid][0]) for n in first.values()
+    ]
+    return [first[uid] for uid in _insert(connection, rows)]
+
+
+def _record_in_detail(session: Session, instances: Sequence[ReceivedInstance]) -> list[Intake]:
+    """Record instances that may be known already, of another patient, or of no receiving study."""
+    patients = _lock_studies(session, instances)
     known = _read_digests(session, (i.sop_instance_uid for i in instances))
     new: dict[str, ReceivedInstance] = {}
     for instance in instances:
-        if instance.sop_instance_uid not in known.keys() | own and _is_of(patients, instance):
+        if instance.sop_instance_uid not in known and _is_of(
+            patients[instance.study_uid], instance
+        ):
             new.setdefault(instance.sop_instance_uid, instance)
 
     latest = _read_latest_revisions(session, {i.study_uid for i in instances})
-    inserted = _insert(session, new, latest)
-    # What is not inserted was stored meanwhile, by an association that claims another study for it.
+    inserted = _insert_new(session, new, latest)
+    # Another transaction has inserted the others meanwhile, under another study.
     known |= _read_digests(session, new.keys() - inserted)
     known |= {uid: (new[uid].study_uid, new[uid].sha256) for uid in inserted}
 
     outcomes = []
     for instance in instances:
         uid = instance.sop_instance_uid
-        if uid in own:
-            outcomes.append(Intake.OWN)
-            continue
         if uid in inserted and new[uid] is instance:
             outcomes.append(Intake.STORED)
         elif known.get(uid) == (instance.study_uid, instance.sha256):
             outcomes.append(Intake.DUPLICATE)
-        elif not _is_of(patients, instance):
+        elif not _is_of(patients[instance.study_uid], instance):
             outcomes.append(Intake.OTHER_PATIENT)
         else:
             outcomes.append(Intake.CONFLICT)
@@ -187,16 +185,32 @@ def _record(session: Session, instances: Sequence[ReceivedInstance]) -> list[Int
     return outcomes
 
 
+def _is_of(patient_id: str, instance: ReceivedInstance) -> bool:
+    """Whether an instance may belong to a study with this Patient ID.
+
+    An empty Patient ID in an instance matches any study: senders leave it out in emergencies.
+    """
+    return _storable(instance.patient_id) in ("", patient_id)
+
+
+def _insert(connection: Connection, rows: Iterable[Mapping[str, object]]) -> set[str]:
+    """Insert rows of `instances` whose SOP Instance UID is not known; return the UIDs inserted."""
+    return {str(row["sop_instance_uid"]) for row in rows if _ADD.rows(connection, row)}
+
+
 def _read_own(session: Session, instances: Sequence[ReceivedInstance]) -> set[str]:
-    uids = {i.sop_instance_uid for i in instances if i.sop_class_uid not in _NEVER_OURS}
+    uids = {i.sop_instance_uid for i in instances if i.sop_class_uid not in _MR_CLASSES}
     if not uids:
         return set()
-    found = select(_own.c.sop_instance_uid).where(_own.c.sop_instance_uid.in_(uids))
+    found = select(_reports.c.sop_instance_uid).where(_reports.c.sop_instance_uid.in_(uids))
     return set(session.connection().scalars(found))
 
 
 def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> dict[str, str]:
-    """Lock the studies, opening those that are new; return the Patient ID of each."""
+    """Lock the studies, creating those that are new; return the Patient ID of each.
+
+    A study without a Patient ID adopts the first one that is not empty.
+    """
     first = {i.study_uid: i for i in reversed(instances)}
     rows = [
         {
@@ -206,7 +220,7 @@ def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> di
             "study_date": _storable(first[uid].study_date),
             "first_received_at": first[uid].received_at,
         }
-        for uid in sorted(first)  # everyone locks in the same order, so nobody waits in a circle
+        for uid in sorted(first)  # the same order in every transaction, so that none deadlock
     ]
     locked = (
         select(_studies.c.study_uid, _studies.c.patient_id)
@@ -232,15 +246,6 @@ def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> di
     return patients
 
 
-def _is_of(patients: Mapping[str, str], instance: ReceivedInstance) -> bool:
-    """Whether nothing says that the instance is of another patient than its study.
-
-    An absent Patient ID says nothing: senders leave it out for emergencies.
-    """
-    patient_id = _storable(instance.patient_id)
-    return not patient_id or patients[instance.study_uid] == patient_id
-
-
 def _read_digests(session: Session, sop_uids: Iterable[str]) -> dict[str, tuple[str, str]]:
     uids = list(sop_uids)
     if not uids:
@@ -264,12 +269,10 @@ def _read_latest_revisions(session: Session, study_uids: Iterable[str]) -> dict[
     return {revision.study_uid: revision for revision in rows}
 
 
-def _insert(
+def _insert_new(
     session: Session, new: dict[str, ReceivedInstance], latest: dict[str, Revision]
 ) -> set[str]:
-    """Insert new instances; bring `latest` up to date; return the UIDs that went in."""
-    if not new:
-        return set()
+    """Insert new instances, opening revisions for them in `latest`; return the UIDs inserted."""
     for instance in new.values():
         revision = latest.get(instance.study_uid)
         if revision is None or revision.state is not RevisionState.RECEIVING:
@@ -280,9 +283,8 @@ def _insert(
                 now=instance.received_at,
                 detail={"calling_ae": instance.calling_ae},
             )
-    statement = insert_or_ignore(session, _instances).returning(_instances.c.sop_instance_uid)
     rows = [_instance_row(i, latest[i.study_uid].id) for i in new.values()]
-    return set(session.connection().scalars(statement, rows))
+    return _insert(session.connection(), rows)
 
 
 def _instance_row(instance: ReceivedInstance, revision_id: str) -> dict[str, object]:
@@ -318,7 +320,7 @@ def _quarantine(
         row = {**_file_row(instance), "reason": reason.value}
         statement = insert_or_ignore(session, QuarantinedInstance).values(row)
         if session.scalar(statement.returning(QuarantinedInstance.id)) is None:
-            continue  # the same contradiction again: recorded and audited the first time
+            continue  # sent again: it was quarantined and audited the first time
         revision = latest.get(instance.study_uid)
         audit.append(
             session,
@@ -335,5 +337,5 @@ def _quarantine(
 
 
 def _storable(text: str) -> str:
-    """Text that both databases take: no NUL, nothing that UTF-8 cannot carry."""
+    """Text that both databases accept: no NUL and nothing that UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 UNIT = ROOT / "tests" / "unit"
-FILES = [*UNIT.glob("db/**/test_*.py"), UNIT / "receiver" / "test_ledger.py"]
+FILES = [*UNIT.glob("db/**/test_*.py"), UNIT / "receiver" / "test_instance_registry.py"]
 
 
 @pytest.fixture

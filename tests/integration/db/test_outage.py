@@ -9,8 +9,8 @@ from sqlalchemy import text
 
 from core.errors import Unavailable
 from db import audit, migrate
-from db.receiving.intake import Intake, add_to_open_revisions, record_instances
-from db.session import create_engine, transaction, unit_of_work
+from db.receiving.intake import Intake, record_instances
+from db.session import create_engine, unit_of_work
 from tests.support.builders.records import instance
 from tests.support.servers.postgres import PostgresServer
 
@@ -48,12 +48,12 @@ def test_an_outage_is_unavailable_and_leaves_no_half_transaction(
         assert record_instances(session, [instance(1)]) == [Intake.STORED]
         assert audit.verify(session).ok
     late = instance(2)
-    with pytest.raises(Unavailable) as caught, transaction(engine) as connection:  # noqa: PT012
-        assert add_to_open_revisions(connection, [late]) == {0}
+    with pytest.raises(Unavailable) as caught, unit_of_work(engine) as session:  # noqa: PT012
+        assert record_instances(session, [late]) == [Intake.STORED]
         own_server.stop()
-        add_to_open_revisions(connection, [instance(3)])  # the driver's own error
+        record_instances(session, [instance(3)])  # an error of the driver, not of SQLAlchemy
     assert caught.value.service == "database"
     own_server.start()
-    with transaction(engine) as connection:
-        assert add_to_open_revisions(connection, [late]) == {0}
+    with unit_of_work(engine) as session:
+        assert record_instances(session, [late]) == [Intake.STORED]
     engine.dispose()

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from core.studies import ReceivedInstance
-from db.models import Instance
-from db.receiving.intake import Intake
+from db.models import AuditEvent, Instance
+from db.receiving.intake import Intake, record_instances
 from db.session import unit_of_work
-from receiver.instance_registry import InstanceRegistry
+from receiver.instance_registry import InstanceRegistry, _Row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +39,27 @@ def make_instance(folder: Path, number: int) -> ReceivedInstance:
     )
 
 
+def test_what_gathers_meanwhile_is_one_transaction(database_engine: Engine, tmp_path: Path) -> None:
+    registry = InstanceRegistry(database_engine, timeout_s=30)
+    with unit_of_work(database_engine) as session:
+        record_instances(session, [make_instance(tmp_path, 0)])
+    # 0 is known already, and 7 comes twice: new and known instances in one batch.
+    rows = [_Row(make_instance(tmp_path, number)) for number in (*range(8), 7)]
+    commits: list[object] = []
+    with unit_of_work(database_engine):  # a writer in the way, so that all gather in a batch
+        for row in rows:
+            registry._entries.put(row)
+        registry.append_event("association-refused", reason="test")
+        event.listen(database_engine, "commit", commits.append)
+    outcomes = [row.outcome.result(30) for row in rows]
+    registry.close()
+
+    assert outcomes == [Intake.DUPLICATE, *[Intake.STORED] * 7, Intake.DUPLICATE]
+    assert len(commits) <= 3  # the writer's, one that had begun by then, and one for the rest
+    with unit_of_work(database_engine, read_only=True) as session:
+        assert "association-refused" in session.scalars(select(AuditEvent.event)).all()
+
+
 def test_a_bad_entry_fails_alone(database_engine: Engine, tmp_path: Path) -> None:
     registry = InstanceRegistry(database_engine, timeout_s=30)
     instances = [make_instance(tmp_path, number) for number in range(8)]
@@ -47,9 +68,9 @@ def test_a_bad_entry_fails_alone(database_engine: Engine, tmp_path: Path) -> Non
 
     with ThreadPoolExecutor(8) as pool:
         with unit_of_work(database_engine):  # a writer in the way, so that all gather in a batch
-            answers = [pool.submit(registry.record, instance) for instance in instances]
-        bad = answers.pop(3)
-        assert [answer.result() for answer in answers] == [Intake.STORED] * 7
+            outcomes = [pool.submit(registry.record, instance) for instance in instances]
+        bad = outcomes.pop(3)
+        assert [outcome.result() for outcome in outcomes] == [Intake.STORED] * 7
         with pytest.raises((SQLAlchemyError, ValueError, TypeError)):
             bad.result()
     registry.close()

@@ -113,7 +113,7 @@ def test_instances_of_another_patient_stay_out_of_the_study(database_engine: Eng
     with unit_of_work(database_engine) as session:
         assert record_instances(session, [instance(1), stray]) == [STORED, OTHER_PATIENT]
         assert record_instances(session, [stray]) == [OTHER_PATIENT]
-        # Where nobody is named, nobody else is.
+        # An empty Patient ID matches any study.
         assert record_instances(session, [instance(3, patient_id="")]) == [STORED]
         assert record_instances(session, [instance(2)]) == [STORED]
     with unit_of_work(database_engine) as session:
@@ -121,6 +121,13 @@ def test_instances_of_another_patient_stay_out_of_the_study(database_engine: Eng
         assert (kept.reason, kept.sha256) == ("other-patient", stray.sha256)
         events = select(AuditEvent).where(AuditEvent.event == "instance-quarantined")
         assert "CANARY" not in str(session.scalars(events).one().detail)
+
+
+def test_patients_are_told_apart_within_one_batch(database_engine: Engine) -> None:
+    batch = [instance(2), instance(3, patient_id="CANARY-8"), instance(4, patient_id="")]
+    with unit_of_work(database_engine) as session:
+        record_instances(session, [instance(1)])
+        assert record_instances(session, batch) == [STORED, OTHER_PATIENT, STORED]
 
 
 def test_the_first_patient_id_that_comes_is_the_one_of_the_study(database_engine: Engine) -> None:
