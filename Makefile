@@ -35,7 +35,7 @@ up: $(VENV)/.node-ready
 PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --no-loadscope-reorder
 
 unit: $(VENV)/.test-ready
-	$(PYTEST) tests/unit
+	$(BIN)/pytest --numprocesses logical tests/unit
 
 test: test-tools $(VENV)/.test-ready servers check
 	$(PYTEST)

@@ -78,7 +78,7 @@ def test_a_killed_process_is_replaced_and_the_other_goes_on(tmp_path: Path) -> N
         assert other in after
         assert set(after.values()) == {0, 1}
         supervisor.terminate()
-        assert supervisor.wait(timeout=10) == 0
+        assert supervisor.wait(timeout=30) == 0
         assert not alive(tmp_path)
 
 
@@ -93,13 +93,13 @@ def test_a_process_that_does_not_hear_is_killed(tmp_path: Path) -> None:
     with supervised(tmp_path, "deaf") as supervisor:
         wait_until(lambda: len(alive(tmp_path)) == 2)
         supervisor.terminate()
-        assert supervisor.wait(timeout=10) == 0
+        assert supervisor.wait(timeout=30) == 0
         assert not alive(tmp_path)
 
 
 def test_what_cannot_start_is_not_tried_for_ever(tmp_path: Path) -> None:
     with supervised(tmp_path, "cannot-start") as supervisor:
-        assert supervisor.wait(timeout=10) == CANNOT_START
+        assert supervisor.wait(timeout=30) == CANNOT_START
 
 
 def test_every_process_sees_what_the_others_hold() -> None:
