@@ -1,0 +1,50 @@
+"""An outcome survives a short absence of the database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.errors import Unavailable
+from worker.claims import record_outcome
+from worker.claims.record_outcome import persist
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
+
+
+class Write:
+    """Fails `failures` times, as while the database is away; then returns `held`."""
+
+    def __init__(self, failures: int, held: bool = True) -> None:
+        self.calls = 0
+        self._failures = failures
+        self._held = held
+
+    def __call__(self, session: Session) -> bool:
+        self.calls += 1
+        if self.calls <= self._failures:
+            raise Unavailable("database", "gone")
+        return self._held
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_it_is_written_again_until_the_database_is_back(
+    database_engine: Engine, held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_outcome, "_RETRY_S", 0.001)
+    write = Write(failures=2, held=held)
+    assert persist(database_engine, write, patience_s=60) is held
+    assert write.calls == 3
+
+
+def test_a_database_that_stays_away_ends_the_attempt(
+    database_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_outcome, "_RETRY_S", 0.001)
+    write = Write(failures=10**9)
+    with pytest.raises(Unavailable):
+        persist(database_engine, write, patience_s=0.05)
+    assert write.calls > 1
