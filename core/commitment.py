@@ -1,7 +1,7 @@
-"""Storage commitment: what an N-EVENT-REPORT says (PS3.4 annex J.3.3), wherever it arrives.
+"""Storage commitment reports: the content of an N-EVENT-REPORT (PS3.4 annex J.3.3).
 
-An archive reports on the association that asked for the commitment (the worker's) or on one that
-it opens itself (the receiver's); both read it here.
+An archive sends its report on the association that requested the commitment (the worker's) or on
+one that it opens itself (to the receiver); both decode it here.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 SOP_CLASS_UID: Final = "1.2.840.10008.1.20.1"
 """Storage Commitment Push Model."""
 SOP_INSTANCE_UID: Final = "1.2.840.10008.1.20.1.1"
-"""Its well-known instance."""
+"""Well-known SOP Instance UID of the Storage Commitment Push Model."""
 
 _UNKNOWN_REASON: Final = 0x0110
-"""Processing failure: also said of an instance that failed without a reason."""
+"""Processing failure; stands for a failed instance without a Failure Reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommitmentReport:
-    """For which SOP instances an archive takes responsibility, and for which not and why.
+    """SOP instances that an archive has committed to store, and those that it has not.
 
     Attributes
     ----------
     transaction_uid : str
-        Of the request that it answers.
+        Transaction UID of the request.
     committed : frozenset of str
         SOP Instance UIDs.
     failed : mapping
@@ -48,13 +48,13 @@ def read_commitment_report(event_information: Dataset) -> CommitmentReport:
     Raises
     ------
     ValueError
-        It names no transaction, or refers to nothing; the message carries no values.
+        The Transaction UID or a SOP Instance UID is missing; the message contains no values.
     """
     transaction_uid = str(event_information.get("TransactionUID") or "")
     committed = event_information.get("ReferencedSOPSequence") or []
     failed = event_information.get("FailedSOPSequence") or []
     if not transaction_uid:
-        raise ValueError("the report names no transaction")
+        raise ValueError("the report has no Transaction UID")
     try:
         return CommitmentReport(
             transaction_uid,
@@ -67,4 +67,4 @@ def read_commitment_report(event_information: Dataset) -> CommitmentReport:
             },
         )
     except AttributeError:
-        raise ValueError("an item of the report refers to nothing") from None
+        raise ValueError("an item of the report has no Referenced SOP Instance UID") from None

@@ -1,7 +1,7 @@
-"""TLS for DICOM, both directions: a BCP 195 profile (PS3.15 annex B, RFC 9325).
+"""TLS for DICOM in both directions: a BCP 195 profile (PS3.15 annex B, RFC 9325).
 
-Both sides prove who they are. One certificate identifies the node to those who call it and to those
-whom it calls; one file of certificate authorities says whom it believes.
+Both sides authenticate (mutual TLS). The node has one certificate, as a server and as a client, and
+one file of certificate authorities that it trusts.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from core.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What RFC 9325 (BCP 195) section 4.2 recommends for TLS 1.2, and its kin with longer keys; all of
-# TLS 1.3 is fine.
+# The cipher suites that RFC 9325 (BCP 195) section 4.2 recommends for TLS 1.2, and the same with
+# longer keys; those of TLS 1.3 are all accepted.
 _TLS_1_2_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"
 _CERTIFICATE_NAME: Final = re.compile(r"[A-Za-z0-9 ._-]{1,253}")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Files in PEM format.
+    """The node's certificate, its key and the trusted authorities, as files in PEM format.
 
     Attributes
     ----------
     certificate : Path
-        The node's own, followed by what links it to its authority.
+        The node's certificate, followed by any intermediate certificates.
     key : Path
         Its private key, not encrypted.
     authorities : Path
-        Certificates of those who may vouch for a peer.
+        Certificates of the authorities trusted to issue the certificates of peers.
     """
 
     certificate: Path
@@ -41,12 +41,12 @@ class Identity:
     authorities: Path
 
     def server_context(self) -> ssl.SSLContext:
-        """Return the context for associations that others open.
+        """Return the context for associations that peers open.
 
         Raises
         ------
         ConfigurationError
-            A file cannot be read or is none of the kind.
+            A file cannot be read or used.
         """
         return self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
 
@@ -56,7 +56,7 @@ class Identity:
         Raises
         ------
         ConfigurationError
-            A file cannot be read or is none of the kind.
+            A file cannot be read or used.
         """
         return self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
@@ -69,8 +69,8 @@ class Identity:
             context.load_cert_chain(self.certificate, self.key, password=_refuse_password)
         except (OSError, ValueError) as error:
             raise ConfigurationError(
-                f"EPVS_TLS_CERTIFICATE {self.certificate} and EPVS_TLS_KEY {self.key} are no pair "
-                f"that can be used: {error}.",
+                f"EPVS_TLS_CERTIFICATE {self.certificate} and EPVS_TLS_KEY {self.key} cannot be "
+                f"used together: {error}.",
                 "Name PEM files of a certificate and its private key without a password.",
             ) from error
         try:
@@ -78,7 +78,7 @@ class Identity:
         except OSError as error:
             raise ConfigurationError(
                 f"EPVS_TLS_AUTHORITIES {self.authorities} cannot be used: {error}.",
-                "Name a PEM file of the certificates of those who vouch for your peers.",
+                "Name a PEM file of the authorities that issue the certificates of your peers.",
             ) from error
         return context
 
@@ -88,17 +88,17 @@ def _refuse_password() -> str:
 
 
 def is_certificate_name(text: str) -> bool:
-    """Whether `text` can be a name that a certificate carries, as far as settings may hold one."""
+    """Whether a setting may name `text` as a name in a certificate."""
     return _CERTIFICATE_NAME.fullmatch(text) is not None
 
 
 def certificate_names(certificate: dict[str, Any] | None) -> frozenset[str]:
-    """Names that a verified certificate carries: DNS names, IP addresses, common names.
+    """Return the names in a verified certificate: DNS names, IP addresses, common names.
 
     Parameters
     ----------
     certificate : dict or None
-        What `ssl.SSLSocket.getpeercert` gives.
+        As returned by `ssl.SSLSocket.getpeercert`.
 
     Returns
     -------

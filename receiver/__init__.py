@@ -1,7 +1,16 @@
-"""First step of the flow: the DICOM Storage SCP, which answers success once an instance is safe.
+"""The DICOM Storage SCP: stores received instances durably before it answers success.
 
-``association → admission → presentation contexts → C-STORE → header → spool file → row → status``
+One thread serves one connection, from module to module::
 
-`receiver.service` and `receiver.pynetdicom_internals` alone know pynetdicom's associations; the
-modules behind them take plain bytes and strings.
+    listener            accepted, TLS handshake, A-ASSOCIATE-RQ read
+    association         admitted or rejected (admission), counted, served to its end
+      negotiation       A-ASSOCIATE-RQ decoded, contexts negotiated (contexts), A-ASSOCIATE-AC
+      data_phase        requests read (pdu, dimse) and answered
+        storage         one C-STORE: checks, status (status)
+          spool         file written, hashed, fsynced, renamed
+          header        identifying elements
+    instance_registry   one more thread: rows and audit events of all associations, in batches
+
+`service` puts these parts together, and `supervisor` runs several processes of them on one port.
+Only `negotiation`, `contexts` and `service` use pynetdicom, and only names that it documents.
 """

@@ -1,4 +1,4 @@
-"""Receiving: ``python -m receiver`` runs the Storage SCP until SIGTERM or SIGINT."""
+"""``python -m receiver`` runs the Storage SCP until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 DRAIN_DEADLINE_S: Final = 8.0
-"""Docker kills after 10 s; an association cut short costs its sender no more than a resend."""
+"""Time for open associations to finish when stopping. Docker kills after 10 s, and an association
+that is aborted costs its sender no more than a resend."""
 
 _M_ARENA_MAX: Final = -8
-"""Of glibc's malloc.h."""
+"""From glibc's malloc.h."""
 
 logger = logging.getLogger("receiver")
 
@@ -43,16 +44,16 @@ def main() -> int:
     Returns
     -------
     int
-        0 stopped by a signal, 1 it could not start, 2 the settings are wrong.
+        0 if stopped by a signal, 1 if it could not start, 2 if the settings are wrong.
     """
     try:
         settings = load_settings()
     except ConfigurationError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - there are no settings to log by
+        print(error, file=sys.stderr)  # noqa: T201 - without settings there is no log
         return 2
     configure_logging(settings, "receiver")
     _share_arenas()
-    os.umask(0o027)  # the spool holds patients' images
+    os.umask(0o027)  # the spool contains patients' images
     n_processes = settings.receiver_processes
     run = partial(_run_process, settings, Occupancy(n_processes))
     if n_processes == 1:
@@ -67,9 +68,9 @@ def main() -> int:
 
 
 def _share_arenas() -> None:
-    """Let all threads share two of the C library's arenas, where it is glibc.
+    """Let all threads share two of glibc's memory arenas, if the C library is glibc.
 
-    Else each of many associations has an arena, which keeps what the association has freed.
+    Otherwise many associations get an arena each, which keeps memory that they have freed.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -79,7 +80,7 @@ def _share_arenas() -> None:
 def _run_process(
     settings: Settings, occupancy: Occupancy, slot: int, parent_alive: int | None
 ) -> int:
-    """Receive until a signal says to stop, or the parent is gone; return the exit code."""
+    """Receive until a signal arrives or the parent ends; return the exit code."""
     signals = open_signals(STOP_SIGNALS)
     receiver = Receiver(settings, create_engine(settings.database_url), occupancy, slot)
     try:
@@ -88,9 +89,9 @@ def _run_process(
         logger.exception("cannot-start errno=%s", error.errno)
         return CANNOT_START
     except ConfigurationError as error:
-        logger.error("cannot-start %s", error)  # noqa: TRY400 - the text says it all
+        logger.error("cannot-start %s", error)  # noqa: TRY400 - the message is enough
         return CANNOT_START
-    # What is loaded by now stays: collecting garbage need not go through it again and again.
+    # Everything loaded by now stays, so that the garbage collector need not look at it again.
     gc.freeze()
     wait_for_stop(signals, parent_alive)
     receiver.stop(DRAIN_DEADLINE_S)
@@ -98,8 +99,4 @@ def _run_process(
 
 
 if __name__ == "__main__":
-    code = main()
-    logging.shutdown()
-    # Not sys.exit: pynetdicom's threads for connections that never associated are no daemons and
-    # would hold the process until their timeouts. Everything that counts is durable by now.
-    os._exit(code)
+    sys.exit(main())

@@ -1,8 +1,8 @@
-"""Receiving: which presentation contexts the node accepts: storage, echo, commitment reports.
+"""Presentation contexts that the node accepts: storage, verification, commitment reports.
 
-The classes that may be graded are always accepted, the other storage classes as the setting says,
-and each of them in every transfer syntax that pydicom knows: nothing is decoded on the way in, so
-there is no encoding that the spool could not hold.
+Storage classes that may be graded are always accepted, others if ``EPVS_OTHER_CLASSES`` says so.
+Each is accepted in every transfer syntax that pydicom knows: pixel data is not decoded while it is
+received, so any encoding can be stored.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from pynetdicom.presentation import PresentationContext, build_context
 from core import commitment
 
 GRADABLE_CLASSES: Final = (MRImageStorage, EnhancedMRImageStorage)
-"""Always accepted. Enhanced MR Color is not among them: colour carries no T2 intensity."""
+"""Always accepted. Enhanced MR Color is not one of them: colour is no T2 intensity."""
 
-# Of several syntaxes offered in one context the first of ours is taken. What every reader knows
-# comes first, lossless before lossy: a sender shall not compress with loss on our account.
+# Of the syntaxes proposed in one context, the first in this order is accepted: common ones first,
+# and lossless before lossy, so that no sender compresses with loss because of the order here.
 _PREFERRED: Final = (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -59,7 +59,7 @@ REJECTION_REASONS: Final = {
     0x03: "abstract-syntax-not-supported",
     0x04: "transfer-syntaxes-not-supported",
 }
-"""Result of a presentation context (PS3.8 table 9-18), as the audit names it."""
+"""Names in the audit trail for results of presentation contexts (PS3.8 table 9-18)."""
 
 
 def supported_contexts(other_classes: Literal["refuse", "accept"]) -> list[PresentationContext]:
@@ -68,8 +68,8 @@ def supported_contexts(other_classes: Literal["refuse", "accept"]) -> list[Prese
     Parameters
     ----------
     other_classes : {"refuse", "accept"}
-        Whether storage classes that cannot be graded are taken all the same, which spares a PACS
-        that forwards whole studies its error messages.
+        Whether storage classes that cannot be graded are accepted too, so that a PACS which
+        forwards whole studies reports no errors.
     """
     classes = list(GRADABLE_CLASSES)
     if other_classes == "accept":
@@ -84,11 +84,11 @@ def supported_contexts(other_classes: Literal["refuse", "accept"]) -> list[Prese
 
 
 def _commitment_reports() -> PresentationContext:
-    """Let an archive report, as the SCP that it is, on an association that it opens (PS3.4 J.3.3).
+    """Context for storage commitment reports, which an archive sends as the SCP (PS3.4 J.3.3).
 
-    Roles are those of the caller. One that does not negotiate them is taken for what it does.
+    The roles are the caller's. A caller that does not negotiate them is accepted, too.
     """
-    # Not deflated: a report is decoded, and a few bytes could swell to any size.
+    # Not deflated: a report is decoded, and a few bytes could inflate to any size.
     context = build_context(
         commitment.SOP_CLASS_UID,
         [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian],

@@ -1,8 +1,8 @@
-"""Receiving: DIMSE commands of bounded size, read and answered without a data dictionary.
+"""DIMSE command sets, decoded and encoded without a data dictionary and with bounded size.
 
 A command set is a handful of elements of group 0000, always in Implicit VR Little Endian (PS3.7
-section 6.3.1). Of a request only what decides its fate is read; a response echoes UIDs as they
-came.
+section 6.3.1). Only the elements of a request that the receiver acts on are decoded; a response
+repeats the UIDs of its request unchanged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Final
 
 MAX_COMMAND_BYTES: Final = 16 * 1024
-"""Many times the longest command there is: ten elements, the UIDs among them 64 bytes each."""
+"""Many times the longest valid command: ten elements, with UIDs of 64 bytes."""
 
 _NO_DATA_SET: Final = 0x0101
 _RESPONSE_BIT: Final = 0x8000
@@ -35,7 +35,7 @@ _EVENT_TYPE_ID: Final = 0x1002
 
 
 class Operation(IntEnum):
-    """Command Field of the requests that are told apart (PS3.7 annex E.1)."""
+    """Command Field of the requests that are distinguished (PS3.7 annex E.1)."""
 
     C_STORE = 0x0001
     C_ECHO = 0x0030
@@ -44,7 +44,7 @@ class Operation(IntEnum):
 
 
 class DimseStatus(IntEnum):
-    """Statuses that any operation may be answered with (PS3.7 annex C)."""
+    """Statuses common to all operations (PS3.7 annex C)."""
 
     SUCCESS = 0x0000
     PROCESSING_FAILURE = 0x0110
@@ -53,7 +53,7 @@ class DimseStatus(IntEnum):
 
 
 class BadCommand(ValueError):
-    """A command set that cannot be answered; says what is wrong with it, quoting no value."""
+    """A command set that cannot be answered; the message quotes no value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ class Command:
     """A request."""
 
     field: int
-    """Command Field, not necessarily an `Operation`."""
+    """Command Field; not necessarily an `Operation`."""
     message_id: int
     has_data_set: bool
     sop_class_uid: str
-    """Affected or else Requested SOP Class UID; may be empty, and anything but a UID."""
+    """Affected or else Requested SOP Class UID; may be empty or invalid."""
     sop_instance_uid: str
     event_type_id: int | None
 
@@ -81,14 +81,14 @@ def parse_command(encoded: bytes) -> Command:
     Raises
     ------
     BadCommand
-        It is cut off, holds elements of another group, lacks what a response needs, or is a
-        response to a request that was never made.
+        It is truncated, has elements of another group, lacks an element that the response needs, or
+        is itself a response: the receiver makes no requests.
     """
     values = _elements(encoded)
     field = _number(values, _COMMAND_FIELD)
     if field & _RESPONSE_BIT:
         raise BadCommand("a response without a request")
-    # C-CANCEL-RQ alone has no Message ID, and gets no response (PS3.7 section 9.3.2.3).
+    # Only C-CANCEL-RQ has no Message ID; it gets no response (PS3.7 section 9.3.2.3).
     message_id = 0 if field == Operation.C_CANCEL else _number(values, _MESSAGE_ID)
     sop_class = values.get(_AFFECTED_SOP_CLASS_UID) or values.get(_REQUESTED_SOP_CLASS_UID, b"")
     return Command(
@@ -133,13 +133,13 @@ def _elements(encoded: bytes) -> dict[int, bytes]:
     while position < len(encoded):
         start = position + _ELEMENT.size
         if start > len(encoded):
-            raise BadCommand("cut off inside an element")
+            raise BadCommand("a truncated element")
         group, number, length = _ELEMENT.unpack_from(encoded, position)
         if group:
-            raise BadCommand("an element that is none of a command")
+            raise BadCommand("an element of another group than 0000")
         position = start + length
         if position > len(encoded):
-            raise BadCommand(f"(0000,{number:04X}) is longer than the command")
+            raise BadCommand(f"(0000,{number:04X}) longer than itself")
         values[number] = encoded[start:position]
     return values
 
@@ -147,12 +147,12 @@ def _elements(encoded: bytes) -> dict[int, bytes]:
 def _number(values: dict[int, bytes], number: int) -> int:
     value = values.get(number, b"")
     if len(value) != _US.size:
-        raise BadCommand(f"no (0000,{number:04X}), or one of a wrong length")
+        raise BadCommand(f"(0000,{number:04X}) missing or of a wrong length")
     return int.from_bytes(value, "little")
 
 
 def _text(value: bytes) -> str:
-    return value.strip(b"\0 ").decode("latin-1")  # whatever it is: a response echoes it
+    return value.strip(b"\0 ").decode("latin-1")  # any bytes: a response repeats them
 
 
 def _element(number: int, value: bytes) -> bytes:

@@ -1,8 +1,8 @@
-"""Receiving: read the few leading elements under which an instance is filed, and nothing else.
+"""Reads the leading elements of a data set that identify an instance, and nothing else.
 
-A walk over the top-level elements up to Series Instance UID, (0020,000E), which precedes the pixel
-data in every object. Values are skipped, not decoded. Input is hostile until shown otherwise, so
-every step is bounded: elements, nesting, value lengths, inflated bytes.
+Walks the top-level elements up to Series Instance UID, (0020,000E), which precedes the pixel data
+in every object. Values of other elements are skipped, not decoded. The input is treated as hostile,
+so every step is bounded: elements, nesting, value lengths, inflated bytes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
 
-# Far beyond any header seen; what a hostile one can make us do stays in milliseconds.
+# Far beyond any real header; reading a hostile one still takes milliseconds.
 _MAX_ELEMENTS: Final = 50_000
 _MAX_DEPTH: Final = 64
 _MAX_VALUE_BYTES: Final = 1024
@@ -71,7 +71,7 @@ _UID: Final = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*")
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What is known of an instance without decoding it; the UIDs are valid ones."""
+    """Identifying elements of an instance; its UIDs are valid."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -85,7 +85,7 @@ class Header:
 
 
 class _Encoding:
-    """How an element is laid out (PS3.5 section 7.1).
+    """Layout of the elements of a data set (PS3.5 section 7.1).
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class _Encoding:
         self.implicit_vr = struct.Struct(byte_order + "HHL")
         """Group, number, length."""
         self.explicit_vr = struct.Struct(byte_order + "HH2sH")
-        """Group, number, VR, and the length of a short one."""
+        """Group, number, VR, and a 16-bit length, which some VRs have."""
         self.long_length = struct.Struct(byte_order + "L")
 
 
@@ -116,28 +116,28 @@ class _Element(NamedTuple):
     """Offset of the value."""
 
 
-@lru_cache(1024)  # most of an instance's UIDs are those of the instance before
+@lru_cache(1024)  # most UIDs of an instance equal those of the previous one
 def is_valid_uid(text: str) -> bool:
     """Whether `text` is a UID as PS3.5 section 9.1 defines it."""
     return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
 def read_header(data: bytes | mmap, transfer_syntax_uid: str, start: int = 0) -> Header:
-    """Read the elements that file an instance.
+    """Read the identifying elements of an instance.
 
     Parameters
     ----------
     data : bytes or mmap
-        Ends with the data set as received, or with its beginning.
+        The data set as received, or its beginning, from `start` on.
     transfer_syntax_uid : str
-        How it is encoded.
+        Its transfer syntax.
     start : int, optional
-        Where in `data` the data set begins, behind preamble and file meta information.
+        Offset of the data set in `data`, after preamble and File Meta Information.
 
     Raises
     ------
     Refused
-        The header cannot be read, or a UID is missing or none.
+        The header cannot be read, or a UID is missing or invalid.
     """
     try:
         if transfer_syntax_uid in _DEFLATED:
@@ -146,7 +146,7 @@ def read_header(data: bytes | mmap, transfer_syntax_uid: str, start: int = 0) ->
             start = 0
         values = _Walk(data).leading_values(_encoding(transfer_syntax_uid), start)
     except (struct.error, zlib.error) as error:
-        raise _unreadable("ends or breaks off inside the header") from error
+        raise _unreadable("is broken or ends inside the header") from error
     uids = {tag: _uid(values, tag) for tag in _UIDS}
     charset = values.get(_CHARACTER_SET, b"")
     study_date = _text(values.get(_STUDY_DATE, b""))
@@ -173,7 +173,7 @@ def _unreadable(why: str) -> Refused:
 
 
 class _Walk:
-    """A walk over the elements of one data set, with a budget that all its parts share.
+    """A walk over the elements of one data set, with one limit on the number of elements.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ class _Walk:
         self._elements_left = _MAX_ELEMENTS
 
     def leading_values(self, encoding: _Encoding, position: int) -> dict[int, bytes]:
-        """Raw values of the wanted top-level elements from `position` on, as far as they go."""
+        """Raw values of the wanted top-level elements from `position` on, as far as present."""
         values: dict[int, bytes] = {}
         while position < len(self._data):
             element = self._element(position, encoding)
@@ -216,10 +216,10 @@ class _Walk:
         if vr in _SHORT_VRS:
             return _Element(group << 16 | number, vr, length, position + 8)
         if not (vr.isalpha() and vr.isupper()):
-            # Command elements that strayed into a data set keep their own encoding (PS3.7 6.3.1).
+            # Command elements found in a data set keep their own encoding (PS3.7 section 6.3.1).
             if group != 0:
                 name = _name(group << 16 | number)
-                raise _unreadable(f"has no VR at {name}: not the syntax negotiated")
+                raise _unreadable(f"has no VR at {name}: not in the negotiated syntax")
             return self._implicit(position, encoding)
         (length,) = encoding.long_length.unpack_from(self._data, position + 8)
         return _Element(group << 16 | number, vr, length, position + 12)
@@ -231,13 +231,13 @@ class _Walk:
     def _end_of_value(self, element: _Element) -> int:
         end = element.start + element.length
         if end > len(self._data):
-            raise _unreadable(f"is shorter than the length of {_name(element.tag)} says")
+            raise _unreadable(f"ends inside the value of {_name(element.tag)}")
         return end
 
     def _end_of_sequence(self, sequence: _Element, encoding: _Encoding) -> int:
-        """Offset behind a sequence of undefined length; a list, not recursion, holds the depth."""
+        """Offset after a sequence of undefined length; a list, not recursion, keeps the depth."""
         position = sequence.start
-        # (tag that closes it, encoding inside) of every open sequence and item
+        # (closing tag, encoding inside) of every open sequence and item
         open_levels = [(_SEQUENCE_END, _inside(sequence, encoding))]
         while open_levels:
             closing, inner = open_levels[-1]
@@ -246,7 +246,7 @@ class _Walk:
             if element.tag == closing:
                 open_levels.pop()
             elif (closing == _SEQUENCE_END) != (element.tag == _ITEM):
-                raise _unreadable(f"has {_name(element.tag)} where its sequences forbid it")
+                raise _unreadable(f"has {_name(element.tag)} where a sequence does not allow it")
             elif element.length != _UNDEFINED_LENGTH:
                 position = self._end_of_value(element)
             elif len(open_levels) == _MAX_DEPTH:
@@ -278,11 +278,10 @@ def _uid(values: dict[int, bytes], tag: int) -> str:
 
 @lru_cache(128)
 def _text(value: bytes, character_set: bytes = b"") -> str:
-    """Decode a short text for the study row: printable, at most 64 characters."""
+    """Decode a short text for a text column: printable, at most 64 characters."""
     try:
         terms = character_set.decode("ascii").strip("\0 ").split("\\")
         text = decode_bytes(value, convert_encodings(terms), set())
     except (LookupError, UnicodeError):  # an unknown or broken Specific Character Set
         text = value.decode("ascii", "replace")
-    # NUL and other control characters have no place in a text column.
     return "".join(character for character in text if character.isprintable()).strip()[:64]

@@ -1,10 +1,10 @@
-"""Receiving: make one instance durable on disk as a Part 10 file named by its SHA-256.
+"""The spool: received instances as durable Part 10 files named by their SHA-256.
 
-``spool/tmp/<slot>/…`` is written, fsynced and renamed to ``spool/ab/ab12….dcm``, whose folder
-is fsynced too. The name is the SHA-256 of the whole file (``sha256sum`` verifies a spool), and the
-file is a function of the instance alone: data set bytes as received, transfer syntax, SOP class and
-SOP Instance UID. Nothing of the caller, the time or our version enters it. The same instance sent
-twice is therefore the same file, whoever sends it.
+A file is written to ``spool/tmp/<slot>/…``, fsynced and renamed to ``spool/ab/ab12….dcm``, whose
+folder is then fsynced. Its name is the SHA-256 of the whole file, so ``sha256sum`` verifies a
+spool. Its content depends on the instance alone: data set as received, transfer syntax, SOP Class
+UID and SOP Instance UID, but not the caller, the time or the version of this software. The same
+instance therefore always gives the same file, whoever sends it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 IMPLEMENTATION_CLASS_UID: Final = derived_uid("implementation-class", {})
-"""Part of every spooled file: changing it would make every known instance a conflicting one."""
+"""Part of every spooled file: after a change, every known instance sent again would conflict."""
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _SMALL_WRITE_BYTES: Final = 64 * 1024
-"""Less than this waits for more: a sender may cut a data set into PDUs of 16 KiB, as storescu does,
-or into fragments of a single byte."""
+"""Smaller pieces are gathered before they are written: senders cut data sets into PDUs of 16 KiB
+(storescu), or even into fragments of one byte."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file that has survived: fsynced, in place, its folder fsynced."""
+    """A durable file: fsynced, renamed to its final name, and its folder fsynced."""
 
     path: Path
     sha256: str
@@ -45,8 +45,8 @@ class StoredFile:
 def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
     """Preamble, prefix and File Meta Information of PS3.10 section 7.1.
 
-    Without the optional elements on purpose: Implementation Version Name or Source AE Title would
-    make the file depend on more than the instance.
+    Optional elements are left out: Implementation Version Name or Source AE Title would make the
+    file depend on more than the instance.
     """
     elements = b"".join(
         (
@@ -68,13 +68,13 @@ def _uid_element(number: int, uid: str) -> bytes:
 
 
 class SpoolFile:
-    """One instance on its way to disk; leaving the ``with`` block without `commit` removes it.
+    """An instance being written; leaving the ``with`` block without `commit` removes it.
 
     Parameters
     ----------
     spool : Spool
     head : bytes
-        What the file begins with, see `file_head`.
+        First bytes of the file, see `file_head`.
 
     Raises
     ------
@@ -85,7 +85,7 @@ class SpoolFile:
     def __init__(self, spool: Spool, head: bytes) -> None:
         self._spool = spool
         self.path = spool.next_temporary()
-        """Where the file lies until it is committed."""
+        """Path until the file is committed."""
         self.head_bytes = len(head)
         self._hash = hashlib.sha256()
         self._size = 0
@@ -109,7 +109,7 @@ class SpoolFile:
         Raises
         ------
         OSError
-            The disk is full, or worse.
+            The disk is full or failed.
         """
         if len(data) + len(self._waiting) < _SMALL_WRITE_BYTES:
             self._waiting += data
@@ -122,7 +122,7 @@ class SpoolFile:
         Raises
         ------
         OSError
-            The disk is full, or worse.
+            The disk is full or failed.
         """
         self._write_out(b"")
 
@@ -132,15 +132,15 @@ class SpoolFile:
         Raises
         ------
         OSError
-            It is not known to be durable. At most a whole file without a row remains, which the
-            next attempt to send the instance replaces by itself.
+            The file may not be durable. At worst a complete file without a row remains; it is
+            replaced when the instance is sent again.
         """
         self.flush()
         os.fsync(self._descriptor)
         sha256 = self._hash.hexdigest()
         folder = self._spool.folder_of(sha256)
         path = f"{folder}/{sha256}.dcm"
-        os.rename(self.path, path)  # noqa: PTH104 - texts, see `Spool`
+        os.rename(self.path, path)  # noqa: PTH104 - str, see `Spool`
         self._close()
         _fsync_folder(folder)
         return StoredFile(Path(path), sha256, self._size)
@@ -163,7 +163,7 @@ class SpoolFile:
             self._hash.update(part)
             self._size += len(part)
         while parts:
-            written = os.writev(self._descriptor, parts)  # may take a part only
+            written = os.writev(self._descriptor, parts)  # may write less than asked
             while parts and written >= len(parts[0]):
                 written -= len(parts.pop(0))
             if parts:
@@ -177,15 +177,15 @@ class Spool:
     ----------
     root : Path
     reserve_bytes : int
-        Free space below which nothing more is taken.
+        Free space below which no more instances are accepted.
     slot, n_slots : int
-        Which of how many processes that write here this is.
+        Number of this process, and number of processes that write to the spool.
     """
 
     def __init__(self, root: Path, reserve_bytes: int, *, slot: int = 0, n_slots: int = 1) -> None:
         self.root = root.absolute()
         self.tmp_dir = self.root / "tmp" / str(slot)
-        # Text, not paths: making these takes longer than the kernel does to open the file.
+        # str, not Path: building a Path takes longer than the kernel needs to open the file.
         self._root_text = str(self.root)
         self._temporary = f"{self.tmp_dir}/{uuid.uuid4().hex}-"
         self._numbers = itertools.count()
@@ -193,10 +193,10 @@ class Spool:
         self._others = {str(other) for other in range(n_slots) if other != slot}
 
     def prepare(self) -> int:
-        """Create the folders, remove what an earlier run left half written, and count that.
+        """Create the folders, remove files that an earlier run left half written, and count those.
 
-        All 256 shard folders exist from the start, so that storing never has to create one. What
-        other processes are writing is left to them.
+        All 256 shard folders exist from the start, so that storing never has to create one. Files
+        that other processes are writing are left alone.
         """
         for name in ("tmp", *(f"{shard:02x}" for shard in range(256))):
             (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -212,21 +212,21 @@ class Spool:
         return len(leftovers)
 
     def next_temporary(self) -> str:
-        """Path for another file that is being written."""
+        """Path for a new file."""
         return f"{self._temporary}{next(self._numbers)}"
 
     def folder_of(self, sha256: str) -> str:
-        """Path of the folder that a file of that hash goes to."""
+        """Return the final folder of a file with this hash."""
         return f"{self._root_text}/{sha256[:2]}"
 
     def has_room(self, size_bytes: int = 0) -> bool:
-        """Whether `size_bytes` more leave the reserve untouched."""
+        """Whether the reserve stays free after `size_bytes` more."""
         return shutil.disk_usage(self.root).free - size_bytes >= self._reserve_bytes
 
     def create(
         self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str
     ) -> SpoolFile:
-        """Begin a file: write the data set, then commit, or else discard.
+        """Begin a file: write the data set, then commit it, or discard it.
 
         Raises
         ------

@@ -1,22 +1,22 @@
-"""Receiving: every status that a C-STORE may be answered with, and what the sender is told.
+"""Every status of a C-STORE response, and what it means for the sender.
 
 ==========  =================================================  =================================
 status      when                                               what the sender should do
 ==========  =================================================  =================================
 ``0x0000``  the instance is durable: file and row              nothing
-``0x0110``  something of ours broke (the log says where)       tell the operator
+``0x0110``  internal error (the log has the details)           report it to the operator
 ``0x0122``  the SOP class is not that of the context used      correct the sender
 ``0xA700``  disk full, below its reserve, or database down     send again later
 ``0xA900``  command and data set name different objects        correct the sender
 ``0xC010``  the header cannot be read                          correct the instance
 ``0xC011``  a UID that identifies the instance is missing      correct the instance
-``0xC012``  such a UID is not one (PS3.5 section 9.1)          correct the instance
-``0xC013``  longer than an instance may be here                raise the limit, or do not send it
+``0xC012``  such a UID is invalid (PS3.5 section 9.1)          correct the instance
+``0xC013``  longer than ``EPVS_MAX_INSTANCE_MB``               raise the limit, or do not send it
 ==========  =================================================  =================================
 
-The ranges are those of PS3.4 section B.2.3 and PS3.7 section C.4.2; the last digits are ours. An
-instance whose SOP Instance UID is known with other content is kept in quarantine and answered
-``0x0000``: it is safe here, and sending it again would change nothing.
+The ranges are those of PS3.4 section B.2.3 and PS3.7 section C.4.2; the last digits are specific to
+this node. An instance whose SOP Instance UID is known with other content is quarantined and
+answered ``0x0000``: it is stored, and sending it again would change nothing.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Refused(EpvsError):
     Parameters
     ----------
     status : Status
-        What the sender is answered.
+        Status of the response.
     message : str
-        Why, without patient data; also the Error Comment of the response, cut to 64 characters.
+        Reason, without patient data; also the Error Comment of the response, cut to 64 characters.
     """
 
     def __init__(self, status: Status, message: str) -> None:

@@ -1,7 +1,4 @@
-"""Receiving: one C-STORE from its first byte to its status; success means file and row are durable.
-
-Both data paths store through `Incoming`, so checks, statuses and audit rows are the same on both.
-"""
+"""One C-STORE from its first byte to its status; success means that file and row are durable."""
 
 from __future__ import annotations
 
@@ -26,14 +23,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _HEADER_BYTES: Final = 16 * 1024
-"""Beginning of a data set that is kept in memory: nearly every header ends in it."""
+"""Beginning of a data set that is kept in memory; it contains nearly every header."""
 _ROOM_CHECK_BYTES: Final = 16 * 1024 * 1024
-"""How much is written before the reserve is looked at again: nobody says how much will come."""
+"""Bytes written between two checks of free space: the length of a data set is not known ahead."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreRequest:
-    """A C-STORE-RQ: what its command says, over which context it came, and from whom."""
+    """A C-STORE-RQ: values of its command, its presentation context and its sender."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -65,10 +62,10 @@ class Storage:
 
 
 class Incoming:
-    """An instance on its way in; leaving the ``with`` block before `finish` removes all of it.
+    """An instance being received; leaving the ``with`` block before `finish` removes it.
 
-    A refusal waits for `finish`: a sender that is in the midst of a data set can be told nothing
-    before its end, so what still comes of a refused instance is taken and dropped.
+    A refusal is raised by `finish` only: no response can be sent before the end of a data set, so
+    the rest of a refused instance is read and dropped.
 
     Parameters
     ----------
@@ -86,7 +83,7 @@ class Incoming:
         self._refusal: Refused | None = None
         try:
             self._file = self._open()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must end as a status
+        except Exception as error:  # noqa: BLE001 - every error must end as a status
             self._refuse(error)
 
     def __enter__(self) -> Self:
@@ -101,7 +98,7 @@ class Incoming:
         self.discard()
 
     def discard(self) -> None:
-        """Remove what has come of an instance that was not finished."""
+        """Remove an instance that was not finished."""
         if self._file is not None:
             self._file.discard()
 
@@ -111,7 +108,7 @@ class Incoming:
             return
         try:
             self._append(self._file, data)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must end as a status
+        except Exception as error:  # noqa: BLE001 - every error must end as a status
             self._refuse(error)
 
     def finish(self) -> None:
@@ -120,15 +117,15 @@ class Incoming:
         Raises
         ------
         Refused
-            With the status to answer; an audit row says so too.
+            With the status of the response; an audit event records it too.
         """
         if self._file is not None:
             try:
                 self._complete(self._file)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it must end as a status
+            except Exception as error:  # noqa: BLE001 - every error must end as a status
                 self._refuse(error)
         if self._refusal is not None:
-            self._note(self._refusal)
+            self._append_event(self._refusal)
             raise self._refusal
 
     def _open(self) -> SpoolFile:
@@ -166,7 +163,7 @@ class Incoming:
         stored = file.commit()
         intake = self._storage.registry.record(self._received(header, stored))
         if intake is Intake.OWN:
-            stored.path.unlink(missing_ok=True)  # it has no row, and is kept elsewhere
+            stored.path.unlink(missing_ok=True)  # it has no row; the report files are kept
         logger.debug(
             "%s sop_instance_uid=%s sha256=%s", intake.value, header.sop_instance_uid, stored.sha256
         )
@@ -186,10 +183,10 @@ class Incoming:
         except Refused:
             if len(self._beginning) == self._size:
                 raise
-        # The header is longer than what was kept, or broken: the whole data set decides.
+        # The header is broken or longer than what was kept: read the whole data set.
         file.flush()
         with (
-            open(file.path, "rb") as spooled,  # noqa: PTH123 - a text, see `Spool`
+            open(file.path, "rb") as spooled,  # noqa: PTH123 - str, see `Spool`
             mmap.mmap(spooled.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
         ):
             return read_header(mapped, syntax, file.head_bytes)
@@ -200,7 +197,7 @@ class Incoming:
             self._file.discard()
             self._file = None
 
-    def _note(self, refusal: Refused) -> None:
+    def _append_event(self, refusal: Refused) -> None:
         self._storage.registry.append_event(
             "instance-refused",
             status=f"0x{refusal.status:04X}",
@@ -239,10 +236,10 @@ def _as_refusal(error: Exception) -> Refused:
     if isinstance(error, Unavailable):
         logger.error("database-unavailable", exc_info=error)
         return Refused(Status.OUT_OF_RESOURCES, "The database does not answer.")
-    logger.error("store-failed", exc_info=error)  # a fault of ours
+    logger.error("store-failed", exc_info=error)
     return Refused(Status.PROCESSING_FAILURE, "Internal error; see the log.")
 
 
 def _quotable(uid: str) -> str:
-    """`uid` for the audit; what is not a UID could be anything, a patient's name included."""
+    """`uid` for the audit trail; an invalid one may be any text, even a patient's name."""
     return uid if is_valid_uid(uid) else "invalid"

@@ -1,8 +1,8 @@
-"""Receiving: several processes that share a port, each replaced when it dies.
+"""Several receiver processes that share a port, each replaced when it dies.
 
-The kernel spreads connections over the processes that listen (SO_REUSEPORT), so one that dies takes
-its own open associations with it, which their senders repeat, and no other's. The supervisor forks
-before anything of a process exists that a fork would break: threads, database connections, sockets.
+The kernel distributes connections over the listening processes (SO_REUSEPORT). A process that dies
+loses only its own associations, which their senders repeat. The supervisor forks before a process
+has anything that does not survive a fork: threads, database connections, sockets.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CANNOT_START: Final = 1
-"""Exit code of a process that never came to listen."""
+"""Exit code of a process that could not start to listen."""
 _STEADY_S: Final = 10.0
-"""A process that has lived so long is replaced at once."""
+"""A process that ran at least this long is replaced at once."""
 _LONGEST_WAIT_S: Final = 30.0
 _FIRST_WAIT_S: Final = 0.5
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Occupancy:
-    """How many associations each process has open, in memory that they share.
+    """Number of open associations of each process, in shared memory.
 
     Parameters
     ----------
@@ -39,30 +39,30 @@ class Occupancy:
     """
 
     def __init__(self, n_processes: int) -> None:
-        # Anonymous and shared: made before the forks, seen by all, gone with the last of them.
+        # Anonymous and shared: created before the forks, freed with the last process.
         self._counts = memoryview(mmap.mmap(-1, 4 * n_processes)).cast("i")
 
     def set(self, slot: int, count: int) -> None:
-        """Say how many the process in `slot` has open."""
+        """Set the number of the process in `slot`."""
         self._counts[slot] = count
 
     def of_others(self, slot: int) -> int:
-        """Associations that are open in all processes but the one in `slot`."""
+        """Return the number of open associations in all processes but the one in `slot`."""
         return sum(self._counts) - self._counts[slot]
 
 
 @dataclass(slots=True)
 class _Slot:
-    """One of the processes, through all its lives."""
+    """One of the processes, over all its restarts."""
 
     number: int
     pid: int = 0
-    """0 between two lives."""
+    """0 while it is not running."""
     started_at: float = 0.0
     start_at: float = 0.0
     failures: int = 0
-    """Short lives in a row."""
-    lives: int = 0
+    """Early exits in a row."""
+    starts: int = 0
 
 
 class Supervisor:
@@ -71,11 +71,11 @@ class Supervisor:
     Parameters
     ----------
     serve : callable
-        Body of a process: is given the number of its slot and returns its exit code. It must end
-        on SIGTERM, and when `parent_alive`, which it is given too, can be read from.
+        Body of a process; is given the number of its slot and a file descriptor, `parent_alive`,
+        and returns the exit code. It must end on SIGTERM and when the descriptor becomes readable.
     n_processes : int
     stop_deadline_s : float
-        How long a process may take to end after SIGTERM.
+        Longest time from SIGTERM to the end of a process.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class Supervisor:
         self._serve = serve
         self._slots = [_Slot(number) for number in range(n_processes)]
         self._stop_deadline_s = stop_deadline_s
-        # Nobody writes to it: a process reads its end when the last writer, this one, is gone.
-        self._parent_alive, self._life_line = os.pipe()
+        # Never written to: it becomes readable (end of file) when this process ends.
+        self._parent_alive, self._parent_alive_writer = os.pipe()
 
     def run(self) -> int:
         """Keep the processes running until SIGTERM or SIGINT.
@@ -93,7 +93,7 @@ class Supervisor:
         Returns
         -------
         int
-            0 stopped by a signal, `CANNOT_START` where no process could.
+            0 if stopped by a signal, `CANNOT_START` if no process could start.
         """
         signals = open_signals((*STOP_SIGNALS, signal.SIGCHLD))
         while True:
@@ -113,17 +113,17 @@ class Supervisor:
 
     def _start(self, slot: _Slot) -> None:
         slot.started_at = time.monotonic()
-        slot.lives += 1
+        slot.starts += 1
         pid = os.fork()
         if pid:
             slot.pid = pid
             return
         code = CANNOT_START
         try:
-            signal.set_wakeup_fd(-1)  # a signal to the child is no news for the parent
-            os.close(self._life_line)
+            signal.set_wakeup_fd(-1)  # inherited: signals to the child would wake the parent
+            os.close(self._parent_alive_writer)
             code = self._serve(slot.number, self._parent_alive)
-        except BaseException:  # nothing may unwind into the parent's code in the child
+        except BaseException:  # the child must not return into the parent's code
             logger.exception("process-failed slot=%d", slot.number)
         finally:
             logging.shutdown()
@@ -134,7 +134,7 @@ class Supervisor:
         return max(0.0, min(waits)) if waits else None
 
     def _reap(self) -> bool:
-        """Note which processes have ended; whether one could not start in its first life."""
+        """Collect ended processes; return whether one of them could not start the first time."""
         for slot in self._slots:
             if not slot.pid:
                 continue
@@ -143,11 +143,11 @@ class Supervisor:
                 continue
             slot.pid = 0
             code = os.waitstatus_to_exitcode(status)
-            if code == CANNOT_START and slot.lives == 1:
+            if code == CANNOT_START and slot.starts == 1:
                 return True
             lived_s = time.monotonic() - slot.started_at
             slot.failures = 0 if lived_s >= _STEADY_S else slot.failures + 1
-            if slot.failures > 1:  # the first time may be chance
+            if slot.failures > 1:  # the first may be an accident
                 wait_s = min(_FIRST_WAIT_S * 2**slot.failures, _LONGEST_WAIT_S)
                 slot.start_at = time.monotonic() + wait_s
             logger.error(
@@ -176,10 +176,10 @@ class Supervisor:
 
 
 def open_signals(numbers: tuple[signal.Signals, ...]) -> int:
-    """File descriptor from which the number of each signal that comes can be read as a byte.
+    """Return a file descriptor from which each signal can be read as a byte, its number.
 
-    An Event that the handler sets would not do: Python runs handlers in the main thread, and a
-    signal that the kernel gives to another thread does not wake the main thread from its wait.
+    An Event set by a handler would not do: Python runs handlers in the main thread, and a signal
+    that the kernel delivers to another thread does not wake the main thread.
     """
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
@@ -190,7 +190,7 @@ def open_signals(numbers: tuple[signal.Signals, ...]) -> int:
 
 
 def wait_for_stop(signals: int, parent_alive: int | None = None) -> None:
-    """Return once a signal has come, or the parent has ended."""
+    """Wait for a signal, or for the parent to end."""
     select.select([signals] if parent_alive is None else [signals, parent_alive], [], [])
 
 

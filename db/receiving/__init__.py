@@ -1,1 +1,1 @@
-"""Receiving: rows for stored instances, and closing a study once it has been quiet long enough."""
+"""Rows for received instances, and closing a study once it has been quiet long enough."""

@@ -1,4 +1,4 @@
-"""Closing: a study that has been quiet long enough is complete and goes to the queue."""
+"""Closes studies that have been quiet long enough, and queues them for grading."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def close_quiet_studies(
     max_open_s: float,
     limit: int = 100,
 ) -> list[str]:
-    """Close and queue what has been quiet for `quiet_period_s` or open for `max_open_s`.
+    """Close and queue revisions that were quiet for `quiet_period_s` or open for `max_open_s`.
 
-    Studies that an association is writing at this moment are passed over until the next call.
+    Studies that a transaction is writing at this moment are left for the next call.
 
     Returns
     -------
     list of str
-        Ids of the revisions that are now queued, at most `limit`.
+        IDs of the revisions that are now queued, at most `limit`.
     """
     quiet_since = now - timedelta(seconds=quiet_period_s)
     opened_since = now - timedelta(seconds=max_open_s)
-    # The study's row is locked too: an association that holds it may be about to add an instance.
+    # The study's row is locked too: a transaction that holds it may be about to add an instance.
     revisions = session.scalars(
         select(Revision)
         .join(Study, Study.study_uid == Revision.study_uid)
@@ -56,6 +56,6 @@ def close_quiet_studies(
 
 
 def queue(session: Session, revision: Revision, *, now: datetime) -> None:
-    """Let a closed revision wait for a worker."""
+    """Queue a closed revision for a worker."""
     move(session, revision, RevisionState.QUEUED, now=now)
     outbox.put_revision(session, revision.id, ring_at=now)

@@ -1,8 +1,8 @@
 """Intake of received instances: rows for what is safe on disk, revisions for the studies.
 
-Any number of transactions may record instances of one study at once. Rows are locked, in the same
-order by all, before anything is decided by them, and an instance that another transaction has
-inserted meanwhile is compared, not overwritten.
+Any number of transactions may record instances of one study at once. Rows are locked, in one order,
+before anything is decided by their values, and an instance that another transaction has inserted
+in the meantime is compared, not overwritten.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _add_to_open_revisions(
         newest[instance.study_uid] = max(last, instance.received_at)
     receiving: dict[str, tuple[str, str]] = {}
     """Revision ID and Patient ID by study."""
-    for study_uid in sorted(newest):  # in the same order by all, so that none deadlock
+    for study_uid in sorted(newest):  # the same order in every transaction, so that none deadlock
         values = {"of_study": study_uid, "at": newest[study_uid]}
         for revision_id, patient_id in _KEEP_RECEIVING.rows(connection, values):
             receiving[study_uid] = revision_id, patient_id
@@ -158,7 +158,7 @@ def _record_in_detail(session: Session, instances: Sequence[ReceivedInstance]) -
 
     latest = _read_latest_revisions(session, {i.study_uid for i in instances})
     inserted = _insert_new(session, new, latest)
-    # Another transaction has inserted the others meanwhile, under another study.
+    # Another transaction has inserted the others in the meantime.
     known |= _read_digests(session, new.keys() - inserted)
     known |= {uid: (new[uid].study_uid, new[uid].sha256) for uid in inserted}
 

@@ -1,8 +1,8 @@
-"""Statements that the driver runs itself, compiled once: for the one path where each µs counts.
+"""Statements that SQLAlchemy compiles once and the database driver runs.
 
-Every received image waits for two statements, and of their time SQLAlchemy takes several times what
-SQLite does. These are still SQLAlchemy's statements, dialects and column types; only the work that
-is the same each time is done once.
+For the two statements that every received image waits for: run by SQLAlchemy, they take several
+times as long as in SQLite itself (``docs/results/intake.md``). Statements, dialects and column
+types are still SQLAlchemy's; only the work that is the same every time is done once.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Prepared:
-    """One statement; it may be shared by any number of connections and threads.
+    """A prepared statement; may be shared by connections and threads.
 
     Parameters
     ----------
     make : callable
-        Makes the statement for a dialect's name.
+        Makes the statement; is given the name of the dialect.
     columns : sequence of str, optional
-        Of an INSERT: the columns that it sets.
+        Columns that an INSERT sets.
     """
 
     def __init__(
@@ -35,14 +35,14 @@ class Prepared:
         self._compiled: dict[str, _Compiled] = {}
 
     def rows(self, connection: Connection, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """Run the statement, and return what it returns as the driver gives it.
+        """Run the statement and return its rows as the driver gives them.
 
         Parameters
         ----------
         connection : Connection
-            In a transaction, see `db.session.transaction`, which takes the driver's errors.
+            In a transaction of `db.session`, which translates the driver's errors.
         values : mapping
-            By the names of the bound parameters.
+            Values by the names of the bound parameters.
         """
         dialect = connection.dialect
         compiled = self._compiled.get(dialect.name)
@@ -66,7 +66,7 @@ class Prepared:
         places = []
         for name in (compiled.positiontup or ()) if compiled.positional else compiled.params:
             parameter = compiled.binds[name]
-            process = parameter.type.dialect_impl(dialect).bind_processor(dialect) or _as_it_is
+            process = parameter.type.dialect_impl(dialect).bind_processor(dialect) or _unchanged
             constant = None if parameter.required else process(compiled.params[name])
             places.append(_Place(name, parameter.required, process, constant))
         return _Compiled(str(compiled), compiled.positional, tuple(places))
@@ -77,7 +77,7 @@ class _Place(NamedTuple):
 
     name: str
     is_given: bool
-    """Whether its value comes with each run; it is part of the statement else."""
+    """Whether each run gives its value; otherwise it is a constant of the statement."""
     process: Callable[[Any], Any]
     constant: Any
 
@@ -97,5 +97,5 @@ class _Compiled(NamedTuple):
         return dict(zip((place.name for place in self.places), bound, strict=True))
 
 
-def _as_it_is(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value

@@ -28,10 +28,10 @@ def test_report_of_both_kinds() -> None:
 
 
 def test_malformed_reports() -> None:
-    with pytest.raises(ValueError, match="transaction"):
+    with pytest.raises(ValueError, match="Transaction UID"):
         read_commitment_report(Dataset())
     information = Dataset()
     information.TransactionUID = "2.25.1"
     information.FailedSOPSequence = [Dataset()]
-    with pytest.raises(ValueError, match="refers to nothing"):
+    with pytest.raises(ValueError, match="Referenced SOP Instance UID"):
         read_commitment_report(information)

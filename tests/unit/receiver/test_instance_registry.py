@@ -1,4 +1,4 @@
-"""Group commit: what one entry does wrong is not charged to the others."""
+"""Group commit: one transaction per batch, and a bad entry fails alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy import event, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from core.studies import ReceivedInstance
-from db.models import AuditEvent, Instance
+from db.models import AuditEvent, Instance, Revision
 from db.receiving.intake import Intake, record_instances
 from db.session import unit_of_work
 from receiver.instance_registry import InstanceRegistry, _Row
@@ -39,14 +39,16 @@ def make_instance(folder: Path, number: int) -> ReceivedInstance:
     )
 
 
-def test_what_gathers_meanwhile_is_one_transaction(database_engine: Engine, tmp_path: Path) -> None:
+def test_entries_that_gather_are_one_transaction(database_engine: Engine, tmp_path: Path) -> None:
     registry = InstanceRegistry(database_engine, timeout_s=30)
     with unit_of_work(database_engine) as session:
         record_instances(session, [make_instance(tmp_path, 0)])
-    # 0 is known already, and 7 comes twice: new and known instances in one batch.
+    # 0 is known already and 7 comes twice, so the batch has new and known instances.
     rows = [_Row(make_instance(tmp_path, number)) for number in (*range(8), 7)]
     commits: list[object] = []
-    with unit_of_work(database_engine):  # a writer in the way, so that all gather in a batch
+    with unit_of_work(database_engine) as session:
+        # A writer holds what the first entry needs, so that the others gather behind it.
+        session.scalars(select(Revision).with_for_update()).all()
         for row in rows:
             registry._entries.put(row)
         registry.append_event("association-refused", reason="test")
@@ -67,7 +69,7 @@ def test_a_bad_entry_fails_alone(database_engine: Engine, tmp_path: Path) -> Non
     instances[3] = replace(instances[3], received_at=naive)
 
     with ThreadPoolExecutor(8) as pool:
-        with unit_of_work(database_engine):  # a writer in the way, so that all gather in a batch
+        with unit_of_work(database_engine):  # a writer holds the lock, so that all form a batch
             outcomes = [pool.submit(registry.record, instance) for instance in instances]
         bad = outcomes.pop(3)
         assert [outcome.result() for outcome in outcomes] == [Intake.STORED] * 7
