@@ -1,4 +1,4 @@
-"""What grading a study yields: verdicts, grade, quality figures and report objects.
+"""Results of grading a study: verdicts, quality figures, grade and report objects.
 
 The worker fills these records and the database stores them. Arrays and images never leave the
 worker process; their records are in `worker.grading.records`.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SeriesVerdict:
-    """What selection decided about one series, kept in SQL."""
+    """Decision of series selection about one series, stored in SQL."""
 
     series_uid: str
     reason: Reason
@@ -27,13 +27,13 @@ class SeriesVerdict:
 
     @property
     def selected(self) -> bool:
-        """Whether this is the series that is graded."""
+        """Whether this is the series to grade."""
         return self.reason is Reason.SELECTED
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrationQuality:
-    """How far the registered scan looks like a T2 brain (design: models.md section 2).
+    """Agreement of the registered scan with a T2-weighted brain (design: models.md section 2).
 
     Correlations are Pearson's, between scan and template, over a central box around the basal
     ganglia and over the brain; coverage is the share of the box inside the scan; scale is the
@@ -64,7 +64,7 @@ class Side(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """Where one of the six basal-ganglia images was taken."""
+    """Position of one of the six basal-ganglia images in the series."""
 
     level: Level
     side: Side
@@ -123,9 +123,9 @@ class ModelIdentity:
     """Triton's version folder, e.g. ``"1"``."""
     weights_sha256: str
     display_name: str
-    """For people and for Algorithm Name in the SR."""
+    """For display, and Algorithm Name in the SR."""
     training_data: str
-    """``"synthetic"`` or what the model card says."""
+    """``"synthetic"`` or ``"site cohort"``."""
     intended_use: IntendedUse
 
 
@@ -146,7 +146,7 @@ def combine_intended_use(models: Sequence[ModelIdentity]) -> IntendedUse:
 
 
 COUNT_RANGES: tuple[str, ...] = ("0", "1-10", "11-20", "21-40", ">40")
-"""EPVS counts behind ratings 0 to 4 (rating paper, Table 2)."""
+"""EPVS counts that define ratings 0 to 4 (rating paper, Table 2)."""
 
 
 class Severity(StrEnum):
@@ -168,7 +168,7 @@ class ImageRating:
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """Both models' reading of one study revision."""
+    """Results of both models for one study revision."""
 
     images: tuple[ImageRating, ...]
     rating: int
@@ -191,7 +191,7 @@ class Grade:
 
     @property
     def count_range(self) -> str:
-        """EPVS count behind the rating, e.g. ``"11-20"``."""
+        """EPVS count of the rating, e.g. ``"11-20"``."""
         return COUNT_RANGES[self.rating]
 
 
@@ -204,7 +204,7 @@ class SaliencyStatistics:
     mean : float
         Mean activation, 0–10.
     skewness : float
-        0 where the activation is the same everywhere.
+        0 if the activation is uniform.
     share_above_7 : float
         Share of voxels with an activation above 7, 0–1.
     share_in_basal_ganglia : float
@@ -281,7 +281,7 @@ class StageTiming:
 
 @dataclass(frozen=True, slots=True)
 class GradedStudy:
-    """A study revision that was graded: the grade, the report, and how both were reached."""
+    """Result of a study revision that was graded."""
 
     revision_id: str
     series_uid: str
@@ -305,9 +305,9 @@ class ReportFailure:
 
 @dataclass(frozen=True, slots=True)
 class NotGradedStudy:
-    """A study revision that cannot be graded: the reason, and how it was reached.
+    """Result of a study revision that cannot be graded: a retry would not change it.
 
-    It is stored in the state ``rejected``. A retry would not change it.
+    It is stored in the state ``rejected``.
     """
 
     revision_id: str
@@ -319,6 +319,6 @@ class NotGradedStudy:
     timings: tuple[StageTiming, ...] = ()
     """Of the stages that finished."""
     report: Report | None = None
-    """None where no destination asks for it, or where it could not be built."""
+    """None if no destination asks for it or if it could not be built."""
     report_failure: ReportFailure | None = None
-    """Why a report that a destination asks for could not be built."""
+    """Set if a destination asks for a report that could not be built."""

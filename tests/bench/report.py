@@ -1,8 +1,8 @@
-"""What the validators say of every report, how large its objects are, and what they cost in time.
+"""Measures reports: validator messages, size of the objects, time to build and to deliver them.
 
 ``python -m tests.bench.report [--runs 5]`` builds a report on every source of the conformance tests
-(answers made up) and on the real study of the sample data, as its scanner wrote it and packed into
-one Enhanced MR (answers by the shipped models; left out where the sample data is missing). It
+(made-up grades) and on the real study of the sample data, as its scanner wrote it and converted to
+one Enhanced MR (graded by the shipped models; skipped if the sample data is missing). It
 validates them, times the building of each object, and sends them to a real Orthanc and a real DCMTK
 archive. It prints a Markdown report; ``docs/results/report.md`` is its last committed output.
 """
@@ -73,7 +73,7 @@ def pack(study: ClosedStudy, folder: Path) -> ClosedStudy:
 
 
 def graded_by_the_models(folder: Path) -> dict[str, Inputs]:
-    """Grade the sample study, as it is and packed, by the shipped models on a Triton of our own."""
+    """Grade the sample study, original and as Enhanced MR, with the shipped models."""
     if not SAMPLE.is_dir():
         return {}
     study = read_study(SAMPLE)
@@ -89,7 +89,7 @@ def graded_by_the_models(folder: Path) -> dict[str, Inputs]:
 
 
 def grade_with_map(study: ClosedStudy, client: InferenceClient) -> Inputs:
-    """Run the pipeline's stages up to the report, and keep the saliency map."""
+    """Run the pipeline's stages up to the report and return the report's inputs."""
     template = load_template()
     volume = assemble(select_series(study).require_series())
     registration = register(volume, template)
@@ -122,7 +122,7 @@ def all_reports(real: dict[str, Inputs], folder: Path) -> dict[str, list[Report]
 
 
 def sizes(reports: dict[str, list[Report]]) -> Iterator[str]:
-    """Yield the bytes of each object; sources that are alike share a row."""
+    """Yield the size of each object; sources with equal sizes share a row."""
     yield "| source | map | summary picture | slice pictures | SR |\n|---|---|---|---|---|"
     sources: dict[str, list[str]] = {}
     for name, built in reports.items():
@@ -230,7 +230,7 @@ def report(runs: int, folder: Path) -> Iterator[str]:
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start; times are medians of "
         f"{runs} runs after one to warm up, fastest – slowest in brackets. "
         + ("The sample study is graded by the shipped models" if real else "No sample study")
-        + "; all other answers are made up.\n"
+        + "; all other grades are made up.\n"
     )
     for name, given in real.items():
         grade = given.grade

@@ -1,4 +1,4 @@
-"""What the validators say of the reports of `tests.bench.report`."""
+"""Counts the validator messages on the reports of `tests.bench.report`."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Findings:
 
 
 def validate(
-    report: Report, folder: Path, pixelmed: PixelMed, said: Counter[tuple[str, str]]
+    report: Report, folder: Path, pixelmed: PixelMed, messages: Counter[tuple[str, str]]
 ) -> dict[str, Findings]:
-    """Count what is said of a report, for each of `COLUMNS`; the warnings are added to `said`."""
+    """Count errors and warnings for each of `COLUMNS`; add the warnings to `messages`."""
     found: dict[str, Findings] = {}
     for number, item in enumerate(report.objects):
         path = folder / f"{number}.dcm"
@@ -45,30 +45,30 @@ def validate(
         found.setdefault(f"{item.kind}, dciodvfy", Findings()).add(
             sum(line.startswith("Error") for line in lines), len(warnings)
         )
-        said.update(("dciodvfy", line.split(" = ")[0]) for line in warnings)  # no values
+        messages.update(("dciodvfy", line.split(" = ")[0]) for line in warnings)  # no values
         if item.kind is not ObjectKind.STRUCTURED_REPORT:
             continue
         problems = dsrdump(path)
         warnings = [line for line in problems if line.startswith("W:")]
         found["sr, dsrdump"] = Findings(len(problems) - len(warnings), len(warnings))
-        said.update(("dsrdump", line) for line in warnings)
+        messages.update(("dsrdump", line) for line in warnings)
         warnings = [line for line in pixelmed.messages(path) if line.startswith("Warning")]
         found["sr, PixelMed"] = Findings(len(pixelmed.errors(path)), len(warnings))
         # Each names the path to its content item first, then the item, then what is wrong.
-        said.update(("PixelMed", f"Warning: {line.rsplit('/', 1)[-1]}") for line in warnings)
+        messages.update(("PixelMed", f"Warning: {line.rsplit('/', 1)[-1]}") for line in warnings)
     return found
 
 
 def tables(reports: dict[str, list[Report]], folder: Path) -> Iterator[str]:
-    """Yield the numbers for each source, and what the warnings are."""
-    said: Counter[tuple[str, str]] = Counter()
+    """Yield the numbers for each source and the texts of the warnings."""
+    messages: Counter[tuple[str, str]] = Counter()
     total = {column: Findings() for column in COLUMNS}
     yield f"| source | reports | {' | '.join(COLUMNS)} |\n|---|---|{'---|' * len(COLUMNS)}"
     with PixelMed() as pixelmed:
         for name, built in reports.items():
             row: dict[str, Findings] = {}
             for report in built:
-                for column, each in validate(report, folder, pixelmed, said).items():
+                for column, each in validate(report, folder, pixelmed, messages).items():
                     row.setdefault(column, Findings()).add(each.errors, each.warnings)
                     total[column].add(each.errors, each.warnings)
             yield f"| {name} | {len(built)} | {' | '.join(str(row.get(c, '–')) for c in COLUMNS)} |"
@@ -79,5 +79,5 @@ def tables(reports: dict[str, list[Report]], folder: Path) -> Iterator[str]:
         f"| {' | '.join(str(each) for each in total.values())} |"
     )
     yield "\n| validator | times | warning |\n|---|---|---|"
-    for (validator, text), times in said.most_common():
+    for (validator, text), times in messages.most_common():
         yield f"| {validator} | {times} | {re.sub(r'[<>|]', '', text)} |"

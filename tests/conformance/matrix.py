@@ -1,4 +1,4 @@
-"""The sources that reports are validated on: headers odd in every way that we know of."""
+"""Sources of the reports that are validated: every unusual header known from practice."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ EDITS: dict[str, Callable[[Dataset], None]] = {
     "undeclared": partial(_name, character_set="", name=b"M\xfcller^J\xf6rg"),
     "unknown-set": partial(_name, character_set="ISO_IR 999", name="Canary^Patient"),
 }
-"""What is done to each header of the source; the pixels stay the same."""
+"""Changes to each header of the source; the pixels stay the same."""
 
 
 def build_reports(folder: Path) -> dict[str, Report]:
-    """Write every source below `folder`, and build the reports on it."""
+    """Write every source below `folder` and build its reports."""
 
     def new(name: str) -> Path:
         (folder / name).mkdir()

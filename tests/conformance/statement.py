@@ -1,6 +1,6 @@
-"""The tables of docs/conformance.md, made from the code.
+"""Generates the tables of docs/conformance.md from the code.
 
-``python -m tests.conformance.statement`` writes them anew.
+``python -m tests.conformance.statement`` updates the page.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ PAGE = ROOT / "docs" / "conformance.md"
 _VERIFICATION = str(pynetdicom_classes.Verification)  # type: ignore[attr-defined]  # made on import
 _BLOCK = re.compile(r"(<!-- ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _MEANING = {
-    Answer.STORED: "stored; a warning is an audit event",
+    Answer.STORED: "stored; a warning is recorded as an audit event",
     Answer.TRY_LATER: "sent again later",
-    Answer.REFUSED: "waits for a person",
-    Answer.UNKNOWN: "a C-FIND decides",
+    Answer.REFUSED: "parked until an operator intervenes",
+    Answer.UNKNOWN: "checked by C-FIND",
 }
 _COPIED = {
     "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
@@ -58,7 +58,7 @@ _VARIES = {
     "NumberOfFrames",
 }  # fmt: skip
 _FEW = 2
-"""Values that an attribute may have to be listed with them."""
+"""Attributes with more values than this are listed without them."""
 _CLASS_NAMES = {
     ObjectKind.STRUCTURED_REPORT: "SR (Comprehensive SR, Comprehensive 3D SR)",
     ObjectKind.SECONDARY_CAPTURE: "Secondary Capture",
@@ -183,8 +183,8 @@ def _attributes(objects: dict[ObjectKind, list[Dataset]]) -> str:
             if not all(tag in ds for ds in made):
                 notes.append("condition")
             values = {_text(ds[tag].value) for ds in made if tag in ds and ds[tag].VR not in _BULKY}
-            told = 0 < len(values) <= _FEW and keyword not in _COPIED | _VARIES
-            constant = " or ".join(sorted(values)) if told else ""
+            is_listed = 0 < len(values) <= _FEW and keyword not in _COPIED | _VARIES
+            constant = " or ".join(sorted(values)) if is_listed else ""
             rows.append(
                 [
                     f"({tag.group:04X},{tag.element:04X})",
@@ -224,7 +224,7 @@ def _codes() -> str:
 
 
 def _build_objects() -> dict[ObjectKind, list[Dataset]]:
-    """Every kind of object: of a source that has everything and of one that has next to nothing."""
+    """Build every kind of object from a source with all attributes and from one with very few."""
     made: dict[ObjectKind, list[Dataset]] = {kind: [] for kind in _CLASS_NAMES}
     with tempfile.TemporaryDirectory() as folder:
         for name, edit in (("plain", lambda ds: None), ("rich", _enrich), ("bare", _strip)):
@@ -266,11 +266,11 @@ BLOCKS: dict[str, Callable[[Objects], str]] = {
     "attributes": _attributes,
     "codes": lambda _: _codes(),
 }
-"""What stands between a mark of this name and the next end mark."""
+"""Generator of the text between the mark of this name and the next end mark."""
 
 
 def render(page: str) -> str:
-    """Write every table of `page` anew."""
+    """Return `page` with every table regenerated."""
     objects = _build_objects()
     return _BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]](objects)}{match[4]}", page)
 

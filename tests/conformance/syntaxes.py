@@ -1,7 +1,7 @@
-"""One axial T2 series in every lossless transfer syntax, written by encoders that are not ours.
+"""One axial T2 series in every lossless transfer syntax, written by third-party encoders.
 
-DCMTK writes all but JPEG 2000, which pydicom encodes by OpenJPEG. Nothing that Debian or the
-project's own dependencies hold encodes High-Throughput JPEG 2000: no row for it.
+DCMTK writes all but JPEG 2000, which pydicom encodes with OpenJPEG. High-Throughput JPEG 2000 is
+missing: neither Debian nor the project's dependencies have an encoder.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ COMMANDS: Final[dict[UID, tuple[str, ...]]] = {
     JPEGLSLossless: ("dcmcjpls", "+el"),
     JPEG2000Lossless: (),
 }
-"""What encodes each syntax; pydicom where there is no command."""
+"""Command that encodes each syntax; pydicom if there is none."""
 N_SLICES: Final = 16
-"""The fewest that are graded."""
+"""The minimum for grading."""
 ROWS, COLUMNS = 96, 80
 
 
 @cache
 def stored_values() -> NDArray[np.uint16]:
-    """A head with noise in 12 bits, in which no two slices are alike; (slice, row, column)."""
+    """Return a head with 12-bit noise, different in every slice; (slice, row, column)."""
     rows, columns = np.mgrid[:ROWS, :COLUMNS]
     head = np.where(np.hypot((rows - 48) / 40, (columns - 40) / 30) < 1, 1500, 0)
     noise = np.random.default_rng(7).integers(0, 2500, (N_SLICES, ROWS, COLUMNS))
@@ -87,7 +87,7 @@ def headers_and_pixels(kind: Kind) -> tuple[Dataset, ...]:
 
 
 def write_study(folder: Path, kind: Kind, syntax: UID) -> ClosedStudy:
-    """Write the series in a transfer syntax; what is no longer needed for it does not stay."""
+    """Write the series in a transfer syntax and remove the intermediate files."""
     target = folder / "study"
     target.mkdir(parents=True)
     for number, ds in enumerate(headers_and_pixels(kind)):

@@ -1,4 +1,4 @@
-"""Proof that the validators can fail: each reports, by name, what is broken in an object.
+"""The validators detect faults: each one names what is damaged in an object.
 
 dciodvfy checks every class. dsrdump and PixelMed read SR documents only: PixelMed's own check of
 IODs knows neither Secondary Capture nor Parametric Map ("IOD (SOP Class) unrecognized").
@@ -47,7 +47,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture
 def broken(objects: dict[str, bytes], tmp_path: Path) -> Callable[[str, Break], Path]:
-    """Write an object after something was done to it."""
+    """Write a damaged copy of an object."""
 
     def write(name: str, damage: Break) -> Path:
         ds = pydicom.dcmread(BytesIO(objects[name]))
@@ -59,7 +59,7 @@ def broken(objects: dict[str, bytes], tmp_path: Path) -> Callable[[str, Break], 
 
 
 def without(*keywords: str) -> Break:
-    """Take attributes away from the data set, or from its only shared functional group."""
+    """Delete attributes of the data set or of its only shared functional group."""
 
     def damage(ds: Dataset) -> None:
         for keyword in keywords:
@@ -163,7 +163,7 @@ OF_EVERY_DOCUMENT: dict[str, tuple[Break, dict[str, str]]] = {
         {"PixelMed": "Missing required content item"},
     ),
 }
-"""Per fault: how to make it, and which validator has to report it in which words."""
+"""For each fault: how to make it, and the words with which each validator must report it."""
 CONTROLS: list[tuple[str, str, Break, dict[str, str]]] = [
     *(
         (name, fault, damage, reported)
@@ -198,7 +198,7 @@ CONTROLS: list[tuple[str, str, Break, dict[str, str]]] = [
     ("name", "damage", "reported"),
     [pytest.param(n, d, r, id=f"{n}-{fault}") for n, fault, d, r in CONTROLS],
 )
-def test_a_broken_object_is_reported(
+def test_a_damaged_object_is_reported(
     broken: Callable[[str, Break], Path],
     pixelmed: PixelMed,
     name: str,
@@ -212,20 +212,20 @@ def test_a_broken_object_is_reported(
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_the_same_object_unbroken_is_not(
+def test_the_undamaged_object_is_not_reported(
     broken: Callable[[str, Break], Path], pixelmed: PixelMed, name: str
 ) -> None:
-    """Reading and writing it is not what the validators report above."""
+    """Reading and writing alone cause none of the errors above."""
     path = broken(name, lambda ds: None)
     assert dciodvfy(path) == []
     if name in DOCUMENTS:
         assert dsrdump(path) + pixelmed.errors(path) == []
 
 
-def test_pixelmed_says_so_where_it_knows_no_template_or_reads_no_file(
+def test_pixelmed_reports_an_unknown_template_and_an_unreadable_file(
     broken: Callable[[str, Break], Path], pixelmed: PixelMed, tmp_path: Path
 ) -> None:
-    """A check that looked at nothing is no pass, and the next file is checked as ever."""
+    """A check that did not take place must not pass; the next file is checked normally."""
 
     def forget_the_template(ds: Dataset) -> None:
         del ds.ContentTemplateSequence

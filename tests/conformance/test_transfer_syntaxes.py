@@ -1,4 +1,4 @@
-"""A report is the same, byte for byte, in whatever lossless transfer syntax the study came.
+"""A report has the same bytes for every lossless transfer syntax of the study.
 
 So the validators need to see one report of each kind of source. Every lossless syntax that an
 encoder here writes is tried. High-Throughput JPEG 2000 (.201, .202) is received, but not tried:
@@ -42,7 +42,7 @@ def report_on(folder: Path, kind: Kind, syntax: UID) -> Report:
 
 @pytest.fixture(scope="module")
 def uncompressed(tmp_path_factory: pytest.TempPathFactory) -> dict[Kind, Report]:
-    """Reports on the source as every sender can write it."""
+    """Reports on the uncompressed source."""
     return {
         kind: report_on(tmp_path_factory.mktemp(kind), kind, ExplicitVRLittleEndian)
         for kind in KINDS

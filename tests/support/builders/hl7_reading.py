@@ -1,4 +1,4 @@
-"""HL7 read back without the library that wrote it."""
+"""Reads HL7 messages without the library that wrote them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def unescaped(text: str) -> str:
 
 
 def segments(content: bytes) -> list[list[str]]:
-    """Fields of each segment as they stand; of MSH, too, field n is item n."""
+    """Return the fields of each segment, still escaped; in MSH, too, field n is item n."""
     lines = content.decode().split("\r")
     assert lines.pop() == ""  # the last segment is ended as the others are
     fields = [line.split("|") for line in lines]
@@ -22,13 +22,13 @@ def segments(content: bytes) -> list[list[str]]:
 
 
 def field(content: bytes, name: str, position: int) -> str:
-    """Field of the first segment of that name; empty where the segment ends before."""
+    """Return a field of the first segment of that name; empty if the segment is shorter."""
     found = next(fields for fields in segments(content) if fields[0] == name)
     return found[position] if position < len(found) else ""
 
 
 def names(content: bytes) -> list[list[str]]:
-    """Components of each repetition of PID-5."""
+    """Return the components of each repetition of PID-5."""
     return [
         [unescaped(component) for component in repetition.split("^")]
         for repetition in field(content, "PID", 5).split("~")

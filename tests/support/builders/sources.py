@@ -1,4 +1,4 @@
-"""Small T2 series as scanners store them, and the records that lead from one to a report."""
+"""Small T2 series as scanners store them, and the records from which their reports are built."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 SLICES, ROWS, COLUMNS = 6, 96, 80
 SPACING: Final = (2.0, 2.2)
-"""Between rows, between columns: not square, so that a picture that is stretched shows."""
+"""Between rows, between columns: not square, so that a distorted picture is detected."""
 SLICE_SPACING: Final = 5.0
 COMPLETED_AT: Final = datetime(2026, 3, 2, 11, 5, 33, 250000, tzinfo=UTC)
 INTENDED_USE: Final = IntendedUse("Research use only; made up for a test.", research_only=True)
@@ -127,7 +127,7 @@ def enhanced(folder: Path) -> Volume:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Arguments of `build_report`, easily varied."""
+    """Arguments of `build_report`, of which tests replace some."""
 
     study: ClosedStudy
     volume: Volume
@@ -141,7 +141,7 @@ class Inputs:
         parametric_map: bool = False,
         **options: Any,
     ) -> Report:
-        """Build the report, by default with the one variant of the SR that is described."""
+        """Build the report with one variant of the SR, unless `options` contains several."""
         placements = tuple(image.crop for image in self.grade.images)
         arguments: dict[str, Any] = {
             "study": self.study,
@@ -161,7 +161,7 @@ def refused(
     reason: Reason = Reason.NOT_A_T2_BRAIN,
     detail: str = "correlation over the brain 0.12 (at least 0.35 needed)",
 ) -> NotGradedStudy:
-    """A study that is not graded because of one series, beside a localizer."""
+    """Return the result of a study with a localizer and one unsuitable series."""
     return NotGradedStudy(
         "00000000-0000-0000-0000-000000000001",
         reason,
@@ -190,7 +190,7 @@ def not_graded(
 
 
 def without_images(folder: Path) -> ClosedStudy:
-    """Write a study of a document with a bare header and a file that is not DICOM."""
+    """Write a study of one document with few attributes and one file that is not DICOM."""
     (folder / "broken.dcm").write_bytes(b"no DICOM")
     ds = Dataset()
     ds.SOPClassUID, ds.SOPInstanceUID = EncapsulatedPDFStorage, uid("document")
@@ -214,7 +214,7 @@ def without_images(folder: Path) -> ClosedStudy:
 
 
 def sample_studies() -> dict[str, ClosedStudy]:
-    """Every study in the sample data but the one that is graded, by its folder and UID."""
+    """Return the studies of the sample data that are not graded, by folder and UID."""
     found: dict[str, ClosedStudy] = {}
     for path in sorted(path for path in SAMPLE_DATA.rglob("*") if path.is_file()):
         try:
@@ -235,7 +235,7 @@ def sample_studies() -> dict[str, ClosedStudy]:
 
 
 def inputs(volume: Volume, ratings: Sequence[int] = (1, 2, 1, 3, 1, 2), p: float = 0.87) -> Inputs:
-    """Records of a graded study, made by hand: crops 40 × 52 mm beside the midline."""
+    """Build the records of a graded study: crops of 40 × 52 mm beside the midline."""
     instances = {location.sop_instance_uid: location for location in volume.slices}
     study = ClosedStudy(
         study_uid=volume.series.study_uid,
@@ -250,7 +250,7 @@ def inputs(volume: Volume, ratings: Sequence[int] = (1, 2, 1, 3, 1, 2), p: float
 
 
 def sample_study() -> Inputs:
-    """The real axial T2 series, placed by the real stages, graded by hand."""
+    """Build the records of the sample study: crops from the pipeline, made-up ratings."""
     instances = []
     for path in sorted((SAMPLE_DATA / "study-brain-siemens").rglob("*.dcm")):
         header = pydicom.dcmread(path, stop_before_pixels=True)
@@ -311,7 +311,7 @@ def saliency(volume: Volume) -> SaliencyMap:
 
 
 def superseding(given: Inputs, previous: Report) -> Inputs:
-    """The next revision of a study whose SRs were those in `previous`."""
+    """Return the next revision of a study, which supersedes the SRs of `previous`."""
     superseded = tuple(
         (item.sop_class_uid, item.sop_instance_uid)
         for item in previous.objects

@@ -68,6 +68,8 @@ def test_every_stage_plays_its_part(inference: InferenceClient) -> None:
         ),
     )
     assert isinstance(graded, GradedStudy)
+    assert graded.grade.intended_use == inference.intended_use
+    assert inference.intended_use.statement.encode() in graded.report.objects[-1].content
     assert [timing.stage for timing in graded.timings] == STAGES
     assert len(graded.grade.images) == 6
     kinds = [entry.kind for entry in graded.report.objects]

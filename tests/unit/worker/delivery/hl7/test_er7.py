@@ -1,4 +1,4 @@
-"""Text that the delimiters cannot break, and acknowledgments of every kind of peer."""
+"""Escaping of text, and parsing of acknowledgments of all HL7 v2 versions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ HEADER = b"MSH|^~\\&|RIS|H|EPVSNODE||20260302110533||ACK|1|P|2.5.1\r"
 
 
 @given(st.text("|^~\\&FSTREX.0a \r\n\x0b\x1cüЖ山 \u3000", max_size=20))
-def test_any_text_comes_back_as_it_was(text: str) -> None:
-    """Of control characters, which could end the message, a space is left."""
+def test_text_is_unchanged_after_escaping_and_unescaping(text: str) -> None:
+    """Control characters, which could end the message, become spaces."""
     expected = "".join(" " if c in "\r\n\x0b\x1c" else c for c in text.strip())
     line = er7.segment("PID", {5: [("x", text, "y")], 8: "F"})
     fields = line.split("|")
@@ -23,7 +23,7 @@ def test_any_text_comes_back_as_it_was(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "error"),
+    ("content", "code", "error"),
     [
         (HEADER + b"MSA|AA|ID1\r", "AA", ""),
         (b"MSH|^~\\&|||||||ACK^R01|1|P|2.3\r\nMSA|CA|ID1\r\n", "CA", ""),
@@ -35,14 +35,14 @@ def test_any_text_comes_back_as_it_was(text: str) -> None:
         (HEADER + "MSA|AE|ID1|unzulässig für 山田\r".encode(), "AE", ""),
     ],
 )
-def test_acknowledgments_are_read_and_nothing_that_a_person_wrote(
-    answer: bytes, code: str, error: str
+def test_codes_are_read_from_acknowledgments_but_no_free_text(
+    content: bytes, code: str, error: str
 ) -> None:
-    assert er7.read_acknowledgment(answer) == er7.Acknowledgment(code, "ID1", error)
+    assert er7.read_acknowledgment(content) == er7.Acknowledgment(code, "ID1", error)
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "content",
     [
         b"",
         b"OK",
@@ -54,6 +54,6 @@ def test_acknowledgments_are_read_and_nothing_that_a_person_wrote(
         b"MSA|AA|ID1",
     ],
 )
-def test_anything_else_is_no_acknowledgment(answer: bytes) -> None:
+def test_anything_else_is_not_an_acknowledgment(content: bytes) -> None:
     with pytest.raises(er7.NotAnAcknowledgment):
-        er7.read_acknowledgment(answer)
+        er7.read_acknowledgment(content)

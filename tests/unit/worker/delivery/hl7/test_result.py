@@ -1,4 +1,4 @@
-"""What a RIS is told, and that it is what the SR says."""
+"""Content of the result message: the same as in the SR."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def changed(sr: Dataset, **values: Any) -> Dataset:
 
 
 def not_graded(sr: Dataset) -> Dataset:
-    """Make the SR of a study that does not fit: a reason in the place of measurements."""
+    """Return the SR of a study that was not graded: a reason in place of measurements."""
     copy = deepcopy(sr)
     copy.ContentSequence = [
         item for item in copy.ContentSequence if not is_named(item, codes.IMAGING_MEASUREMENTS)
@@ -94,7 +94,7 @@ def test_header_patient_and_order(sr: Dataset) -> None:
     assert (obr[22], obr[24], obr[25]) == ("20260302110533", "RAD", "P")
 
 
-def test_every_result_of_the_sr_is_told(sr: Dataset) -> None:
+def test_every_result_of_the_sr_is_in_the_message(sr: Dataset) -> None:
     conclusion = next(i.TextValue for i in walk(sr) if is_named(i, codes.CONCLUSION))
     places = ("INFERIOR-L", "INFERIOR-R", "MIDDLE-L", "MIDDLE-R", "SUPERIOR-L", "SUPERIOR-R")
     images: list[tuple[str, str, str, str, str]] = []
@@ -146,22 +146,22 @@ def test_the_structure_is_valid(make: Any, sr: Dataset, tmp_path: Path) -> None:
     }
 
 
-def test_rating_0_is_absence_and_nothing_is_flagged(given: Inputs) -> None:
+def test_rating_0_is_coded_as_absent_without_flags(given: Inputs) -> None:
     content = message_of(sr_of(inputs(given.volume, ratings=(0,) * 6, p=0.000012).build())).content
-    told = observations(content)
-    assert ("CWE", "EPVS", "SUBJECT-RATING", codes.ABSENT.value, "P") in told
-    assert ("CWE", "EPVSBGRATINGMAX", "SUBJECT-RATING", "EPVS0", "P") in told
+    found = observations(content)
+    assert ("CWE", "EPVS", "SUBJECT-RATING", codes.ABSENT.value, "P") in found
+    assert ("CWE", "EPVSBGRATINGMAX", "SUBJECT-RATING", "EPVS0", "P") in found
     assert "EPVS0^EPVS rating 0 (none)^99EPVS" in content.decode()
-    assert ("CWE", "EPVSBGSEV2", "SEVERITY-3D", "EPVSNTM", "P") in told
-    assert ("NM", "EPVSPMTS", "SEVERITY-3D", "0.000012", "P") in told  # NM has no exponents
+    assert ("CWE", "EPVSBGSEV2", "SEVERITY-3D", "EPVSNTM", "P") in found
+    assert ("NM", "EPVSPMTS", "SEVERITY-3D", "0.000012", "P") in found  # NM has no exponents
     assert not any(any(obx[7:11]) for obx in segments(content) if obx[0] == "OBX")
 
 
 def test_a_study_that_was_not_graded_has_a_reason_and_no_result(sr: Dataset) -> None:
     content = message_of(not_graded(sr)).content
     assert field(content, "OBR", 25) == "X"
-    told = observations(content)
-    assert [(kind, code, status) for kind, code, _, _, status in told] == [
+    found = observations(content)
+    assert [(kind, code, status) for kind, code, _, _, status in found] == [
         ("ST", "113014", "O"),
         ("ST", "SRINSTANCEUID", "O"),
         ("CWE", "EPVSNOTGRADED", "X"),
@@ -171,12 +171,12 @@ def test_a_study_that_was_not_graded_has_a_reason_and_no_result(sr: Dataset) -> 
     assert "|NGTHICK^Slices lie too far apart^99EPVS|" in content.decode()
 
 
-def test_an_sr_that_says_nothing_makes_no_message(sr: Dataset) -> None:
+def test_an_sr_without_result_or_reason_fails(sr: Dataset) -> None:
     with pytest.raises(Failed):
         message_of(changed(sr, ContentSequence=[]))
 
 
-def test_the_same_sr_is_the_same_message(report: Report, sr: Dataset) -> None:
+def test_the_same_sr_gives_the_same_message(report: Report, sr: Dataset) -> None:
     message = message_of(sr)
     assert message_of(sr_of(report)) == message
     assert len(message.control_id) <= 20
@@ -206,9 +206,9 @@ def test_the_same_sr_is_the_same_message(report: Report, sr: Dataset) -> None:
 def test_names_in_every_script(
     sr: Dataset, character_set: str | list[str], name: str, expected: list[list[str]]
 ) -> None:
-    kept = BytesIO()
-    changed(sr, SpecificCharacterSet=character_set, PatientName=name).save_as(kept)
-    content = message_of(pydicom.dcmread(BytesIO(kept.getvalue()))).content
+    stored = BytesIO()
+    changed(sr, SpecificCharacterSet=character_set, PatientName=name).save_as(stored)
+    content = message_of(pydicom.dcmread(BytesIO(stored.getvalue()))).content
     assert names(content) == [
         [family, given_name, *[""] * 5, representation]
         for family, given_name, representation in expected
@@ -227,7 +227,7 @@ def test_names_in_every_script(
         ("", [[""]]),
     ],
 )  # fmt: skip
-def test_names_keep_their_parts_and_break_nothing(
+def test_hostile_names_keep_their_components_and_the_structure(
     sr: Dataset, name: str, expected: list[list[str]]
 ) -> None:
     hostile = changed(sr, PatientName=name, PatientID="1|2\\3\r", AccessionNumber="A^B\r\nMSH|")
@@ -238,7 +238,7 @@ def test_names_keep_their_parts_and_break_nothing(
     assert unescaped(field(content, "OBR", 18)) == "A^B  MSH|"
 
 
-def test_who_assigned_the_id_and_the_time_zone_are_told_where_they_are_known(sr: Dataset) -> None:
+def test_issuer_of_the_patient_id_and_time_zone_are_included_if_known(sr: Dataset) -> None:
     known = changed(sr, IssuerOfPatientID="HOSPITAL^A", TimezoneOffsetFromUTC="+0530", StudyTime="")
     content = message_of(known).content
     assert field(content, "PID", 3) == "CANARY-17^^^HOSPITAL\\S\\A"

@@ -1,4 +1,4 @@
-"""What a report says and how it is identified; its validity as DICOM is tested in conformance."""
+"""Content and identity of reports; `tests.conformance` tests their validity as DICOM."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_objects_come_in_the_order_of_sending(report: Report) -> None:
     assert numbers == [9903, 9902, 9902, 9902, 9902, 9901]
 
 
-def test_sr_states_every_grade_of_the_record(given: Inputs, report: Report) -> None:
+def test_sr_states_every_rating_and_the_severity(given: Inputs, report: Report) -> None:
     found = groups(sr_of(report))
     subject = found.pop("EPVS-BG-SUBJECT-RATING")
     assert value(subject, codes.HIGHEST_RATING) == "EPVS3"
@@ -94,7 +94,7 @@ def test_sr_states_every_grade_of_the_record(given: Inputs, report: Report) -> N
     assert not found
 
 
-def test_regions_name_their_slice_and_count_from_the_corner_of_the_first_pixel(
+def test_regions_refer_to_their_slice_and_use_the_pixel_corner_as_origin(
     given: Inputs, report: Report
 ) -> None:
     crop = given.grade.images[3].crop
@@ -107,7 +107,7 @@ def test_regions_name_their_slice_and_count_from_the_corner_of_the_first_pixel(
     np.testing.assert_array_equal(points[0], points[-1])
 
 
-def test_rating_0_is_absence_and_not_a_finding(given: Inputs) -> None:
+def test_rating_0_is_coded_as_absent_and_not_as_a_finding(given: Inputs) -> None:
     sr = sr_of(inputs(given.volume, ratings=(0,) * 6, p=0.03).build())
     for name, group in groups(sr).items():
         assert value(group, codes.FINDING) is None
@@ -116,7 +116,7 @@ def test_rating_0_is_absence_and_not_a_finding(given: Inputs) -> None:
     assert "No enlarged perivascular spaces (EPVS) seen" in render_text(sr)
 
 
-def test_one_image_with_epvs_is_a_finding_among_absences(given: Inputs) -> None:
+def test_only_the_subject_and_the_image_with_epvs_have_a_finding(given: Inputs) -> None:
     found = groups(sr_of(inputs(given.volume, ratings=(0, 0, 1, 0, 0, 0), p=0.03).build()))
     with_finding = [name for name, group in found.items() if value(group, codes.FINDING)]
     assert with_finding == ["EPVS-BG-SUBJECT-RATING", "EPVS-BG-MIDDLE-L"]
@@ -142,7 +142,7 @@ def test_algorithms_are_identified_by_their_weights(given: Inputs, report: Repor
     assert f"weights sha256: {'0' * 64}" in [item.get("TextValue") for item in walk(sr_of(other))]
 
 
-def test_a_map_without_skewness_is_reported_without_it(given: Inputs) -> None:
+def test_an_undefined_skewness_is_omitted(given: Inputs) -> None:
     statistics = replace(given.saliency.statistics, mean=0.0, skewness=float("nan"))
     empty = replace(given.saliency, statistics=statistics)
     found = groups(sr_of(replace(given, saliency=empty).build()))["EPVS-BG-SEVERITY-3D"]
@@ -274,7 +274,7 @@ def test_a_new_revision_names_the_report_that_it_supersedes(given: Inputs, repor
 
 
 def test_a_report_supersedes_those_of_its_class(given: Inputs, report: Report) -> None:
-    """An archive that takes one class has never seen the other."""
+    """An archive that receives one class does not know the SRs of the other."""
     bare, three_d = given.build(), given.build(SRClass.COMPREHENSIVE_3D)
     both = superseding(given, Report((report.objects[-1], *bare.objects, three_d.objects[-1]), ""))
 
@@ -290,12 +290,12 @@ def test_a_report_supersedes_those_of_its_class(given: Inputs, report: Report) -
     assert predecessors(sr_of(both.build(SRClass.COMPREHENSIVE_3D))) == {
         three_d.objects[-1].sop_instance_uid
     }
-    # A destination that is set to another class since still learns what was superseded.
+    # A destination that has been set to another class since is still told what is superseded.
     switched = superseding(given, three_d)
     assert predecessors(sr_of(switched.build())) == {three_d.objects[-1].sop_instance_uid}
 
 
-def test_times_are_those_of_completion_in_the_zone_of_the_study(tmp_path: Path) -> None:
+def test_times_are_those_of_completion_in_the_time_zone_of_the_study(tmp_path: Path) -> None:
     def in_tokyo(ds: Dataset) -> None:
         ds.TimezoneOffsetFromUTC = "+0900"
 
@@ -307,10 +307,10 @@ def test_times_are_those_of_completion_in_the_zone_of_the_study(tmp_path: Path) 
     assert tokyo.TimezoneOffsetFromUTC == "+0900"
 
 
-# --- Text and refusal ----------------------------------------------------------------------------
+# --- Text and errors -----------------------------------------------------------------------------
 
 
-def test_summary_says_the_result_and_not_whose_it_is(report: Report) -> None:
+def test_summary_states_the_result_without_patient_data(report: Report) -> None:
     assert "rating 3 of 4 (21-40 EPVS)" in report.summary
     assert INTENDED_USE.statement in " ".join(report.summary.split())
     named = render_text(sr_of(report))
@@ -320,11 +320,11 @@ def test_summary_says_the_result_and_not_whose_it_is(report: Report) -> None:
     assert uid("study") not in report.summary
 
 
-def test_a_grade_of_other_images_is_refused(given: Inputs) -> None:
+def test_a_grade_of_other_images_fails(given: Inputs) -> None:
     other = RatingInput(np.zeros((6, 1, 112, 86), np.float32), ())
-    with pytest.raises(Failed, match="does not belong to the images") as refusal:
+    with pytest.raises(Failed, match="does not belong to the images") as failure:
         given.build(rating_input=other)
-    assert refusal.value.code == "report-invalid"
+    assert failure.value.code == "report-invalid"
 
 
 def test_none_to_mild_is_not_a_finding_of_the_severity_model(given: Inputs) -> None:

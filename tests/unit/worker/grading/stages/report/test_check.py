@@ -1,4 +1,4 @@
-"""The gate lets a sound report through and stops every kind of broken one."""
+"""The check passes a valid report and fails on every kind of fault."""
 
 from __future__ import annotations
 
@@ -122,27 +122,27 @@ SR_FAULTS: dict[str, Callable[[Dataset], object]] = {
 }
 
 
-def test_a_sound_report_passes(report: Report, context: GradedContext) -> None:
+def test_a_valid_report_passes(report: Report, context: GradedContext) -> None:
     check_report(report.objects, context)
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 @pytest.mark.parametrize("fault", SR_FAULTS)
-def test_a_broken_sr_is_refused(report: Report, context: GradedContext, fault: str) -> None:
-    broken = changed(report.objects[-1], SR_FAULTS[fault])
-    with pytest.raises(Failed, match=fault) as refusal:
-        check_report([*report.objects[:-1], broken], context)
-    assert refusal.value.code == "report-invalid"
-    assert "Canary" not in str(refusal.value)
+def test_a_faulty_sr_fails(report: Report, context: GradedContext, fault: str) -> None:
+    faulty = changed(report.objects[-1], SR_FAULTS[fault])
+    with pytest.raises(Failed, match=fault) as failure:
+        check_report([*report.objects[:-1], faulty], context)
+    assert failure.value.code == "report-invalid"
+    assert "Canary" not in str(failure.value)
 
 
-def test_a_truncated_picture_is_refused(report: Report, context: GradedContext) -> None:
-    broken = changed(report.objects[0], lambda sc: setattr(sc, "PixelData", sc.PixelData[:-1000]))
+def test_a_truncated_picture_fails(report: Report, context: GradedContext) -> None:
+    faulty = changed(report.objects[0], lambda sc: setattr(sc, "PixelData", sc.PixelData[:-1000]))
     with pytest.raises(Failed, match="size of the image"):
-        check_report([broken], context)
+        check_report([faulty], context)
 
 
-def test_an_sr_that_refers_to_a_map_which_is_not_sent_with_it_is_refused(
+def test_an_sr_that_refers_to_a_map_that_is_not_sent_with_it_fails(
     given: Inputs, context: GradedContext
 ) -> None:
     made = given.build(parametric_map=True)
@@ -152,7 +152,7 @@ def test_an_sr_that_refers_to_a_map_which_is_not_sent_with_it_is_refused(
         check_report([*made.objects[:-1], dangling], context)
 
 
-def test_objects_with_the_intended_use_of_other_models_are_refused(
+def test_objects_with_the_intended_use_of_other_models_fail(
     report: Report, context: GradedContext
 ) -> None:
     other = replace(context, intended_use=IntendedUse("For clinical use.", research_only=False))
@@ -161,12 +161,12 @@ def test_objects_with_the_intended_use_of_other_models_are_refused(
             check_report([item], other)
 
 
-def test_what_is_not_dicom_is_refused(report: Report, context: GradedContext) -> None:
+def test_content_that_is_not_dicom_fails(report: Report, context: GradedContext) -> None:
     with pytest.raises(Failed, match="not a Part 10 file"):
         check_report([replace(report.objects[0], content=b"no DICOM")], context)
 
 
-def test_uids_that_are_taken_are_refused(report: Report, context: GradedContext) -> None:
+def test_uids_in_use_fail(report: Report, context: GradedContext) -> None:
     with pytest.raises(Failed, match="share one SOP Instance UID"):
         check_report([report.objects[0], report.objects[0]], context)
     taken = replace(report.objects[0], sop_instance_uid=uid("classic-instance"))
@@ -175,7 +175,7 @@ def test_uids_that_are_taken_are_refused(report: Report, context: GradedContext)
         check_report([taken], context)
 
 
-# --- Of a study that was not graded --------------------------------------------------------------
+# --- Reports on studies that were not graded -----------------------------------------------------
 
 
 def state_another_reason(sr: Dataset) -> None:
@@ -183,7 +183,7 @@ def state_another_reason(sr: Dataset) -> None:
     item.ConceptCodeSequence[0].CodeValue = codes.REASONS[Reason.NOT_MR].value
 
 
-REJECTION_FAULTS: dict[str, Callable[[Dataset], object]] = {
+NOT_GRADED_FAULTS: dict[str, Callable[[Dataset], object]] = {
     "the reason differs from that of the result": state_another_reason,
     "the reason differs": without(codes.NOT_GRADED),
     **{
@@ -193,23 +193,23 @@ REJECTION_FAULTS: dict[str, Callable[[Dataset], object]] = {
 }
 
 
-def test_a_sound_report_without_grade_passes(
+def test_a_valid_report_without_grade_passes(
     given: Inputs, without_grade: NotGradedContext
 ) -> None:
     check_report(not_graded(given.study, refused(uid("classic"))).objects, without_grade)
 
 
-@pytest.mark.parametrize("fault", REJECTION_FAULTS)
-def test_a_broken_sr_without_grade_is_refused(
+@pytest.mark.parametrize("fault", NOT_GRADED_FAULTS)
+def test_a_faulty_sr_without_grade_fails(
     given: Inputs, without_grade: NotGradedContext, fault: str
 ) -> None:
-    (sound,) = not_graded(given.study, refused(uid("classic"))).objects
-    with pytest.raises(Failed, match=fault) as refusal:
-        check_report([changed(sound, REJECTION_FAULTS[fault])], without_grade)
-    assert refusal.value.code == "report-invalid"
+    (valid,) = not_graded(given.study, refused(uid("classic"))).objects
+    with pytest.raises(Failed, match=fault) as failure:
+        check_report([changed(valid, NOT_GRADED_FAULTS[fault])], without_grade)
+    assert failure.value.code == "report-invalid"
 
 
-def test_neither_kind_of_report_passes_for_the_other(
+def test_a_report_of_one_kind_fails_the_check_of_the_other(
     report: Report, given: Inputs, context: GradedContext, without_grade: NotGradedContext
 ) -> None:
     with pytest.raises(Failed, match="measurements of a study that was not graded"):

@@ -1,4 +1,4 @@
-"""Codes fit the value representations that carry them."""
+"""Codes fit their value representations and cover every rating and reason."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def test_values_and_meanings_fit_and_are_unique() -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_every_rating_says_its_count_range() -> None:
+def test_every_rating_code_states_its_count_range() -> None:
     for code, count_range in zip(codes.RATINGS[1:], COUNT_RANGES[1:], strict=True):
         assert f"({count_range})" in code.meaning
 
 
-def test_every_reason_to_reject_a_study_has_a_code() -> None:
+def test_every_reason_for_not_grading_has_a_code() -> None:
     assert set(Reason) - codes.REASONS.keys() == {Reason.SELECTED, Reason.LESS_SUITABLE}

@@ -1,4 +1,4 @@
-"""What the report on a study that was not graded says, and how it is identified."""
+"""Content and identity of the report on a study that was not graded."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def evidence_of(sr: Dataset) -> set[str]:
 # --- Content -------------------------------------------------------------------------------------
 
 
-def test_it_is_one_sr_that_states_the_reason_and_measures_nothing(report: Report) -> None:
+def test_the_report_is_one_sr_with_the_reason_and_without_measurements(report: Report) -> None:
     assert [item.kind for item in report.objects] == [ObjectKind.STRUCTURED_REPORT]
     sr = sr_of(report)
     (reason,) = named(sr, codes.NOT_GRADED)
@@ -95,14 +95,14 @@ def test_it_is_one_sr_that_states_the_reason_and_measures_nothing(report: Report
 
 
 @pytest.mark.parametrize("reason", sorted(codes.REASONS))
-def test_every_conclusion_says_why_and_what_it_does_not_say(reason: Reason) -> None:
-    said = conclusion(reason)
-    assert f"Reason: {codes.REASONS[reason].meaning}." in said
-    assert "were not graded" in said
-    assert "does not indicate whether EPVS are present" in said
+def test_every_conclusion_states_the_reason_and_what_it_does_not_mean(reason: Reason) -> None:
+    text = conclusion(reason)
+    assert f"Reason: {codes.REASONS[reason].meaning}." in text
+    assert "were not graded" in text
+    assert "does not indicate whether EPVS are present" in text
 
 
-def test_images_are_those_of_the_one_series_that_the_reason_is_about(
+def test_listed_images_are_those_of_the_series_that_the_reason_concerns(
     given: Inputs, report: Report
 ) -> None:
     expected = [instance.sop_instance_uid for instance in given.study.instances]
@@ -110,7 +110,7 @@ def test_images_are_those_of_the_one_series_that_the_reason_is_about(
     assert images_of(sr_of(not_graded(given.study, NO_SERIES))) == []
 
 
-def test_two_series_alike_are_not_told_apart(given: Inputs) -> None:
+def test_no_images_are_listed_if_the_reason_concerns_two_series(given: Inputs) -> None:
     twins = tuple(
         SeriesVerdict(series_uid, Reason.LOCALIZER, "slices 15 mm thick", 3)
         for series_uid in (uid("classic"), uid("other-series"))
@@ -119,7 +119,7 @@ def test_two_series_alike_are_not_told_apart(given: Inputs) -> None:
     assert images_of(sr_of(not_graded(given.study, rejection))) == []
 
 
-def test_what_is_no_mr_image_is_evidence_but_not_in_the_library(tmp_path: Path) -> None:
+def test_objects_other_than_mr_images_are_evidence_but_not_in_the_library(tmp_path: Path) -> None:
     study = without_images(tmp_path)
     sr = sr_of(not_graded(study, refused(uid("documents"), Reason.NO_IMAGES)))
     assert images_of(sr) == []
@@ -132,7 +132,7 @@ def test_enhanced_images_are_referred_to_as_a_whole(tmp_path: Path) -> None:
     assert images_of(sr) == [uid("enhanced-instance")]
 
 
-def test_a_detail_is_written_in_ascii_whatever_it_quotes(given: Inputs) -> None:
+def test_a_detail_is_written_in_ascii(given: Inputs) -> None:
     detail = "normal 77° from the axis, 96×80, syntax \x1b\u200b"
     rejection = NotGradedStudy("r", Reason.NOT_AXIAL, detail)
     (comment,) = named(sr_of(not_graded(given.study, rejection)), codes.COMMENT)
@@ -141,10 +141,10 @@ def test_a_detail_is_written_in_ascii_whatever_it_quotes(given: Inputs) -> None:
     assert not named(sr_of(not_graded(given.study, without_detail)), codes.COMMENT)
 
 
-# --- Whose study it is ---------------------------------------------------------------------------
+# --- Patient and study ---------------------------------------------------------------------------
 
 
-def test_patient_and_study_come_from_the_first_instance_that_can_be_read(
+def test_patient_and_study_come_from_the_first_readable_instance(
     given: Inputs, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.dcm"
@@ -173,12 +173,12 @@ def classic_of_another_study(folder: Path) -> Path:
 
 def test_without_a_readable_instance_there_is_no_report(given: Inputs, tmp_path: Path) -> None:
     gone = tuple(replace(i, path=tmp_path / "gone.dcm") for i in given.study.instances)
-    with pytest.raises(Failed) as refusal:
+    with pytest.raises(Failed) as failure:
         not_graded(replace(given.study, instances=gone), NO_SERIES)
-    assert refusal.value.code == "no-readable-header"
+    assert failure.value.code == "no-readable-header"
 
 
-def test_times_are_in_the_zone_of_the_study(tmp_path: Path) -> None:
+def test_times_are_in_the_time_zone_of_the_study(tmp_path: Path) -> None:
     def in_tokyo(ds: Dataset) -> None:
         ds.TimezoneOffsetFromUTC = "+0900"
 
@@ -212,7 +212,7 @@ def test_what_changes_the_report_changes_its_uids(given: Inputs, report: Report)
     assert len({item.series_uid for item in objects}) == len(variants)
 
 
-def test_grades_and_their_absence_supersede_each_other(given: Inputs, report: Report) -> None:
+def test_graded_and_not_graded_reports_supersede_each_other(given: Inputs, report: Report) -> None:
     def predecessor(sr: Dataset) -> str:
         (item,) = sr.PredecessorDocumentsSequence
         (series,) = item.ReferencedSeriesSequence
@@ -228,7 +228,7 @@ def test_grades_and_their_absence_supersede_each_other(given: Inputs, report: Re
 # --- Text ----------------------------------------------------------------------------------------
 
 
-def test_text_says_why_and_nothing_of_findings(report: Report) -> None:
+def test_text_states_the_reason_and_no_findings(report: Report) -> None:
     text = render_text(sr_of(report))
     assert "Series does not look like a T2-weighted brain (99EPVS NGNOTBRAIN)" in text
     assert f"Images    {SLICES}, all of one series" in text

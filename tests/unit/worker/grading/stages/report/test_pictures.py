@@ -1,4 +1,4 @@
-"""The pictures show the anatomy where it is, undistorted, with the sides named."""
+"""Geometry, orientation and legibility of the pictures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 
 def marked(volume: Volume, saliency: SaliencyMap, k: int, row: int, column: int) -> View:
-    """A view of one hot voxel on the slice."""
+    """Return a view whose saliency is one voxel of the slice."""
     field = np.zeros_like(sitk.GetArrayFromImage(saliency.image))
     field[k, row, column] = 10
     image = sitk.GetImageFromArray(field)
@@ -94,15 +94,15 @@ def test_letters_follow_the_orientation(
     assert edge_letters(series) == letters
 
 
-def test_faint_saliency_leaves_the_anatomy_clear() -> None:
+def test_faint_saliency_is_transparent() -> None:
     grey = np.full((1, 3), 100.0)
     shown = blend(grey, np.array([[0.0, 1.4, 9.0]]))
     assert (shown[0, :2] == 100).all()
     assert np.ptp(shown[0, 2]) > 60
 
 
-def test_the_map_brightens_evenly_for_every_eye() -> None:
-    """Luminance alone orders the overlay, so it reads in any colour blindness and in print."""
+def test_luminance_increases_with_saliency() -> None:
+    """The overlay is therefore legible with any colour blindness and in black-and-white print."""
     shown = blend(np.full((1, 13), 60.0), np.linspace(4, 10, 13)[None]).astype(float)
     luminance = shown[0] @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance) > 0).all()
@@ -114,7 +114,7 @@ def test_an_empty_slice_does_not_break_the_view(given: Inputs) -> None:
     assert View.around_head(volume, given.saliency, [3]).render(3, [], 100, 100).width > 0
 
 
-def test_pages_differ_with_grade_and_study_and_fit_a_screen(given: Inputs) -> None:
+def test_pages_show_grade_and_study_and_fit_a_screen(given: Inputs) -> None:
     def summary(grade: Grade, date: str, number: str) -> RGBArray:
         return render_summary(
             given.volume, grade, given.saliency, study_date=date, accession_number=number
