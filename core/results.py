@@ -33,7 +33,7 @@ class SeriesVerdict:
 
 @dataclass(frozen=True, slots=True)
 class RegistrationQuality:
-    """Agreement of the registered scan with a T2-weighted brain (design: models.md section 2).
+    """Agreement of the registered scan with a T2-weighted brain.
 
     Correlations are Pearson's, between scan and template, over a central box around the basal
     ganglia and over the brain; coverage is the share of the box inside the scan; scale is the

@@ -2,11 +2,11 @@
 # Assemble the model repository that Triton serves in a container.
 #
 #   build_engines.sh tensorrt    SOURCE TARGET   compile every model.onnx for this machine's GPU
-#   build_engines.sh onnxruntime SOURCE TARGET   take every model.onnx as it is (CPU)
+#   build_engines.sh onnxruntime SOURCE TARGET   copy every model.onnx (CPU)
 #
-# SOURCE is this folder; TARGET/served is what Triton serves. Nothing is done when TARGET/served
-# was made from the same networks, configurations, compiler and GPU. A TensorRT engine runs only
-# on the GPU and the TensorRT release that it was built with.
+# SOURCE is this folder; Triton serves TARGET/served. Does nothing if TARGET/served was built from
+# the same networks, configurations, compiler and GPU. A TensorRT engine runs only on the GPU and
+# with the TensorRT release for which it was built.
 set -euo pipefail
 
 if [[ $# -ne 3 || ! $1 =~ ^(tensorrt|onnxruntime)$ ]]; then
@@ -15,7 +15,7 @@ if [[ $# -ne 3 || ! $1 =~ ^(tensorrt|onnxruntime)$ ]]; then
 fi
 backend=$1 source=$2 target=$3
 
-# Batches of the engines: smallest, the one to be fastest at, largest (max_batch_size).
+# Batch sizes of the engines: smallest, optimised for, largest (max_batch_size).
 declare -Ar input=([rating]=crops [severity]=volume)
 declare -Ar shape=([rating]=1x112x86 [severity]=1x16x512x512)
 declare -Ar smallest=([rating]=1 [severity]=1)

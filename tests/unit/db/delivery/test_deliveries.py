@@ -1,32 +1,25 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import select
 
-from core.destinations import parse_destination, sr_variants
-from core.results import ObjectKind
+from core.destinations import parse_destination
 from db import outbox
 from db.delivery import deliveries
 from db.enums import DeliveryState, RevisionState
 from db.grading import leases
-from db.grading.results import store_graded
 from db.models import AuditEvent, Delivery, DeliveryObject, Revision
 from db.session import unit_of_work
-from tests.support.builders import records
 from tests.support.builders.records import (
     ARCHIVE,
     PACS,
     after,
     grade_study,
-    graded_study,
     queue_study,
     reject_study,
-    report_srs,
 )
 
 if TYPE_CHECKING:
@@ -48,16 +41,6 @@ def _claim(session: Session, delivery_id: str, at: float) -> deliveries.Delivery
     return claim
 
 
-def test_each_destination_gets_the_objects_that_it_asks_for(database_engine: Engine) -> None:
-    with unit_of_work(database_engine) as session:
-        _, (pacs, archive) = _graded(session, PACS, ARCHIVE)
-        claim = _claim(session, pacs, 41)
-        assert [o.sop_instance_uid for o in claim.objects] == ["2.25.1.2", "2.25.1.3"]
-        assert (claim.destination, claim.attempt) == ("PACS@127.0.0.1:4242", 1)
-        claim = _claim(session, archive, 41)
-        assert [o.sop_instance_uid for o in claim.objects] == ["2.25.1.1", "2.25.1.4"]
-
-
 def test_a_living_sender_keeps_its_delivery(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         _, (pacs,) = _graded(session, PACS)
@@ -66,46 +49,6 @@ def test_a_living_sender_keeps_its_delivery(database_engine: Engine) -> None:
         assert deliveries.sweep(session, now=after(149)) == []
         assert deliveries.sweep(session, now=after(150)) == [pacs]
         assert not deliveries.extend(session, claim, now=after(151), lease_s=60)
-
-
-def test_whoever_sent_the_study_gets_its_results_once(database_engine: Engine) -> None:
-    sender, other_port = "SCANNER@192.0.2.10:104", "SCANNER@192.0.2.10:105"
-    asked = [parse_destination(text) for text in ("*@*:104", "*@*:105", f"{sender}?sc=0")]
-    with unit_of_work(database_engine) as session:
-        grade_study(session, queue_study(session), *asked, at=40)
-        planned = {row.destination: row.id for row in session.scalars(select(Delivery))}
-        assert planned.keys() == {sender, other_port}
-        sent = _claim(session, planned[sender], 41)
-        assert [o.kind for o in sent.objects] == [ObjectKind.STRUCTURED_REPORT]
-
-
-def test_no_destination_gets_an_sr_that_refers_to_what_it_does_not_take(
-    database_engine: Engine,
-) -> None:
-    options = ("", "?pm=1", "?sr=comprehensive3d", "?sr=comprehensive3d&pm=1&sc=0")
-    destinations = [parse_destination(f"A{n}@127.0.0.1:1{o}") for n, o in enumerate(options)]
-    with unit_of_work(database_engine) as session:
-        held = records.claim(session, queue_study(session))
-        graded = graded_study(held.revision_id)
-        the_map, picture, *_ = graded.report.objects
-        variants = sr_variants(destinations, graded=True)
-        objects = (the_map, picture, *report_srs("2.25.1", variants))
-        assert store_graded(
-            session,
-            held,
-            replace(graded, report=replace(graded.report, objects=objects)),
-            paths=[Path(f"/reports/{o.sop_instance_uid}") for o in objects],
-            destinations=destinations,
-            now=after(40),
-        )
-        rows = session.scalars(select(Delivery).order_by(Delivery.destination)).all()
-        sent = [[o.sop_instance_uid for o in _claim(session, r.id, 41).objects] for r in rows]
-    assert [[uid.removeprefix("2.25.1.") for uid in uids] for uids in sent] == [
-        ["2", "5"],
-        ["1", "2", "3"],
-        ["2", "6"],
-        ["1", "4"],
-    ]
 
 
 @pytest.mark.parametrize(
