@@ -1,4 +1,4 @@
-"""HL7 deliveries to a receiver of every temper."""
+"""HL7 deliveries to a receiver that accepts, refuses or fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 1.0
 
 
-def keep(made: ReportObject, folder: Path) -> StoredObject:
+def store(made: ReportObject, folder: Path) -> StoredObject:
     path = folder / "sr.dcm"
     path.write_bytes(made.content)
     return StoredObject(
@@ -45,7 +45,7 @@ def keep(made: ReportObject, folder: Path) -> StoredObject:
 @pytest.fixture(scope="module")
 def sr(tmp_path_factory: pytest.TempPathFactory) -> StoredObject:
     folder = tmp_path_factory.mktemp("report")
-    return keep(inputs(classic(folder)).build().objects[-1], folder)
+    return store(inputs(classic(folder)).build().objects[-1], folder)
 
 
 @pytest.fixture
@@ -59,11 +59,11 @@ def deliver(destination: Hl7Destination, *objects: StoredObject) -> Outcome:
     return decide(DeliveryClaim("d", "r", destination.name, 1, 1, objects, stored=False), settings)
 
 
-@pytest.mark.parametrize("answer", ["AA", "CA", Fault.ACCEPT_BYTE_BY_BYTE])
+@pytest.mark.parametrize("response", ["AA", "CA", Fault.ACCEPT_BYTE_BY_BYTE])
 def test_accepted_is_delivered(
-    ris: ScriptedReceiver, sr: StoredObject, answer: str | Fault
+    ris: ScriptedReceiver, sr: StoredObject, response: str | Fault
 ) -> None:
-    ris.script.append(answer)
+    ris.script.append(response)
     assert deliver(ris.destination, sr) == Delivered("hl7-ack", {})
     (message,) = ris.messages
     assert message.startswith(b"MSH|^~\\&|EPVSNODE|")
@@ -71,58 +71,58 @@ def test_accepted_is_delivered(
 
 
 @pytest.mark.parametrize("code", ["AE", "CE"])
-def test_refused_content_waits_for_a_person(
-    ris: ScriptedReceiver, sr: StoredObject, code: str
-) -> None:
+def test_refused_content_is_parked(ris: ScriptedReceiver, sr: StoredObject, code: str) -> None:
     ris.script.append(code)
     assert deliver(ris.destination, sr) == Parked(f"HL7 acknowledgment {code}, error 204")
 
 
 @pytest.mark.parametrize("code", ["AR", "CR"])
-def test_rejected_is_tried_later(ris: ScriptedReceiver, sr: StoredObject, code: str) -> None:
+def test_a_receiver_that_cannot_accept_now_is_tried_later(
+    ris: ScriptedReceiver, sr: StoredObject, code: str
+) -> None:
     ris.script.append(code)
     assert deliver(ris.destination, sr) == Postponed(f"HL7 acknowledgment {code}, error 204")
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"),
+    ("response", "error"),
     [
         (Fault.HANG_UP, "no acknowledgment (ConnectionResetError)"),
         (Fault.FALL_SILENT, "no acknowledgment in time"),
         (Fault.ACCEPT_LATE, "no acknowledgment in time"),
         (Fault.DRIP, "no acknowledgment in time"),
-        (Fault.FLOOD, "the answer is not an MLLP block"),
+        (Fault.FLOOD, "the response is not an MLLP block"),
         (Fault.BREAK_OFF, "no acknowledgment (ConnectionResetError)"),
-        (Fault.ANSWER_GARBAGE, "the answer is not an MLLP block"),
-        (Fault.ANSWER_ANOTHER, "the acknowledgment is of another message"),
+        (Fault.ANSWER_GARBAGE, "the response is not an MLLP block"),
+        (Fault.ANSWER_ANOTHER, "the acknowledgment is for another message"),
         ("CANARY", "the HL7 acknowledgment has an unknown code"),
     ],
 )
-def test_without_a_whole_answer_the_same_bytes_are_sent_again(
+def test_without_a_complete_acknowledgment_the_same_bytes_are_sent_again(
     ris: ScriptedReceiver,
     sr: StoredObject,
-    answer: str | Fault,
+    response: str | Fault,
     error: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    ris.script.append(answer)
+    ris.script.append(response)
     with caplog.at_level(logging.DEBUG):
         outcome = deliver(ris.destination, sr)
     assert outcome == Postponed(error)
-    assert not caplog.records  # nothing of the node's own broke
+    assert not caplog.records  # no error of the node itself
     ris.release.set()
     assert deliver(ris.destination, sr) == Delivered("hl7-ack", {})
     first, second = ris.messages
     assert first == second
 
 
-def test_nobody_listens(sr: StoredObject) -> None:
+def test_a_refused_connection_postpones_the_delivery(sr: StoredObject) -> None:
     outcome = deliver(Hl7Destination("127.0.0.1", free_port()), sr)
     assert outcome == Postponed("no connection (ConnectionRefusedError)")
 
 
-def test_a_report_that_says_nothing_is_parked_unsent(ris: ScriptedReceiver, tmp_path: Path) -> None:
-    empty = keep(report_object(ObjectKind.STRUCTURED_REPORT, "2.25.2"), tmp_path)
+def test_a_report_without_a_result_is_parked_unsent(ris: ScriptedReceiver, tmp_path: Path) -> None:
+    empty = store(report_object(ObjectKind.STRUCTURED_REPORT, "2.25.2"), tmp_path)
     assert isinstance(deliver(ris.destination, empty), Parked)
     assert isinstance(deliver(ris.destination), Parked)
     assert not ris.messages
