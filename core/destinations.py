@@ -3,7 +3,7 @@
 ::
 
     AE@host:port[?sr=comprehensive3d&sc=1&pm=0&commit=1&notgraded=1&tls=1&tlsname=NAME]
-    *@*:port[?the same]
+    *@*:port[?the same options]
     hl7://host:port[?application=RIS&facility=HOSPITAL&notgraded=1]
 
 From top to bottom: a DICOM storage SCP; the sender of each study; an HL7 v2 receiver (MLLP).

@@ -101,7 +101,7 @@ def read_acknowledgment(content: bytes) -> Acknowledgment:
         encoding: Any = get_message_info(lines[0])[0] if lines else None
         found = {
             line[:3]: parse_segment(line, version=VERSION, encoding_chars=encoding)
-            for line in reversed(lines)  # the first of each counts
+            for line in reversed(lines)  # the first of each kind wins
             if line[:3] in ("MSA", "ERR")
         }
         code, control_id = found["MSA"].msa_1.to_er7(), found["MSA"].msa_2.to_er7()

@@ -75,7 +75,7 @@ def check_report(objects: Sequence[ReportObject], context: ReportContext) -> Non
     _refuse("report", ["an object has the UID of a received instance"] * bool(sources & set(uids)))
     maps = {o.sop_instance_uid for o in objects if o.kind is ObjectKind.PARAMETRIC_MAP}
     for item in objects:
-        # Only an SR of a variant with the map goes where the map goes.
+        # Only the SR variants with the map are sent to destinations that receive the map.
         sent_with_map = item.variant is not None and item.variant.parametric_map
         known_uids = sources | maps if sent_with_map else sources
         _refuse(item.kind.value, list(_faults(item, context, known_uids)))

@@ -42,7 +42,7 @@ def image_library(source: Source, series: SelectedSeries) -> ContainerContentIte
 
 
 def plain_image_library(images: Sequence[SpooledInstance]) -> ContainerContentItem:
-    """List the MR images of one series without their geometry, which may be the very fault."""
+    """List the MR images of one series without their geometry, which may be faulty."""
     return _library(
         [
             CodeContentItem(codes.MODALITY, codes.MAGNETIC_RESONANCE, Relationship.HAS_ACQ_CONTEXT),
