@@ -1,17 +1,19 @@
-"""The outbox: what waits for a worker and whose doorbell has to be rung.
+"""The outbox: revisions and deliveries of which the workers are to be notified.
 
-A row exists exactly as long as its target waits: written in the transaction that makes the target
-wait, removed in the one that claims it. A lost ring costs seconds, never a study.
+A row exists exactly as long as its target waits: it is inserted in the transaction that makes the
+target wait and deleted in the one that claims it. The housekeeper notifies the workers through the
+broker, and again while the row exists, so a lost message costs seconds, never a study.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import delete, select, update
 
+from db.enums import OutboxKind
 from db.models import OutboxRow
 from db.session import insert_or_ignore
 
@@ -20,69 +22,72 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-RERING_AFTER_S: Final = 30.0
-"""What was rung and still waits is rung again: whatever Redis lost moves within a minute."""
+REPEAT_AFTER_S: Final = 30.0
+"""A notification is repeated after this time: what Redis lost is processed within a minute."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxItem:
-    """One doorbell to ring."""
+    """One pending notification."""
 
     id: int
-    kind: Literal["revision", "delivery"]
+    kind: OutboxKind
     target_id: str
 
 
 def due(session: Session, *, now: datetime, limit: int = 100) -> list[OutboxItem]:
-    """List what is to be rung now, the longest due first."""
+    """List the notifications that are due, the longest overdue first."""
     rows = session.scalars(
         select(OutboxRow)
-        .where(OutboxRow.ring_at <= now)
-        .order_by(OutboxRow.ring_at, OutboxRow.id)
+        .where(OutboxRow.notify_at <= now)
+        .order_by(OutboxRow.notify_at, OutboxRow.id)
         .limit(limit)
     )
     return [
-        OutboxItem(row.id, "revision", row.revision_id)
+        OutboxItem(row.id, OutboxKind.REVISION, row.revision_id)
         if row.revision_id is not None
-        else OutboxItem(row.id, "delivery", row.delivery_id or "")
+        else OutboxItem(row.id, OutboxKind.DELIVERY, row.delivery_id or "")
         for row in rows
     ]
 
 
-def mark_rung(
+def mark_notified(
     session: Session,
     ids: Sequence[int],
     *,
     now: datetime,
-    rering_after_s: float = RERING_AFTER_S,
+    repeat_after_s: float = REPEAT_AFTER_S,
 ) -> None:
-    """Note that these were rung; whatever still waits after `rering_after_s` is due again."""
+    """Record that the workers were notified; each row is due again after `repeat_after_s`."""
     session.execute(
         update(OutboxRow)
         .where(OutboxRow.id.in_(ids))
-        .values(ring_at=now + timedelta(seconds=rering_after_s), rung=OutboxRow.rung + 1)
+        .values(
+            notify_at=now + timedelta(seconds=repeat_after_s),
+            notifications=OutboxRow.notifications + 1,
+        )
     )
 
 
-def put_revision(session: Session, revision_id: str, *, ring_at: datetime) -> None:
-    """Let the revision wait for a worker from `ring_at` on."""
+def put_revision(session: Session, revision_id: str, *, notify_at: datetime) -> None:
+    """Insert a waiting revision; the workers are notified from `notify_at` on."""
     session.execute(
-        insert_or_ignore(session, OutboxRow).values(revision_id=revision_id, ring_at=ring_at)
+        insert_or_ignore(session, OutboxRow).values(revision_id=revision_id, notify_at=notify_at)
     )
 
 
-def put_delivery(session: Session, delivery_id: str, *, ring_at: datetime) -> None:
-    """Let the delivery wait for a worker from `ring_at` on."""
+def put_delivery(session: Session, delivery_id: str, *, notify_at: datetime) -> None:
+    """Insert a waiting delivery; the workers are notified from `notify_at` on."""
     session.execute(
-        insert_or_ignore(session, OutboxRow).values(delivery_id=delivery_id, ring_at=ring_at)
+        insert_or_ignore(session, OutboxRow).values(delivery_id=delivery_id, notify_at=notify_at)
     )
 
 
 def remove_revision(session: Session, revision_id: str) -> None:
-    """Take the revision off the list."""
+    """Delete the row of a revision that no longer waits."""
     session.execute(delete(OutboxRow).where(OutboxRow.revision_id == revision_id))
 
 
 def remove_delivery(session: Session, delivery_id: str) -> None:
-    """Take the delivery off the list."""
+    """Delete the row of a delivery that no longer waits."""
     session.execute(delete(OutboxRow).where(OutboxRow.delivery_id == delivery_id))

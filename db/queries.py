@@ -1,4 +1,4 @@
-"""What the operator's command line asks: studies, one study's whole story, grade it again."""
+"""What the command line reads: the list of studies, and everything known about one of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from core.errors import EpvsError
-from db.enums import RevisionState
 from db.models import (
     AuditEvent,
     Base,
@@ -21,28 +20,19 @@ from db.models import (
     StageTimingRow,
     Study,
 )
-from db.receiving.closing import queue
-from db.states import ALLOWED, move, open_revision
 from db.views import read_view
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy.orm import Session
-
-_FINISHED = {state for state, ways in ALLOWED.items() if not ways} | {
-    RevisionState.GRADED,
-    RevisionState.DELIVERED,
-}
 
 
 def list_studies(session: Session, status: str | None = None) -> list[dict[str, Any]]:
-    """Rows of ``worklist_results``, of one status or of all."""
+    """Read the view ``worklist_results``, for one status or for all."""
     return read_view(session, "worklist_results", **({"status": status} if status else {}))
 
 
 def show_study(session: Session, study_uid: str) -> dict[str, Any]:
-    """Everything known about one study.
+    """Read everything that is known about one study.
 
     Returns
     -------
@@ -56,7 +46,7 @@ def show_study(session: Session, study_uid: str) -> dict[str, Any]:
     EpvsError
         There is no such study.
     """
-    study = _find_study(session, study_uid)
+    study = find_study(session, study_uid)
     revisions = session.scalars(
         select(Revision).where(Revision.study_uid == study_uid).order_by(Revision.number)
     ).all()
@@ -71,37 +61,14 @@ def show_study(session: Session, study_uid: str) -> dict[str, Any]:
     }
 
 
-def reprocess(session: Session, study_uid: str, *, now: datetime) -> str:
-    """Grade a finished study again, as a new revision with the same instances.
-
-    Returns
-    -------
-    str
-        Id of the new revision, which is queued.
+def find_study(session: Session, study_uid: str, *, lock: bool = False) -> Study:
+    """Read a study, and lock its row if asked to.
 
     Raises
     ------
     EpvsError
-        There is no such study, or its latest revision is still on its way.
+        There is no such study.
     """
-    _find_study(session, study_uid, lock=True)
-    latest = session.scalars(
-        select(Revision).where(Revision.study_uid == study_uid).order_by(Revision.number.desc())
-    ).first()
-    if latest is None or latest.state not in _FINISHED:
-        state = latest.state if latest else "without instances"
-        raise EpvsError(
-            f"Study {study_uid} is still {state}.", "Wait until it is finished, then try again."
-        )
-    revision = open_revision(
-        session, study_uid, latest.number + 1, now=now, detail={"reason": "reprocess"}
-    )
-    move(session, revision, RevisionState.CLOSED, now=now, detail={"new_instances": 0})
-    queue(session, revision, now=now)
-    return revision.id
-
-
-def _find_study(session: Session, study_uid: str, *, lock: bool = False) -> Study:
     statement = select(Study).where(Study.study_uid == study_uid)
     study = session.scalar(statement.with_for_update(key_share=True) if lock else statement)
     if study is None:

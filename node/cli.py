@@ -23,8 +23,7 @@ from core.destinations import parse_dicom_destination
 from core.errors import EpvsError
 from core.settings import Settings, load_settings
 from core.version import VERSION
-from db import audit, migrate, queries
-from db.delivery import deliveries
+from db import audit, commands, migrate, queries
 from db.enums import RevisionState
 from db.session import create_engine, unit_of_work
 from node import display, doctor, sending
@@ -168,7 +167,7 @@ def show(study_uid: StudyUid, as_json: AsJson = False) -> None:
 def reprocess(study_uid: StudyUid) -> None:
     """Grade a study again as a new revision, with the models that are served now."""
     with _database() as session:
-        revision_id = queries.reprocess(session, study_uid, now=datetime.now(UTC))
+        revision_id = commands.reprocess(session, study_uid, now=datetime.now(UTC))
     display.step(f"queued as revision {revision_id}")
 
 
@@ -180,7 +179,7 @@ def redeliver(
 ) -> None:
     """Try parked deliveries again: the same bytes, to the same destinations."""
     with _database() as session:
-        count = deliveries.rearm(session, destination, now=datetime.now(UTC))
+        count = commands.rearm_deliveries(session, destination, now=datetime.now(UTC))
     display.step(f"{count} deliveries will be tried again")
 
 

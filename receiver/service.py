@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +12,8 @@ from pydicom import config as pydicom_config
 from pydicom.uid import UID
 from pynetdicom.dsutils import decode
 
-from db.delivery.commitments import take_report
+from core.commitment import respond_to_report
+from db.delivery import commitments
 from receiver.association import Associations
 from receiver.audit_limiter import AuditLimiter
 from receiver.data_phase import DataPhase
@@ -140,7 +142,7 @@ class Receiver:
         )
 
     def _take_report(self, encoded: bytes, transfer_syntax_uid: str) -> int:
-        """Take a storage commitment report that an archive sends on its own association."""
+        """Respond to a storage commitment report that an archive sends on its own association."""
         syntax = UID(transfer_syntax_uid)
         information = decode(BytesIO(encoded), syntax.is_implicit_VR, syntax.is_little_endian)
-        return take_report(self._engine, information)
+        return respond_to_report(information, partial(commitments.settle, self._engine))

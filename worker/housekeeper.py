@@ -1,7 +1,7 @@
-"""Between receiving and grading: closes quiet studies, frees lost leases, rings the doorbell.
+"""The housekeeper: closes quiet studies, requeues expired leases, notifies the workers.
 
-``python -m worker.housekeeper`` runs until SIGTERM or SIGINT. Everything it knows is in SQL, so it
-can be killed and started at any time, and two of it do no harm.
+``python -m worker.housekeeper`` runs until SIGTERM or SIGINT. Its whole state is in SQL, so it can
+be killed and restarted at any time, and two instances do not interfere.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from core.errors import ConfigurationError, Unavailable
 from core.logs import configure_logging
 from core.settings import Settings, load_settings
 from db import outbox
+from db.delivery import claims
 from db.grading import leases
 from db.receiving import closing
 from db.session import create_engine, unit_of_work
-from worker.notifier import ring
+from worker.notifier import notify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,49 +32,49 @@ log = logging.getLogger(__name__)
 
 
 class Housekeeper:
-    """Looks after what waits, once every `sweep_interval_s`.
+    """Runs the periodic duties, once every `sweep_interval_s`.
 
     Parameters
     ----------
     settings : Settings
     engine : Engine
-    rering_after_s : float
-        What was rung and still waits is rung again after this time.
+    repeat_after_s : float
+        A notification whose target still waits is repeated after this time.
     """
 
     def __init__(
-        self, settings: Settings, engine: Engine, *, rering_after_s: float = outbox.RERING_AFTER_S
+        self, settings: Settings, engine: Engine, *, repeat_after_s: float = outbox.REPEAT_AFTER_S
     ) -> None:
         self._settings = settings
         self._engine = engine
-        self._rering_after_s = rering_after_s
-        self._away: set[str] = set()
+        self._repeat_after_s = repeat_after_s
+        self._unavailable: set[str] = set()
 
     def run(self, stop: threading.Event) -> None:
-        """Sweep until `stop` is set, whatever is away meanwhile."""
+        """Sweep until `stop` is set, also while the database or the broker is unavailable."""
         while not stop.wait(self._settings.sweep_interval_s):
             self.sweep()
 
     def sweep(self) -> None:
-        """Do every duty once; while the database is away there is nothing to ring for."""
-        if self._attempt("database", self._close_and_free):
-            self._attempt("broker", self._ring)
+        """Run every duty once; without the database there is nothing to notify of."""
+        if self._attempt("database", self._close_and_requeue):
+            self._attempt("broker", self._notify)
 
     def _attempt(self, service: str, duty: Callable[[], None]) -> bool:
-        """Run one duty; say once that a service is away, and once that it is back."""
+        """Run one duty; log once that a service is unavailable, and once that it responds again."""
         try:
             duty()
         except Unavailable as error:
-            if error.service not in self._away:
-                self._away.add(error.service)
+            if error.service not in self._unavailable:
+                self._unavailable.add(error.service)
                 log.warning("waiting for the %s: %s", error.service, error)
             return False
-        if service in self._away:
-            self._away.discard(service)
-            log.info("the %s answers again", service)
+        if service in self._unavailable:
+            self._unavailable.discard(service)
+            log.info("the %s responds again", service)
         return True
 
-    def _close_and_free(self) -> None:
+    def _close_and_requeue(self) -> None:
         settings, now = self._settings, datetime.now(UTC)
         with unit_of_work(self._engine) as session:
             closed = closing.close_quiet_studies(
@@ -83,25 +84,31 @@ class Housekeeper:
                 max_open_s=settings.max_open_s,
             )
         with unit_of_work(self._engine) as session:
-            freed = leases.sweep(session, now=now, max_attempts=settings.max_attempts)
+            requeued = leases.sweep(session, now=now, max_attempts=settings.max_attempts)
+        with unit_of_work(self._engine) as session:
+            postponed = claims.sweep(session, now=now)
         for revision_id in closed:
             log.info("closed revision=%s", revision_id)
-        for revision_id in freed:
-            log.warning("lease ran out revision=%s", revision_id)
+        for revision_id in requeued:
+            log.warning("lease expired revision=%s", revision_id)
+        for delivery_id in postponed:
+            log.warning("lease expired delivery=%s", delivery_id)
 
-    def _ring(self) -> None:
-        """Ring for what is committed; only what was rung is marked so."""
+    def _notify(self) -> None:
+        """Publish the notifications that are due, and record those that were published."""
         now = datetime.now(UTC)
         with unit_of_work(self._engine, read_only=True) as session:
             items = outbox.due(session, now=now)
-        rung = ring(items, self._settings.broker_url)
-        if rung:
+        notified = notify(items, self._settings.broker_url)
+        if notified:
             with unit_of_work(self._engine) as session:
-                outbox.mark_rung(session, rung, now=now, rering_after_s=self._rering_after_s)
+                outbox.mark_notified(
+                    session, notified, now=now, repeat_after_s=self._repeat_after_s
+                )
 
 
 def main() -> None:
-    """Keep house until the process is asked to end."""
+    """Run the housekeeper until the process receives SIGTERM or SIGINT."""
     settings = load_settings()
     configure_logging(settings, "housekeeper")
     stop = threading.Event()
@@ -111,7 +118,7 @@ def main() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    log.info("keeping house every %.1f s", settings.sweep_interval_s)
+    log.info("sweeping every %.1f s", settings.sweep_interval_s)
     Housekeeper(settings, create_engine(settings.database_url)).run(stop)
     log.info("ended")
 

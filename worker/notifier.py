@@ -1,4 +1,4 @@
-"""Rings the doorbell: tells the workers through the broker that something waits in SQL."""
+"""The notifier: publishes the outbox's pending notifications to the workers, over the broker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from kombu.exceptions import OperationalError
 
 from core.errors import Unavailable
+from db.enums import OutboxKind
 from worker.app import DELIVER, GRADE_REVISION, app
 
 if TYPE_CHECKING:
@@ -14,39 +15,39 @@ if TYPE_CHECKING:
 
     from db.outbox import OutboxItem
 
-MAX_WAITING: Final = 100
-"""Rings that may wait in the broker. What waits in SQL is rung again and again; a long queue of
-studies must not fill the broker with repetitions."""
+MAX_QUEUED: Final = 100
+"""Messages that may wait in the broker. Notifications are repeated while their targets wait, so a
+long queue of studies must not fill the broker with repetitions."""
 
-_TASKS: Final = {"revision": GRADE_REVISION, "delivery": DELIVER}
-# One attempt, which the socket timeouts bound: the next sweep is the retry.
+_TASKS: Final = {OutboxKind.REVISION: GRADE_REVISION, OutboxKind.DELIVERY: DELIVER}
+# One attempt, limited by the socket timeouts: the next sweep is the retry.
 _ONE_ATTEMPT: Final = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
 
 
-def ring(items: Sequence[OutboxItem], broker_url: str) -> list[int]:
-    """Publish one message for each of `items`, as far as the broker's queue has room.
+def notify(items: Sequence[OutboxItem], broker_url: str) -> list[int]:
+    """Publish one message for each of `items`, up to `MAX_QUEUED` messages in the broker.
 
     Returns
     -------
     list of int
-        Ids of the outbox rows that were rung.
+        Ids of the outbox rows for which a message was published.
 
     Raises
     ------
     Unavailable
-        The broker does not answer; whatever was published before that will be rung once more.
+        The broker does not respond; messages that were published before are published again.
     """
-    rung: list[int] = []
+    notified: list[int] = []
     if not items:
-        return rung
+        return notified
     try:
         with app.connection_for_write(broker_url, transport_options=_ONE_ATTEMPT) as connection:
             queue = connection.default_channel.queue_declare(queue=app.conf.task_default_queue)
-            for item in items[: max(0, MAX_WAITING - queue.message_count)]:
+            for item in items[: max(0, MAX_QUEUED - queue.message_count)]:
                 app.send_task(_TASKS[item.kind], (item.target_id,), connection=connection)
-                rung.append(item.id)
+                notified.append(item.id)
     except (OperationalError, OSError) as error:
         raise Unavailable(
-            "broker", "The broker does not answer.", "Check EPVS_BROKER_URL."
+            "broker", "The broker does not respond.", "Check EPVS_BROKER_URL."
         ) from error
-    return rung
+    return notified

@@ -61,7 +61,7 @@ def plan(
             for row, item in objects
             if item.sop_instance_uid in chosen
         )
-        outbox.put_delivery(session, delivery.id, ring_at=now)
+        outbox.put_delivery(session, delivery.id, notify_at=now)
 
 
 def _resolve(

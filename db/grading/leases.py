@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from db import outbox
-from db.delivery import deliveries
 from db.enums import RevisionState
 from db.models import Revision
 from db.states import lock_revision, move
@@ -137,12 +136,12 @@ def fail(session: Session, claim: Claim, *, now: datetime, code: str, detail: st
 
 
 def sweep(session: Session, *, now: datetime, max_attempts: int, limit: int = 100) -> list[str]:
-    """Let everything wait again whose worker was lost: revisions, and deliveries too.
+    """Queue the revisions whose lease has expired; without attempts left, they fail.
 
     Returns
     -------
     list of str
-        Ids of the revisions whose lease had expired; those without attempts left are now failed.
+        Ids of the revisions.
     """
     revisions = session.scalars(
         select(Revision)
@@ -152,7 +151,6 @@ def sweep(session: Session, *, now: datetime, max_attempts: int, limit: int = 10
         .with_for_update(skip_locked=True, key_share=True)
         .execution_options(populate_existing=True)
     ).all()
-    deliveries.sweep(session, now=now, limit=limit)
     for revision in revisions:
         _requeue_or_fail(session, revision, now=now, max_attempts=max_attempts)
     return [revision.id for revision in revisions]
@@ -196,7 +194,7 @@ def _requeue(
 ) -> None:
     revision.not_before = not_before
     move(session, revision, RevisionState.QUEUED, now=now, detail={"code": code})
-    outbox.put_revision(session, revision.id, ring_at=not_before)
+    outbox.put_revision(session, revision.id, notify_at=not_before)
 
 
 def _fail_spent(session: Session, revision: Revision, *, now: datetime) -> None:

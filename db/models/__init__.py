@@ -1,7 +1,7 @@
-"""The tables: one row type for each thing that the node received, decided, made or sent.
+"""The tables of the database, as SQLAlchemy models.
 
-Patient identifiers live in `Study` and nowhere else. Revisions of a study share its instances:
-revision n consists of every instance whose first revision is numbered n or lower.
+Patient identifiers are stored in `Study` only. The revisions of a study share its instances:
+revision n consists of every instance whose first revision has the number n or a lower one.
 """
 
 from db.models.audit import AuditEvent, AuditHead

@@ -12,7 +12,7 @@ from db.models.types import UID_LENGTH, JsonObject
 
 
 class AuditEvent(Base):
-    """One link of the audit chain; never changed, never removed."""
+    """One event of the audit trail; triggers refuse UPDATE and DELETE."""
 
     __tablename__ = "audit_events"
     __table_args__ = (
@@ -28,18 +28,20 @@ class AuditEvent(Base):
         comment="Number of the event, from 1 without gaps",
     )
     at: Mapped[datetime] = mapped_column(comment="When it happened")
-    event: Mapped[str] = mapped_column(String(64), comment="A study state, or what else happened")
+    event: Mapped[str] = mapped_column(
+        String(64), comment="A revision state, or the name of another event"
+    )
     study_uid: Mapped[str | None] = mapped_column(String(UID_LENGTH), comment="Study concerned")
     revision_id: Mapped[str | None] = mapped_column(String(32), comment="Revision concerned")
     detail: Mapped[JsonObject] = mapped_column(JSON, comment="UIDs, codes and numbers only")
-    previous_hash: Mapped[str] = mapped_column(String(64), comment="Hash of the event before")
+    previous_hash: Mapped[str] = mapped_column(String(64), comment="Hash of the preceding event")
     hash: Mapped[str] = mapped_column(
-        String(64), comment="SHA-256 over this event and the hash of the one before"
+        String(64), comment="SHA-256 of this event and the preceding hash"
     )
 
 
 class AuditHead(Base):
-    """Where the chain ends, so that a removed end shows."""
+    """Number and hash of the newest event, so that a removed end of the chain is detected."""
 
     __tablename__ = "audit_head"
     __table_args__ = (
@@ -49,4 +51,4 @@ class AuditHead(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, comment="Always 1")
     seq: Mapped[int] = mapped_column(BigInteger, comment="Number of the newest event")
-    hash: Mapped[str] = mapped_column(String(64), comment="Its hash")
+    hash: Mapped[str] = mapped_column(String(64), comment="Hash of the newest event")

@@ -1,4 +1,4 @@
-"""The declarative base, and the columns that many tables have."""
+"""The declarative base, and columns that several tables share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from db.models.types import UID_LENGTH, UtcDateTime
 
 
 class Base(DeclarativeBase):
-    """Names every constraint, so that later migrations can address it on both dialects."""
+    """Declarative base; its naming convention lets migrations address every constraint."""
 
     metadata = MetaData(
         naming_convention={

@@ -1,4 +1,4 @@
-"""Tables of what was made and sent: report objects, deliveries, storage commitment."""
+"""Tables of reports and deliveries: objects, deliveries, storage commitment requests."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from datetime import datetime
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.enums import DeliveryState
+from db.enums import DeliveryState, Proof
 from db.models.base import Base, revision_key, text_column, uid_column
-from db.models.types import UID_LENGTH, JsonObject, text_enum
+from db.models.types import UID_LENGTH, JsonObject, StoredEnum, text_enum
 
 
 class ReportObjectRow(Base):
-    """One DICOM object of a report; its exact bytes are kept on disk before it is sent."""
+    """One DICOM object of a report; its bytes are durable on disk before it is sent."""
 
     __tablename__ = "report_objects"
     __table_args__ = (
         UniqueConstraint("revision_id", "sop_instance_uid"),
-        {"comment": "DICOM objects made for a revision"},
+        {"comment": "DICOM objects of the reports"},
     )
 
     id: Mapped[int] = mapped_column(primary_key=True, comment="Number of the row")
     revision_id: Mapped[str] = revision_key()
     position: Mapped[int] = mapped_column(comment="Order of sending, from 0")
-    kind: Mapped[str] = mapped_column(String(2), comment="sr, sc or pm")
+    kind: Mapped[str] = mapped_column(
+        String(2), comment="sr (SR), sc (secondary capture) or pm (parametric map)"
+    )
     sop_class_uid: Mapped[str] = uid_column("SOP Class UID")
     sop_instance_uid: Mapped[str] = uid_column("SOP Instance UID", index=True)
     series_uid: Mapped[str] = uid_column("Series Instance UID")
@@ -35,55 +37,67 @@ class ReportObjectRow(Base):
 
 
 class Delivery(Base):
-    """The results of one revision on their way to one destination."""
+    """The delivery of one revision's report to one destination."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
         UniqueConstraint("revision_id", "destination"),
         Index(None, "state", "lease_until"),
-        {"comment": "Deliveries of results, one for each destination"},
+        {"comment": "Deliveries of reports, one for each revision and destination"},
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True, comment="Opaque id (UUID, hex)")
     revision_id: Mapped[str] = revision_key()
-    destination: Mapped[str] = text_column("AE@host:port")
+    destination: Mapped[str] = text_column("AE@host:port, or hl7://host:port")
     state: Mapped[DeliveryState] = mapped_column(
-        text_enum(DeliveryState, "state"), comment="Where the delivery stands"
+        text_enum(DeliveryState, "state"), comment="State of the delivery"
     )
-    attempt: Mapped[int] = mapped_column(default=0, comment="Attempts since it began to wait")
-    token: Mapped[int] = mapped_column(default=0, comment="Fencing token: number of the claim")
-    waiting_since: Mapped[datetime] = mapped_column(comment="When it began to wait")
-    not_before: Mapped[datetime | None] = mapped_column(comment="No attempt before this moment")
+    attempt: Mapped[int] = mapped_column(
+        default=0, comment="Attempts since it was planned or rearmed"
+    )
+    token: Mapped[int] = mapped_column(
+        default=0, comment="Fencing token: number of the latest claim"
+    )
+    waiting_since: Mapped[datetime] = mapped_column(comment="When it was planned or rearmed")
+    not_before: Mapped[datetime | None] = mapped_column(comment="Earliest time of the next attempt")
     lease_until: Mapped[datetime | None] = mapped_column(
-        comment="When the worker that sends it counts as lost"
+        comment="When the lease of the sending worker expires"
     )
     last_error: Mapped[str | None] = mapped_column(comment="Why the latest attempt failed")
-    last_status: Mapped[int | None] = mapped_column(comment="Its DIMSE status, if there was one")
-    proof: Mapped[str | None] = mapped_column(
-        comment="How storage was proven, e.g. commitment, find or status"
+    last_status: Mapped[int | None] = mapped_column(
+        comment="DIMSE status of the latest failure, if there was one"
     )
-    delivered_at: Mapped[datetime | None] = mapped_column(comment="When storage was proven")
+    proof: Mapped[Proof | None] = mapped_column(
+        StoredEnum(Proof),
+        comment="What shows the delivery: commitment, c-find, store-status or hl7-ack",
+    )
+    delivered_at: Mapped[datetime | None] = mapped_column(comment="When the proof was obtained")
     stored_at: Mapped[datetime | None] = mapped_column(
-        comment="When everything was stored and only its commitment was missing"
+        comment="When everything was stored and only the commitment was missing"
     )
 
 
 class CommitmentRequest(Base):
-    """Storage commitment of one delivery, asked for by an N-ACTION."""
+    """One N-ACTION that requests storage commitment for a delivery."""
 
     __tablename__ = "commitment_requests"
-    __table_args__ = ({"comment": "Storage commitment asked of destinations (PS3.4 annex J)"},)
+    __table_args__ = ({"comment": "Storage commitment requests (PS3.4 annex J)"},)
 
     transaction_uid: Mapped[str] = mapped_column(
         String(UID_LENGTH), primary_key=True, comment="Transaction UID of the N-ACTION"
     )
     delivery_id: Mapped[str] = mapped_column(
-        String(32), ForeignKey("deliveries.id"), index=True, comment="Delivery it is about"
+        String(32),
+        ForeignKey("deliveries.id"),
+        index=True,
+        comment="Delivery whose objects it covers",
     )
-    requested_at: Mapped[datetime] = mapped_column(comment="When it was about to be sent")
-    answered_at: Mapped[datetime | None] = mapped_column(comment="When the N-EVENT-REPORT came")
+    requested_at: Mapped[datetime] = mapped_column(
+        comment="When it was recorded, just before it was sent"
+    )
+    answered_at: Mapped[datetime | None] = mapped_column(comment="When the N-EVENT-REPORT arrived")
     failed: Mapped[JsonObject | None] = mapped_column(
-        JSON, comment="Failure Reason of each SOP Instance UID that is not committed"
+        JSON, comment="Failure Reason by SOP Instance UID that was not committed"
     )
 
 
@@ -91,7 +105,7 @@ class DeliveryObject(Base):
     """One object of a delivery."""
 
     __tablename__ = "delivery_objects"
-    __table_args__ = ({"comment": "Which objects a destination is to receive"},)
+    __table_args__ = ({"comment": "Objects of each delivery"},)
 
     delivery_id: Mapped[str] = mapped_column(
         String(32), ForeignKey("deliveries.id"), primary_key=True, comment="Delivery"
@@ -99,4 +113,4 @@ class DeliveryObject(Base):
     report_object_id: Mapped[int] = mapped_column(
         ForeignKey("report_objects.id"), primary_key=True, comment="Object"
     )
-    dimse_status: Mapped[int | None] = mapped_column(comment="C-STORE status of the destination")
+    dimse_status: Mapped[int | None] = mapped_column(comment="C-STORE status from the destination")

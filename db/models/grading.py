@@ -1,4 +1,4 @@
-"""Tables of what was decided: verdicts on series, grades, and the models behind them."""
+"""Tables of grading results: verdicts on series, grades, stage timings, model versions."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from db.models.base import Base, revision_key, text_column, uid_column
 
 
 class SeriesVerdictRow(Base):
-    """Why one series was graded or passed over."""
+    """The verdict on one series: selected, or why not."""
 
     __tablename__ = "series_verdicts"
-    __table_args__ = ({"comment": "What selection decided about each series of a revision"},)
+    __table_args__ = ({"comment": "Verdict on each series of a revision"},)
 
     revision_id: Mapped[str] = revision_key(primary_key=True)
     series_uid: Mapped[str] = uid_column("Series", primary_key=True)
-    reason: Mapped[str] = mapped_column(String(32), comment="'selected' or why it was not")
+    reason: Mapped[str] = mapped_column(
+        String(32), comment="'selected', or the code of the reason against it"
+    )
     detail: Mapped[str] = text_column("The figures behind the reason")
     n_instances: Mapped[int] = mapped_column(comment="Instances of the series")
 
 
 class StageTimingRow(Base):
-    """How long one pipeline stage took."""
+    """Duration of one pipeline stage."""
 
     __tablename__ = "stage_timings"
     __table_args__ = ({"comment": "Wall-clock time of each pipeline stage"},)
@@ -36,19 +38,19 @@ class StageTimingRow(Base):
 
 
 class ModelVersion(Base):
-    """One set of weights that graded something."""
+    """One set of weights that was used for a grade."""
 
     __tablename__ = "model_versions"
     __table_args__ = (
         UniqueConstraint("name", "version", "weights_sha256"),
-        {"comment": "Model versions that took part in grades"},
+        {"comment": "Model versions used for grades"},
     )
 
     id: Mapped[int] = mapped_column(primary_key=True, comment="Number of the row")
     name: Mapped[str] = text_column("Name in the model repository")
     version: Mapped[str] = text_column("Version folder in the model repository")
     weights_sha256: Mapped[str] = mapped_column(String(64), comment="SHA-256 of the weights file")
-    display_name: Mapped[str] = text_column("Name for people, as in the SR")
+    display_name: Mapped[str] = text_column("Display name, as in the SR")
     training_data: Mapped[str] = text_column("'synthetic' or what the model card says")
 
 
@@ -91,14 +93,18 @@ class GradeRow(Base):
         comment="Registration quality: share of the box inside the scan"
     )
     scale: Mapped[float] = mapped_column(comment="Registration quality: scale of the affine")
-    saliency_mean: Mapped[float] = mapped_column(comment="Mean activation, 0 to 10")
-    saliency_skewness: Mapped[float] = mapped_column(comment="Skewness of the activation")
-    saliency_share_above_7: Mapped[float] = mapped_column(comment="Share of activation above 7")
+    saliency_mean: Mapped[float] = mapped_column(comment="Mean activation over the brain, 0 to 10")
+    saliency_skewness: Mapped[float] = mapped_column(
+        comment="Skewness of the activation over the brain"
+    )
+    saliency_share_above_7: Mapped[float] = mapped_column(
+        comment="Share of brain voxels with an activation above 7"
+    )
     saliency_share_in_basal_ganglia: Mapped[float] = mapped_column(
         comment="Share of the activation inside the basal ganglia"
     )
     summary: Mapped[str] = text_column("The report as readable text, without patient data")
-    caveat: Mapped[str] = text_column("What was said about the use of this grade; empty: nothing")
+    caveat: Mapped[str] = text_column("Intended use stated in the report; empty if there is none")
     graded_at: Mapped[datetime] = mapped_column(comment="When the grade was stored")
 
 

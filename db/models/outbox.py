@@ -1,4 +1,4 @@
-"""Table of what waits for a worker."""
+"""Table of the outbox."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from db.models.base import Base
 
 
 class OutboxRow(Base):
-    """A doorbell to ring; the row exists as long as its target waits for a worker."""
+    """One pending notification; the row exists as long as its target waits for a worker."""
 
     __tablename__ = "outbox"
     __table_args__ = (
@@ -26,5 +26,9 @@ class OutboxRow(Base):
     delivery_id: Mapped[str | None] = mapped_column(
         String(32), ForeignKey("deliveries.id"), unique=True, comment="Delivery that waits"
     )
-    ring_at: Mapped[datetime] = mapped_column(index=True, comment="When to ring (again)")
-    rung: Mapped[int] = mapped_column(default=0, comment="How often it was rung")
+    notify_at: Mapped[datetime] = mapped_column(
+        index=True, comment="When the workers are notified next"
+    )
+    notifications: Mapped[int] = mapped_column(
+        default=0, comment="How often the workers were notified"
+    )

@@ -1,4 +1,4 @@
-"""Tables of what was received: studies, their revisions, instances."""
+"""Tables of received studies, their revisions and their instances."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import datetime
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.enums import RevisionState
+from db.enums import QuarantineReason, RevisionState
 from db.models.base import Base, revision_key, text_column, uid_column
-from db.models.types import text_enum
+from db.models.types import StoredEnum, text_enum
 
 
 class Study(Base):
-    """One DICOM study; its row is the lock that receiving and closing share."""
+    """One DICOM study; receiving and closing lock its row."""
 
     __tablename__ = "studies"
     __table_args__ = ({"comment": "Studies received; the only table with patient identifiers"},)
@@ -22,11 +22,11 @@ class Study(Base):
     patient_id: Mapped[str] = text_column("Patient ID (0010,0020)")
     accession_number: Mapped[str] = text_column("Accession Number (0008,0050)")
     study_date: Mapped[str] = text_column("Study Date (0008,0020), YYYYMMDD")
-    first_received_at: Mapped[datetime] = mapped_column(comment="Arrival of its first instance")
+    first_received_at: Mapped[datetime] = mapped_column(comment="When its first instance arrived")
 
 
 class Revision(Base):
-    """One closing of a study: the unit that is queued, graded and reported."""
+    """One revision of a study: the unit that is queued, graded and reported."""
 
     __tablename__ = "revisions"
     __table_args__ = (
@@ -35,44 +35,48 @@ class Revision(Base):
         CheckConstraint("attempt >= 0", name="attempt_not_negative"),
         Index(None, "state", "last_received_at"),
         Index(None, "state", "lease_until"),
-        {"comment": "Study revisions and their state; a late instance opens the next one"},
+        {"comment": "Study revisions; an instance that arrives after the closing opens the next"},
     )
 
     id: Mapped[str] = mapped_column(
-        String(32), primary_key=True, comment="Opaque id (UUID, hex); all that the broker sees"
+        String(32),
+        primary_key=True,
+        comment="Opaque id (UUID, hex); all that is sent to the broker",
     )
     study_uid: Mapped[str] = uid_column("Study", ForeignKey("studies.study_uid"))
-    number: Mapped[int] = mapped_column(comment="1 for the first closing, then 2, 3, …")
-    state: Mapped[RevisionState] = mapped_column(
-        text_enum(RevisionState, "state"), comment="Where the revision stands"
+    number: Mapped[int] = mapped_column(
+        comment="1 for the first revision of the study, then 2, 3, …"
     )
-    state_since: Mapped[datetime] = mapped_column(comment="When it came to that state")
-    opened_at: Mapped[datetime] = mapped_column(comment="Arrival of the instance that opened it")
+    state: Mapped[RevisionState] = mapped_column(
+        text_enum(RevisionState, "state"), comment="State of the revision"
+    )
+    state_since: Mapped[datetime] = mapped_column(comment="When it entered that state")
+    opened_at: Mapped[datetime] = mapped_column(comment="When the instance that opened it arrived")
     last_received_at: Mapped[datetime] = mapped_column(
-        comment="Latest arrival of any of its instances; the quiet period starts here"
+        comment="When an instance of the study arrived last; the quiet period starts here"
     )
     attempt: Mapped[int] = mapped_column(default=0, comment="Attempts charged so far")
     token: Mapped[int] = mapped_column(
-        default=0, comment="Fencing token: number of the latest claim; older claims change nothing"
+        default=0, comment="Fencing token: number of the latest claim"
     )
     lease_until: Mapped[datetime | None] = mapped_column(
-        comment="When the worker that processes it counts as lost"
+        comment="When the lease of the processing worker expires"
     )
-    not_before: Mapped[datetime | None] = mapped_column(comment="No attempt before this moment")
+    not_before: Mapped[datetime | None] = mapped_column(comment="Earliest time of the next attempt")
     reason: Mapped[str | None] = mapped_column(
-        comment="Code of the rejection, of the failure, or of the latest interrupted attempt"
+        comment="Reason code: why not graded, failed, or last interrupted"
     )
     reason_detail: Mapped[str | None] = mapped_column(comment="The figures behind the code")
     delivered_at: Mapped[datetime | None] = mapped_column(
-        comment="When the last destination had its results"
+        comment="When the last destination had the report"
     )
 
 
 class Instance(Base):
-    """One SOP instance on disk."""
+    """One received SOP instance."""
 
     __tablename__ = "instances"
-    __table_args__ = ({"comment": "SOP instances received and kept in the spool"},)
+    __table_args__ = ({"comment": "SOP instances received"},)
 
     sop_instance_uid: Mapped[str] = uid_column("SOP Instance UID (0008,0018)", primary_key=True)
     study_uid: Mapped[str] = uid_column("Study", ForeignKey("studies.study_uid"), index=True)
@@ -86,23 +90,23 @@ class Instance(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger, comment="Size of the file")
     calling_ae: Mapped[str] = text_column("Calling AE title of the sender")
     peer_address: Mapped[str] = text_column("Address of the sender")
-    received_at: Mapped[datetime] = mapped_column(comment="When it was safe on disk")
+    received_at: Mapped[datetime] = mapped_column(comment="When it was durable on disk")
 
 
 class QuarantinedInstance(Base):
-    """An instance that contradicts what is known of its SOP Instance UID or of its study."""
+    """An instance that contradicts an earlier one; kept apart, never graded."""
 
     __tablename__ = "quarantined_instances"
     __table_args__ = (
         UniqueConstraint("sop_instance_uid", "sha256"),
-        {"comment": "Instances that contradict one received before; kept, never graded"},
+        {"comment": "Instances that contradict an earlier one; kept, never graded"},
     )
 
     id: Mapped[int] = mapped_column(primary_key=True, comment="Number of the row")
-    reason: Mapped[str] = mapped_column(
-        String(16),
-        server_default="conflict",
-        comment="conflict: UID known with other content; other-patient: not that of its study",
+    reason: Mapped[QuarantineReason] = mapped_column(
+        StoredEnum(QuarantineReason, 16),
+        server_default=QuarantineReason.CONFLICT.value,
+        comment="conflict: UID known, other content; other-patient: Patient ID not the study's",
     )
     sop_instance_uid: Mapped[str] = uid_column("SOP Instance UID that it claims")
     study_uid: Mapped[str] = uid_column("Study that it claims to belong to")
@@ -112,4 +116,4 @@ class QuarantinedInstance(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger, comment="Size of the file")
     calling_ae: Mapped[str] = text_column("Calling AE title of the sender")
     peer_address: Mapped[str] = text_column("Address of the sender")
-    received_at: Mapped[datetime] = mapped_column(comment="When it was safe on disk")
+    received_at: Mapped[datetime] = mapped_column(comment="When it was durable on disk")

@@ -58,4 +58,4 @@ def close_quiet_studies(
 def queue(session: Session, revision: Revision, *, now: datetime) -> None:
     """Queue a closed revision for a worker."""
     move(session, revision, RevisionState.QUEUED, now=now)
-    outbox.put_revision(session, revision.id, ring_at=now)
+    outbox.put_revision(session, revision.id, notify_at=now)

@@ -18,7 +18,8 @@ from node.demonstration.pacs import AE_TITLE as ORTHANC
 from receiver.contexts import supported_contexts
 from tests.support.servers.dcmqrscp import run_dcmqrscp
 from tests.support.servers.orthanc import start_orthanc
-from worker.delivery.dicom_scu import Answer, OutgoingFile, StorageUser
+from worker.delivery.dicom_scu import DicomScu, OutgoingFile
+from worker.delivery.statuses import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from core.results import Report
 
-    Proof = Callable[[StorageUser, list[OutgoingFile]], tuple[set[str], float]]
+    Proof = Callable[[DicomScu, list[OutgoingFile]], tuple[set[str], float]]
     """SOP Instance UIDs that the archive says it holds, and when it had said so."""
 
 OWN_AE: Final = "EPVSNODE"
@@ -44,11 +45,11 @@ def send(
         path.write_bytes(item.content)
         uids = (item.sop_class_uid, item.sop_instance_uid, item.transfer_syntax_uid)
         files.append(OutgoingFile(*uids, path))
-    user = StorageUser(destination, calling_ae=OWN_AE, timeout_s=30)
+    user = DicomScu(destination, calling_ae=OWN_AE, timeout_s=30)
     seconds: dict[str, list[float]] = {"pm": [], "sc": [], "sr": []}
     last = started = time.perf_counter()
     for item, result in zip(report.objects, user.store_each(files), strict=True):
-        if result.answer is not Answer.STORED:
+        if result.response is not Response.STORED:
             raise RuntimeError(f"{item.kind} was not stored: {result.detail}")
         now = time.perf_counter()
         seconds[item.kind].append(now - last)
@@ -68,7 +69,7 @@ def send(
     return found
 
 
-def by_query(user: StorageUser, files: list[OutgoingFile]) -> tuple[set[str], float]:
+def by_query(user: DicomScu, files: list[OutgoingFile]) -> tuple[set[str], float]:
     """Ask by C-FIND at IMAGE level which files arrived."""
     return user.find(files), time.perf_counter()
 
@@ -82,11 +83,11 @@ class Commitment:
         self._committed: frozenset[str] = frozenset()
         self._at = 0.0
 
-    def __call__(self, user: StorageUser, files: list[OutgoingFile]) -> tuple[set[str], float]:
+    def __call__(self, user: DicomScu, files: list[OutgoingFile]) -> tuple[set[str], float]:
         self._arrived.clear()
         transaction = derived_uid("bench", {"at": time.time_ns()})
         answer = user.request_commitment(files, transaction, on_report=self._note)
-        if answer.answer is not Answer.STORED or not self._arrived.wait(60):
+        if answer.response is not Response.STORED or not self._arrived.wait(60):
             raise RuntimeError(f"no commitment: {answer.detail}")
         # The request goes on waiting for a report on its own association when it is long here.
         return set(self._committed), self._at

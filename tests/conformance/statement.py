@@ -29,7 +29,8 @@ from receiver.spool import IMPLEMENTATION_CLASS_UID
 from receiver.status import Status
 from tests.support.builders.sources import classic, inputs, not_graded, refused, superseding
 from tests.support.paths import ROOT
-from worker.delivery.dicom_scu import STUDY_ROOT_FIND, Answer, interpret
+from worker.delivery.dicom_scu import STUDY_ROOT_FIND
+from worker.delivery.statuses import Response, interpret_store
 from worker.grading.stages.report import codes
 
 if TYPE_CHECKING:
@@ -41,10 +42,10 @@ PAGE = ROOT / "docs" / "conformance.md"
 _VERIFICATION = str(pynetdicom_classes.Verification)  # type: ignore[attr-defined]  # made on import
 _BLOCK = re.compile(r"(<!-- ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _MEANING = {
-    Answer.STORED: "stored; a warning is recorded as an audit event",
-    Answer.TRY_LATER: "sent again later",
-    Answer.REFUSED: "parked until an operator intervenes",
-    Answer.UNKNOWN: "checked by C-FIND",
+    Response.STORED: "stored; a warning is recorded as an audit event",
+    Response.TRY_LATER: "sent again later",
+    Response.REFUSED: "parked until an operator intervenes",
+    Response.UNKNOWN: "checked by C-FIND",
 }
 _COPIED = {
     "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
@@ -160,15 +161,15 @@ def _delivery_classes(objects: dict[ObjectKind, list[Dataset]]) -> str:
 
 
 def _delivery_statuses() -> str:
-    meanings = [interpret(status) for status in range(0x10000)]
+    meanings = [interpret_store(status) for status in range(0x10000)]
     rows, start = [], 0
     for status in range(1, 0x10001):
         if status == 0x10000 or meanings[status] is not meanings[start]:
             span = f"`0x{start:04X}`" + (f" – `0x{status - 1:04X}`" if status - 1 > start else "")
-            if meanings[start] is not Answer.REFUSED:
+            if meanings[start] is not Response.REFUSED:
                 rows.append([span, _MEANING[meanings[start]]])
             start = status
-    rows += [["any other", _MEANING[Answer.REFUSED]], ["no response", _MEANING[Answer.UNKNOWN]]]
+    rows += [["any other", _MEANING[Response.REFUSED]], ["no response", _MEANING[Response.UNKNOWN]]]
     return _table(["status", "what it means for the object"], rows)
 
 

@@ -1,4 +1,4 @@
-"""The end of an attempt: writes its outcome, waiting out a short absence of the database."""
+"""Recording how an attempt ended, with retries while the database is unavailable."""
 
 from __future__ import annotations
 
@@ -17,27 +17,35 @@ if TYPE_CHECKING:
 _RETRY_S: Final = 0.5
 
 
-def persist(engine: Engine, write: Callable[[Session], bool], *, patience_s: float) -> bool:
-    """Run `write` in one transaction; while the database is away, again for `patience_s`.
+def record_outcome(engine: Engine, record: Callable[[Session], bool], *, timeout_s: float) -> bool:
+    """Run `record` in one transaction; while the database is unavailable, repeat it.
 
-    A result that took minutes of computing is worth some waiting; after that the lease ends the
-    attempt.
+    A result that took minutes to compute is worth waiting for the database, up to the length of
+    the lease.
+
+    Parameters
+    ----------
+    engine : Engine
+    record : callable
+        Writes the outcome; False if the claim is stale.
+    timeout_s : float
+        No further repetition after this time.
 
     Returns
     -------
     bool
-        What `write` returned: False where its claim was stale.
+        What `record` returned.
 
     Raises
     ------
     Unavailable
-        The database stayed away.
+        The database was still unavailable after `timeout_s`.
     """
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             with unit_of_work(engine) as session:
-                return write(session)
+                return record(session)
         except Unavailable:
             if time.monotonic() >= deadline:
                 raise

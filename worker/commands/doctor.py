@@ -16,7 +16,7 @@ from core.destinations import DicomDestination, Hl7Destination
 from core.errors import EpvsError
 from core.settings import load_settings
 from worker.app import app
-from worker.delivery.dicom_scu import StorageUser
+from worker.delivery.dicom_scu import DicomScu
 from worker.delivery.hl7.mllp import connect
 from worker.services import Services
 
@@ -62,7 +62,7 @@ def _check_models(settings: Settings) -> None:
 def _check_archive(destination: DicomDestination, settings: Settings) -> None:
     name = f"destination {destination.name}"
     try:
-        StorageUser(
+        DicomScu(
             destination,
             calling_ae=settings.ae_title,
             timeout_s=settings.network_timeout_s,

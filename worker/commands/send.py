@@ -17,7 +17,8 @@ from pydicom.errors import InvalidDicomError
 from core.destinations import parse_dicom_destination
 from core.errors import EpvsError
 from core.settings import load_settings
-from worker.delivery.dicom_scu import Answer, OutgoingFile, StorageUser
+from worker.delivery.dicom_scu import DicomScu, OutgoingFile
+from worker.delivery.statuses import Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,10 +81,10 @@ def send(
             _say("refused", path, "not a DICOM Part 10 instance")
         else:
             outgoing.append(file)
-    user = StorageUser(destination, calling_ae=calling_ae, timeout_s=timeout_s, identity=identity)
+    user = DicomScu(destination, calling_ae=calling_ae, timeout_s=timeout_s, identity=identity)
     for batch in in_batches(outgoing):
         for file, result in zip(batch, user.store_each(batch), strict=True):
-            if result.answer is Answer.STORED:
+            if result.response is Response.STORED:
                 _say("stored", file.path)
             else:
                 _say("refused", file.path, result.detail)

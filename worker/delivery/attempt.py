@@ -1,10 +1,9 @@
-"""From a stored report to the PACS: one attempt at one delivery, and what its answers mean.
+"""One attempt at a delivery: claim it, send the report, record the outcome.
 
-Destinations acknowledge, refuse, fall silent after storing, or are away for days. An answer that
-leaves open whether an object arrived is settled by asking (C-FIND); otherwise the same bytes are
-sent again, which archives take as the duplicate that it is, and so can a RIS by the control id.
-Where a destination is set so, only its storage commitment counts as proof: asked for here, reported
-here or to the receiver.
+If a response is missing or ambiguous, a C-FIND decides whether the object was stored. Otherwise the
+same bytes are sent again: archives recognise the resend as a duplicate, and a RIS can recognise it
+by the message control ID. For a destination with storage commitment, only the commitment counts as
+proof; it is requested here and reported here or to the receiver.
 """
 
 from __future__ import annotations
@@ -17,19 +16,22 @@ from typing import TYPE_CHECKING, Final
 
 from celery.exceptions import SoftTimeLimitExceeded
 
+from core.commitment import respond_to_report
 from core.destinations import DicomDestination, Hl7Destination
 from core.errors import ConfigurationError, Unavailable
 from core.logs import describe
 from core.results import ObjectKind
 from core.uids import derived_uid
 from db import audit
-from db.delivery import commitments, deliveries
+from db.delivery import claims, commitments
+from db.enums import Proof
 from db.session import unit_of_work
 from worker.claims.heartbeat import Heartbeat
-from worker.claims.record_outcome import persist
-from worker.delivery.dicom_scu import Answer, StorageUser
+from worker.claims.record_outcome import record_outcome
+from worker.delivery.dicom_scu import DicomScu
 from worker.delivery.hl7.sending import send_result
 from worker.delivery.outcomes import AwaitingReport, Delivered, Outcome, Parked, Postponed, Stored
+from worker.delivery.statuses import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from core.settings import Settings
-    from db.delivery.deliveries import DeliveryClaim, StoredObject
+    from db.delivery.claims import DeliveryClaim, StoredObject
     from worker.services import Services
 
 SENDING_ORDER: Final = (
@@ -46,48 +48,49 @@ SENDING_ORDER: Final = (
     ObjectKind.SECONDARY_CAPTURE,
     ObjectKind.STRUCTURED_REPORT,
 )
-"""What the SR refers to goes first."""
+"""The objects that the SR refers to are sent before it."""
 
 COMMITMENT_ATTEMPTS: Final = 3
-"""So often commitment is asked for and waited for; then a C-FIND counts. A report that comes still
-later counts as well."""
+"""After this many attempts without a report, a C-FIND is accepted as proof. A report that arrives
+later still replaces it."""
 
 log = logging.getLogger(__name__)
 
 
 def attempt_delivery(services: Services, delivery_id: str) -> None:
-    """Claim `delivery_id`, send its objects and store the outcome; without a claim, do nothing.
+    """Claim `delivery_id`, send its objects and record the outcome; without a claim, do nothing.
 
     Raises
     ------
     Unavailable
-        The database is away: nothing was claimed, or the claim ends with its lease.
+        The database does not respond: nothing was claimed, or the claim ends with its lease.
     """
     engine, settings = services.engine, services.settings
     with unit_of_work(engine) as session:
-        claim = deliveries.claim_delivery(
+        claim = claims.claim_delivery(
             session, delivery_id, now=datetime.now(UTC), lease_s=settings.lease_s
         )
-    if claim is None:  # rung twice, already done, or held by another worker
+    if claim is None:  # a repeated notification, or another worker has it
         log.info("nothing to do delivery=%s", delivery_id)
         return
-    with Heartbeat(engine, partial(deliveries.extend, claim=claim), settings.lease_s):
+    with Heartbeat(engine, partial(claims.extend, claim=claim), settings.lease_s):
         outcome = decide(claim, settings)
         held = _record(engine, claim, outcome, settings)
         if held and isinstance(outcome, Stored):
-            held = _record(engine, claim, ask_for_commitment(engine, claim, settings), settings)
+            outcome = request_commitment(engine, claim, settings)
+            held = _record(engine, claim, outcome, settings)
     if not held:
         log.warning("claim lost delivery=%s", delivery_id)
 
 
 def decide(claim: DeliveryClaim, settings: Settings) -> Outcome:
-    """Send what was claimed, unless something stands in the way that only a person can mend."""
+    """Send the claimed objects, unless only an operator can remove what prevents it."""
     destination = settings.destination_named(claim.destination)
     if destination is None:
-        return Parked("EPVS_DESTINATIONS does not name this destination any more")
+        return Parked("EPVS_DESTINATIONS no longer names this destination")
     damaged = [item.sop_instance_uid for item in claim.objects if not _is_intact(item)]
     if damaged:
-        return Parked(f"kept object missing or changed on disk: {', '.join(damaged)}")
+        return Parked(f"report file missing or changed on disk: {', '.join(damaged)}")
     if isinstance(destination, Hl7Destination):
         return _guarded(claim, lambda: send_result(destination, claim.objects, settings))
     if destination.commitment and claim.stored:
@@ -95,78 +98,79 @@ def decide(claim: DeliveryClaim, settings: Settings) -> Outcome:
     objects = _in_order(claim)
 
     def attempt() -> Outcome:
-        user = _user(destination, settings)
-        stored = store(user, objects)
+        scu = _scu(destination, settings)
+        stored = store(scu, objects)
         if not isinstance(stored, Stored) or destination.commitment:
             return stored
-        if settings.trust_store_status and not stored.asked:
-            return Delivered("store-status", stored.statuses)
-        return find(user, objects, stored.statuses)
+        if settings.trust_store_status and not stored.queried:
+            return Delivered(Proof.STORE_STATUS, stored.statuses)
+        return find(scu, objects, stored.statuses)
 
     return _guarded(claim, attempt)
 
 
-def store(user: StorageUser, objects: list[StoredObject]) -> Stored | Postponed | Parked:
-    """Store `objects` in order; ask the destination where its answer says nothing.
+def store(scu: DicomScu, objects: list[StoredObject]) -> Stored | Postponed | Parked:
+    """Store `objects` in order; where the response is missing or ambiguous, query by C-FIND.
 
     Raises
     ------
     Unavailable
-        No association came about.
+        No association could be established.
     """
     statuses: dict[str, int] = {}
-    asked = False
+    queried = False
     remaining = objects
     while remaining:
-        results = user.store(remaining)
+        results = scu.store(remaining)
         statuses |= {r.sop_instance_uid: r.status for r in results if r.status is not None}
         last = results[-1]
-        if last.answer is Answer.UNKNOWN:
-            asked = True
-            if last.sop_instance_uid not in user.find([remaining[len(results) - 1]]):
+        if last.response is Response.UNKNOWN:
+            queried = True
+            if last.sop_instance_uid not in scu.find([remaining[len(results) - 1]]):
                 return Postponed(f"{last.detail}, and a C-FIND does not show it", last.status)
-        elif last.answer is Answer.REFUSED:
+        elif last.response is Response.REFUSED:
             return Parked(last.detail, last.status)
-        elif last.answer is Answer.TRY_LATER:
+        elif last.response is Response.TRY_LATER:
             return Postponed(last.detail, last.status)
         remaining = remaining[len(results) :]
-    return Stored(statuses, asked)
+    return Stored(statuses, queried)
 
 
 def find(
-    user: StorageUser, objects: list[StoredObject], statuses: dict[str, int]
+    scu: DicomScu, objects: list[StoredObject], statuses: dict[str, int]
 ) -> Delivered | Postponed:
-    """Let a C-FIND show that everything is stored.
+    """Check by C-FIND that everything is stored.
 
     Raises
     ------
     Unavailable
-        No association came about.
+        No association could be established.
     """
-    missing = {item.sop_instance_uid for item in objects} - user.find(objects)
+    missing = {item.sop_instance_uid for item in objects} - scu.find(objects)
     if missing:
         return Postponed(f"a C-FIND does not show {', '.join(sorted(missing))}")
-    return Delivered("c-find", statuses)
+    return Delivered(Proof.C_FIND, statuses)
 
 
-def ask_for_commitment(engine: Engine, claim: DeliveryClaim, settings: Settings) -> Outcome:
-    """Ask for the commitment of everything; where that is not offered, a C-FIND has to do."""
+def request_commitment(engine: Engine, claim: DeliveryClaim, settings: Settings) -> Outcome:
+    """Request storage commitment; if the destination does not offer it, check by C-FIND."""
     destination = settings.destination_named(claim.destination)
     if not isinstance(destination, DicomDestination):
-        return Parked("EPVS_DESTINATIONS does not name this destination any more")
+        return Parked("EPVS_DESTINATIONS no longer names this destination")
     objects = _in_order(claim)
 
     def attempt() -> Outcome:
-        user = _user(destination, settings)
-        result = user.request_commitment(
+        scu = _scu(destination, settings)
+        settle = partial(commitments.settle, engine)
+        result = scu.request_commitment(
             objects,
             _transaction_uid(claim),
-            on_report=lambda information: commitments.take_report(engine, information),
+            on_report=lambda information: respond_to_report(information, settle),
         )
-        if result.answer is Answer.REFUSED or claim.attempt > COMMITMENT_ATTEMPTS:
+        if result.response is Response.REFUSED or claim.attempt > COMMITMENT_ATTEMPTS:
             log.warning("no storage commitment from=%s: %s", destination.name, result.detail)
-            return find(user, objects, {})
-        if result.answer is Answer.STORED:
+            return find(scu, objects, {})
+        if result.response is Response.STORED:
             return AwaitingReport(_transaction_uid(claim))
         return Postponed(result.detail, result.status)
 
@@ -183,13 +187,14 @@ def _guarded(claim: DeliveryClaim, attempt: Callable[[], Outcome]) -> Outcome:
     except SoftTimeLimitExceeded:
         return Postponed("the attempt took too long")
     except Exception as error:
-        # A defect must not end the worker; its text may quote the report, so type and place alone.
+        # A defect must not stop the worker. The exception's text may quote the report, so only its
+        # type and place are stored.
         log.exception("unexpected delivery=%s", claim.delivery_id)
         return Postponed(describe(error))
 
 
-def _user(destination: DicomDestination, settings: Settings) -> StorageUser:
-    return StorageUser(
+def _scu(destination: DicomDestination, settings: Settings) -> DicomScu:
+    return DicomScu(
         destination,
         calling_ae=settings.ae_title,
         timeout_s=settings.network_timeout_s,
@@ -202,7 +207,7 @@ def _in_order(claim: DeliveryClaim) -> list[StoredObject]:
 
 
 def _transaction_uid(claim: DeliveryClaim) -> str:
-    """Transaction UID of the commitment that this claim may ask for: no other claim has it."""
+    """Transaction UID of this claim's commitment request; every claim has its own."""
     return derived_uid("commitment", {"delivery": claim.delivery_id, "token": claim.token})
 
 
@@ -214,46 +219,52 @@ def _is_intact(item: StoredObject) -> bool:
 
 
 def _record(engine: Engine, claim: DeliveryClaim, outcome: Outcome, settings: Settings) -> bool:
-    """Write the outcome; False, and no change, when the claim is stale."""
-    return persist(
+    """Log and record an outcome; False, and no change, when the claim is stale."""
+    _log(claim, outcome)
+    return record_outcome(
         engine,
-        lambda session: _write(session, claim, outcome, settings),
-        patience_s=settings.lease_s,
+        lambda session: record(session, claim, outcome, settings),
+        timeout_s=settings.lease_s,
     )
 
 
-def _write(session: Session, claim: DeliveryClaim, outcome: Outcome, settings: Settings) -> bool:
+def _log(claim: DeliveryClaim, outcome: Outcome) -> None:
+    match outcome:
+        case Postponed(error, _):
+            log.warning("postponed delivery=%s: %s", claim.delivery_id, error)
+        case Parked(error, _):
+            log.error("parked delivery=%s: %s", claim.delivery_id, error)
+        case AwaitingReport():
+            log.info("storage commitment requested delivery=%s", claim.delivery_id)
+        case Delivered(proof, _):
+            log.info("delivered delivery=%s proof=%s", claim.delivery_id, proof)
+
+
+def record(session: Session, claim: DeliveryClaim, outcome: Outcome, settings: Settings) -> bool:
+    """Write an outcome; False, and no change, when the claim is stale."""
     now = datetime.now(UTC)
     match outcome:
         case Postponed(error, status):
-            log.warning("not delivered yet delivery=%s: %s", claim.delivery_id, error)
-            return deliveries.retry_later(session, claim, now=now, error=error, status=status)
+            return claims.record_postponed(session, claim, now=now, error=error, status=status)
         case Parked(error, status):
-            log.error("delivery waits for a person delivery=%s: %s", claim.delivery_id, error)
-            return deliveries.park(session, claim, now=now, error=error, status=status)
+            return claims.record_parked(session, claim, now=now, error=error, status=status)
         case AwaitingReport(transaction_uid):
-            log.info("storage commitment asked for delivery=%s", claim.delivery_id)
             return commitments.await_report(
-                session,
-                claim,
-                transaction_uid,
-                now=now,
-                patience_s=settings.commitment_timeout_s,
+                session, claim, transaction_uid, now=now, timeout_s=settings.commitment_timeout_s
             )
         case Stored(statuses):
-            # A row before the request is sent: the report may come before the answer to it.
+            # The row must exist before the request is sent: the report may precede the response.
             held = commitments.open_request(
                 session, claim, _transaction_uid(claim), now=now, statuses=statuses
             )
         case Delivered(proof, statuses):
-            held = deliveries.delivered(session, claim, now=now, proof=proof, statuses=statuses)
-            log.info("delivered delivery=%s proof=%s", claim.delivery_id, proof)
+            held = claims.record_delivered(session, claim, now=now, proof=proof, statuses=statuses)
     if held:
-        _note_warnings(session, claim, statuses, now)
+        _record_warnings(session, claim, statuses, now)
     return held
 
 
-def _note_warnings(
+def _record_warnings(
     session: Session, claim: DeliveryClaim, statuses: dict[str, int], now: datetime
 ) -> None:
     warnings = {uid: f"0x{status:04X}" for uid, status in statuses.items() if status}

@@ -1,47 +1,51 @@
-"""Delivery: what one attempt can come to, whatever kind of destination it went to."""
+"""Delivery: the possible outcomes of one attempt, for every kind of destination."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from db.enums import Proof
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Everything is stored, which `proof` shows, e.g. ``"store-status"`` or ``"c-find"``.
+    """The destination has everything, as `proof` shows.
 
-    `statuses` holds the C-STORE status of each SOP Instance UID.
+    `statuses` holds the C-STORE status by SOP Instance UID; it is empty for HL7.
     """
 
-    proof: str
+    proof: Proof
     statuses: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Everything was taken; that it is kept is not shown yet.
+    """Every C-STORE succeeded; the proof that the archive keeps the objects is still missing.
 
     Attributes
     ----------
     statuses : dict
-        C-STORE status of each SOP Instance UID.
-    asked : bool
-        Whether an answer was missing and a C-FIND took its place.
+        C-STORE status by SOP Instance UID.
+    queried : bool
+        Whether a C-FIND replaced a missing or ambiguous response.
     """
 
     statuses: dict[str, int]
-    asked: bool = False
+    queried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AwaitingReport:
-    """Storage commitment was asked for; the report comes when it comes."""
+    """Storage commitment was requested; the report has not arrived yet."""
 
     transaction_uid: str
 
 
 @dataclass(frozen=True, slots=True)
 class Postponed:
-    """Not everything is known to be stored; a later attempt may change that."""
+    """The delivery is not complete; a later attempt may succeed."""
 
     error: str
     status: int | None = None
@@ -49,7 +53,7 @@ class Postponed:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """No later attempt will change this: a person has to."""
+    """The delivery is not complete, and only an operator can change that."""
 
     error: str
     status: int | None = None

@@ -1,4 +1,4 @@
-"""One attempt at grading a revision: claim it, run the pipeline, store how it ended."""
+"""One attempt at grading a revision: claim it, run the pipeline, record the outcome."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.results import NotGradedStudy
 from db.grading import leases, results
 from db.session import unit_of_work
 from worker.claims.heartbeat import Heartbeat
-from worker.claims.record_outcome import persist
+from worker.claims.record_outcome import record_outcome
 from worker.grading.outcomes import AttemptFailed, Graded, NotGraded, Outcome, Postponed
 from worker.grading.report_files import keep_report
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from worker.services import Services
 
 UNAVAILABLE_RETRY_S: Final = 3.0
-"""A service that was away is asked again so soon: the study has lost nothing but this time."""
+"""Delay before the next attempt when a service was unavailable."""
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +44,12 @@ def attempt_grading(services: Services, revision_id: str) -> None:
     Raises
     ------
     Unavailable
-        The database is away: nothing was claimed, or the claim ends with its lease.
+        The database does not respond: nothing was claimed, or the claim ends with its lease.
     """
     settings = services.settings
     claimed_at = datetime.now(UTC)
-    # The report carries this second, and the audit trail keeps it as that of the claim: the same
-    # bytes can be built again from what is stored.
+    # The report states this second, and the audit trail stores it as the time of the claim, so the
+    # same bytes can be rebuilt from the stored data.
     completed_at = claimed_at.replace(microsecond=0)
     with unit_of_work(services.engine) as session:
         claim = leases.claim_revision(
@@ -59,16 +59,16 @@ def attempt_grading(services: Services, revision_id: str) -> None:
             lease_s=settings.lease_s,
             max_attempts=settings.max_attempts,
         )
-    if claim is None:  # rung twice, already done, or held by another worker
+    if claim is None:  # a repeated notification, or another worker has it
         log.info("nothing to do revision=%s", revision_id)
         return
     log.info("grading revision=%s attempt=%d", revision_id, claim.attempt)
     with Heartbeat(services.engine, partial(leases.extend, claim=claim), settings.lease_s):
         outcome = grade(services, claim, completed_at)
-        held = persist(
+        held = record_outcome(
             services.engine,
             lambda session: record(session, claim, outcome, settings),
-            patience_s=settings.lease_s,
+            timeout_s=settings.lease_s,
         )
     if not held:
         log.warning("claim lost, result dropped revision=%s", revision_id)
@@ -84,7 +84,7 @@ def grade(services: Services, claim: Claim, completed_at: datetime) -> Outcome:
         report = result.report
         paths = keep_report(report, services.settings.reports_dir) if report else ()
     except Unavailable as error:
-        log.warning("put back, no attempt charged revision=%s: %s", revision_id, error)
+        log.warning("postponed, attempt not charged revision=%s: %s", revision_id, error)
         return Postponed(f"{error.service}-unavailable", error.message)
     except Failed as error:
         log.exception("attempt failed revision=%s code=%s", revision_id, error.code)

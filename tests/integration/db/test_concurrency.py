@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 
 from db import audit
-from db.delivery import deliveries
-from db.enums import RevisionState
+from db.delivery import claims
+from db.enums import Proof, RevisionState
 from db.grading.leases import claim_revision
 from db.grading.results import load_closed_study
 from db.models import AuditEvent, Delivery, Instance, QuarantinedInstance, Revision, Study
@@ -164,13 +164,11 @@ def test_destinations_that_finish_together_finish_the_revision(database_engine: 
 
     def deliver(thread: int) -> bool:
         with unit_of_work(database_engine) as session:
-            held = deliveries.claim_delivery(
-                session, delivery_ids[thread], now=after(50), lease_s=60
-            )
+            held = claims.claim_delivery(session, delivery_ids[thread], now=after(50), lease_s=60)
             assert held is not None
         with unit_of_work(database_engine) as session:
-            return deliveries.delivered(
-                session, held, now=after(51), proof="commitment", statuses={}
+            return claims.record_delivered(
+                session, held, now=after(51), proof=Proof.COMMITMENT, statuses={}
             )
 
     assert _at_once(deliver) == [True] * THREADS

@@ -38,7 +38,7 @@ def test_no_hot_query_scans_a_table(sqlite_template: Path, tmp_path: Path) -> No
         (revision_id,) = close_quiet_studies(
             session, now=after(30), quiet_period_s=30, max_open_s=60
         )
-        outbox.mark_rung(session, [outbox.due(session, now=after(30))[0].id], now=after(30))
+        outbox.mark_notified(session, [outbox.due(session, now=after(30))[0].id], now=after(30))
         claim_revision(session, revision_id, now=after(31), lease_s=1, max_attempts=3)
         sweep(session, now=after(33), max_attempts=3)
         load_closed_study(session, revision_id)

@@ -12,6 +12,7 @@ import pytest
 from core.errors import Unavailable
 from core.settings import Settings, load_settings
 from db import outbox
+from db.enums import OutboxKind
 from db.outbox import OutboxItem
 from db.session import create_engine, unit_of_work
 from tests.support.builders.made_study import receive_study
@@ -106,9 +107,9 @@ def test_repetitions_do_not_fill_the_broker(
     redis_server: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(notifier, "MAX_WAITING", 5)
+    monkeypatch.setattr(notifier, "MAX_QUEUED", 5)
     keeper = Housekeeper(
-        make_settings(tmp_path, redis_server.port), database_engine, rering_after_s=0.0
+        make_settings(tmp_path, redis_server.port), database_engine, repeat_after_s=0.0
     )
     receive(database_engine, 3)
     for _ in range(4):
@@ -119,8 +120,8 @@ def test_repetitions_do_not_fill_the_broker(
 def test_broker_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody accepts the connection and says nothing."""
     monkeypatch.setitem(app.conf.broker_transport_options, "socket_timeout", 0.3)
-    items = [OutboxItem(1, "revision", "0" * 32)]
+    items = [OutboxItem(1, OutboxKind.REVISION, "0" * 32)]
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         with pytest.raises(Unavailable):
-            notifier.ring(items, url)
+            notifier.notify(items, url)

@@ -7,12 +7,14 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import CheckConstraint, inspect, text
+from sqlalchemy import CheckConstraint, inspect, select, text
 
 from core.errors import Unavailable
-from db import migrate
-from db.models import Base
-from db.session import create_engine, transaction
+from db import migrate, outbox
+from db.enums import OutboxKind, Proof
+from db.models import Base, Delivery, OutboxRow
+from db.session import create_engine, transaction, unit_of_work
+from tests.support.builders.records import STUDY, after
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +58,53 @@ def test_a_migration_can_be_taken_back(database_url: str) -> None:
         assert inspect(connection).get_table_names() == ["alembic_version"]
         command.upgrade(config, "head")
         assert connection.scalar(text("SELECT count(*) FROM worklist_results")) == 0
+    engine.dispose()
+
+
+def test_a_waiting_revision_survives_the_renaming_of_the_outbox_columns(
+    empty_database_url: str,
+) -> None:
+    """Migration 0007, from a database that 0006 left with a row in every table concerned."""
+    migrate.upgrade(empty_database_url, "0006")
+    engine = create_engine(empty_database_url)
+    # As each dialect writes it: SQLite stores the digits of UTC.
+    zone = "" if engine.dialect.name == "sqlite" else "+00"
+    now = f"{after(0):%Y-%m-%d %H:%M:%S.%f}{zone}"
+    with engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO studies VALUES (:uid, 'CANARY-7', '', '', :now)"),
+            {"uid": STUDY, "now": now},
+        )
+        connection.execute(
+            text(
+                "INSERT INTO revisions (id, study_uid, number, state, state_since, opened_at, "
+                "last_received_at, attempt, token) "
+                "VALUES ('r1', :uid, 1, 'queued', :now, :now, :now, 0, 0)"
+            ),
+            {"uid": STUDY, "now": now},
+        )
+        connection.execute(
+            text(
+                "INSERT INTO deliveries (id, revision_id, destination, state, attempt, token, "
+                "waiting_since, proof) "
+                "VALUES ('d1', 'r1', 'PACS@127.0.0.1:4242', 'delivered', 1, 1, :now, 'c-find')"
+            ),
+            {"now": now},
+        )
+        connection.execute(
+            text("INSERT INTO outbox (revision_id, ring_at, rung) VALUES ('r1', :now, 7)"),
+            {"now": now},
+        )
+    migrate.upgrade(empty_database_url)
+    with unit_of_work(engine) as session:
+        (item,) = outbox.due(session, now=after(1))
+        assert (item.kind, item.target_id) == (OutboxKind.REVISION, "r1")
+        row = session.scalars(select(OutboxRow)).one()
+        assert (row.notifications, row.notify_at) == (7, after(0))
+        assert session.get_one(Delivery, "d1").proof is Proof.C_FIND
+    with engine.begin() as connection:
+        command.downgrade(migrate.make_config(connection), "0006")
+        assert connection.scalar(text("SELECT rung FROM outbox")) == 7
     engine.dispose()
 
 

@@ -16,7 +16,7 @@ def test_what_was_rung_rings_again_only_if_it_still_waits(database_engine: Engin
         taken = queue_study(session, study="1.2.2", at=1)
         items = outbox.due(session, now=after(31))
         assert [item.target_id for item in items] == [waiting, taken]
-        outbox.mark_rung(session, [item.id for item in items], now=after(31), rering_after_s=10)
+        outbox.mark_notified(session, [item.id for item in items], now=after(31), repeat_after_s=10)
         claim(session, taken, at=32)
         assert outbox.due(session, now=after(40.9)) == []
         assert [item.target_id for item in outbox.due(session, now=after(41))] == [waiting]
@@ -32,5 +32,5 @@ def test_deliveries_ring_after_the_grade(database_engine: Engine) -> None:
 
 def test_marking_nothing_is_fine(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
-        outbox.mark_rung(session, [], now=after(0))
+        outbox.mark_notified(session, [], now=after(0))
         assert outbox.due(session, now=after(0)) == []

@@ -7,8 +7,9 @@ from sqlalchemy import select, text
 
 from core.destinations import parse_destination
 from core.reasons import Reason
-from db import audit
-from db.delivery import deliveries
+from db import audit, commands
+from db.delivery import claims
+from db.enums import Proof
 from db.grading import leases
 from db.grading.results import store_not_graded
 from db.models import Delivery
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
 
 def _deliver(session: Session, at: float) -> None:
     for delivery_id in session.scalars(select(Delivery.id).where(Delivery.state == "pending")):
-        held = deliveries.claim_delivery(session, delivery_id, now=after(at - 1), lease_s=60)
+        held = claims.claim_delivery(session, delivery_id, now=after(at - 1), lease_s=60)
         assert held is not None
-        deliveries.delivered(session, held, now=after(at), proof="find", statuses={})
+        claims.record_delivered(session, held, now=after(at), proof=Proof.C_FIND, statuses={})
 
 
 def _row(session: Session, view: str, **where: Any) -> dict[str, Any]:
@@ -125,12 +126,12 @@ def test_a_report_without_grade_is_no_grade(database_engine: Engine) -> None:
         pending = _row(session, "deliveries_pending")
         assert (pending["destination"], pending["revision"]) == (told.name, 3)
         (delivery_id,) = session.scalars(select(Delivery.id).where(Delivery.state == "pending"))
-        sent = deliveries.claim_delivery(session, delivery_id, now=after(241), lease_s=60)
+        sent = claims.claim_delivery(session, delivery_id, now=after(241), lease_s=60)
         assert sent is not None
-        deliveries.park(session, sent, now=after(242), error="no such class", status=0xA900)
+        claims.record_parked(session, sent, now=after(242), error="no such class", status=0xA900)
         failure = _row(session, "failures")
         assert (failure["kind"], failure["reason"]) == ("delivery", "delivery-parked")
-        deliveries.rearm(session, now=after(250))
+        commands.rearm_deliveries(session, now=after(250))
         _deliver(session, at=260)
         row = _row(session, "worklist_results")
         assert (row["status"], row["reason"]) == ("rejected", "not-a-t2-brain")
@@ -162,9 +163,9 @@ def test_failures_name_what_waits_for_a_person(database_engine: Engine) -> None:
         delivery_id = session.scalars(
             select(Delivery.id).where(Delivery.destination == PACS.name)
         ).one()
-        sent = deliveries.claim_delivery(session, delivery_id, now=after(61), lease_s=60)
+        sent = claims.claim_delivery(session, delivery_id, now=after(61), lease_s=60)
         assert sent is not None
-        deliveries.park(session, sent, now=after(62), error="no such class", status=0xA900)
+        claims.record_parked(session, sent, now=after(62), error="no such class", status=0xA900)
         study, delivery = sorted(read_view(session, "failures"), key=lambda r: r["kind"])[::-1]
         assert (study["study_uid"], study["reason"], study["detail"]) == (
             "1.2.3",

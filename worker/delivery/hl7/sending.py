@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydicom import dcmread
 
 from core.errors import Failed
+from db.enums import Proof
 from worker.delivery.hl7.er7 import NotAnAcknowledgment, read_acknowledgment
 from worker.delivery.hl7.mllp import exchange
 from worker.delivery.hl7.result import result_message
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from core.destinations import Hl7Destination
     from core.settings import Settings
-    from db.delivery.deliveries import StoredObject
+    from db.delivery.claims import StoredObject
 
 
 def send_result(
@@ -53,7 +54,7 @@ def interpret_acknowledgment(response: bytes, control_id: str) -> Outcome:
     error = f", error {acknowledgment.error}" if acknowledgment.error else ""
     match acknowledgment.code:
         case "AA" | "CA":
-            return Delivered("hl7-ack", {})
+            return Delivered(Proof.HL7_ACK, {})
         case "AE" | "CE" as code:  # the receiver will never accept this content
             return Parked(f"HL7 acknowledgment {code}{error}")
         case "AR" | "CR" as code:  # the receiver cannot accept it now

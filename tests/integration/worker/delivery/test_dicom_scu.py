@@ -14,12 +14,13 @@ from core.destinations import DicomDestination
 from core.errors import Unavailable
 from core.results import ObjectKind
 from core.settings import load_settings
-from db.delivery.deliveries import DeliveryClaim, StoredObject
+from db.delivery.claims import DeliveryClaim, StoredObject
+from db.enums import Proof
 from tests.support.builders.made_study import encoded_data_set, report_object
 from tests.support.servers.destination import Fault, ScriptedDestination, scripted_destination
 from tests.support.servers.ports import free_port
 from worker.delivery.attempt import decide
-from worker.delivery.dicom_scu import StorageUser
+from worker.delivery.dicom_scu import DicomScu
 from worker.delivery.outcomes import Delivered, Outcome, Parked, Postponed
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def deliver(
 def test_bytes_arrive_as_they_were_kept(
     pacs: ScriptedDestination, objects: list[StoredObject]
 ) -> None:
-    assert deliver(pacs, objects) == Delivered("store-status", {SC: 0, SR: 0})
+    assert deliver(pacs, objects) == Delivered(Proof.STORE_STATUS, {SC: 0, SR: 0})
     assert pacs.arrivals == [SC, SR]
     for item in objects:
         assert pacs.data_sets[item.sop_instance_uid] == encoded_data_set(item.path.read_bytes())
@@ -78,7 +79,7 @@ def test_bytes_arrive_as_they_were_kept(
 
 def test_warning_counts_as_stored(pacs: ScriptedDestination, objects: list[StoredObject]) -> None:
     pacs.script.extend([0xB000, 0x0000])
-    assert deliver(pacs, objects) == Delivered("store-status", {SC: 0xB000, SR: 0})
+    assert deliver(pacs, objects) == Delivered(Proof.STORE_STATUS, {SC: 0xB000, SR: 0})
 
 
 def test_out_of_resources_is_tried_later_and_stops_the_rest(
@@ -106,7 +107,7 @@ def test_stored_without_an_answer_is_settled_by_asking(
     pacs: ScriptedDestination, objects: list[StoredObject], fault: Fault
 ) -> None:
     pacs.script.append(fault)
-    assert deliver(pacs, objects) == Delivered("c-find", {SR: 0})
+    assert deliver(pacs, objects) == Delivered(Proof.C_FIND, {SR: 0})
     assert pacs.arrivals == [SC, SR]  # what the query showed is not sent again
 
 
@@ -130,10 +131,10 @@ def test_peer_that_stops_reading_does_not_hold_us(
 def test_without_trust_in_the_status_a_query_has_to_show_it(
     pacs: ScriptedDestination, objects: list[StoredObject]
 ) -> None:
-    assert deliver(pacs, objects, trust_status=False) == Delivered("c-find", {SC: 0, SR: 0})
+    assert deliver(pacs, objects, trust_status=False) == Delivered(Proof.C_FIND, {SC: 0, SR: 0})
     del pacs.data_sets[SC]  # answered with success, and lost
     remaining = [item for item in objects if item.sop_instance_uid == SC]
-    user = StorageUser(pacs.destination, calling_ae="EPVSNODE", timeout_s=1.0)
+    user = DicomScu(pacs.destination, calling_ae="EPVSNODE", timeout_s=1.0)
     assert user.find(remaining) == set()
 
 
@@ -148,7 +149,7 @@ def test_a_class_that_is_not_taken_waits_for_a_person(objects: list[StoredObject
     with scripted_destination(classes=[objects[0].sop_class_uid]) as pacs:
         outcome = deliver(pacs, objects)
         assert isinstance(outcome, Parked)
-        assert "takes no Comprehensive SR Storage" in outcome.error
+        assert "accepts no Comprehensive SR Storage" in outcome.error
         assert pacs.arrivals == [SC]
     with scripted_destination(classes=["1.2.840.10008.5.1.4.1.1.2"]) as pacs:
         assert isinstance(deliver(pacs, objects), Parked)  # not one context is accepted
@@ -159,7 +160,7 @@ def test_a_class_that_is_not_taken_waits_for_a_person(objects: list[StoredObject
 def test_no_association(ae_title: str, pacs: ScriptedDestination) -> None:
     """Nobody listens; or the called AE title is not known there."""
     port = free_port() if ae_title == "PACS" else pacs.destination.port
-    user = StorageUser(
+    user = DicomScu(
         DicomDestination(ae_title, "127.0.0.1", port), calling_ae="EPVSNODE", timeout_s=1.0
     )
     with pytest.raises(Unavailable):
@@ -167,12 +168,12 @@ def test_no_association(ae_title: str, pacs: ScriptedDestination) -> None:
 
 
 def test_echo(pacs: ScriptedDestination) -> None:
-    StorageUser(pacs.destination, calling_ae="EPVSNODE", timeout_s=1.0).echo()
+    DicomScu(pacs.destination, calling_ae="EPVSNODE", timeout_s=1.0).echo()
 
 
 def test_no_message_waits_for_the_peers_delayed_acknowledgement(pacs: ScriptedDestination) -> None:
     """Else each costs its 40 ms (RFC 1122 4.2.3.2): a command and its data set are two writes."""
-    user = StorageUser(pacs.destination, calling_ae="EPVSNODE", timeout_s=5)
+    user = DicomScu(pacs.destination, calling_ae="EPVSNODE", timeout_s=5)
     with user._associate([build_context(Verification)]) as assoc:
         transport = assoc.dul.socket
         assert transport is not None

@@ -12,7 +12,8 @@ from core.results import ObjectKind
 from tests.support.builders.certificates import Authority
 from tests.support.builders.made_study import encoded_data_set, report_object
 from tests.support.servers.storescp import run_storescp
-from worker.delivery.dicom_scu import Answer, OutgoingFile, StorageUser
+from worker.delivery.dicom_scu import DicomScu, OutgoingFile
+from worker.delivery.statuses import Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,8 +47,8 @@ def file(tmp_path: Path) -> OutgoingFile:
     return OutgoingFile(made.sop_class_uid, UID, made.transfer_syntax_uid, path)
 
 
-def user(destination: DicomDestination, identity: Identity | None) -> StorageUser:
-    return StorageUser(destination, calling_ae="EPVSNODE", timeout_s=3.0, identity=identity)
+def user(destination: DicomDestination, identity: Identity | None) -> DicomScu:
+    return DicomScu(destination, calling_ae="EPVSNODE", timeout_s=3.0, identity=identity)
 
 
 def test_an_object_arrives_as_it_was_kept(
@@ -55,7 +56,7 @@ def test_an_object_arrives_as_it_was_kept(
 ) -> None:
     destination, received = pacs
     [result] = user(destination, authority.issue("node.example")).store([file])
-    assert result.answer is Answer.STORED
+    assert result.response is Response.STORED
     [stored] = [path for path in received.iterdir() if UID in path.name]
     assert encoded_data_set(stored.read_bytes()) == encoded_data_set(file.path.read_bytes())
 
@@ -65,7 +66,7 @@ def test_the_name_may_be_another_than_that_of_the_host(
 ) -> None:
     node = authority.issue("node.example")
     by_address = replace(pacs[0], host="127.0.0.1")
-    with pytest.raises(Unavailable, match=r"must carry the name 127\.0\.0\.1"):
+    with pytest.raises(Unavailable, match=r"must state the name 127\.0\.0\.1"):
         user(by_address, node).echo()
     user(replace(by_address, tls_name="localhost"), node).echo()
 

@@ -11,7 +11,8 @@ import pytest
 from core.destinations import Hl7Destination
 from core.results import ObjectKind
 from core.settings import load_settings
-from db.delivery.deliveries import DeliveryClaim, StoredObject
+from db.delivery.claims import DeliveryClaim, StoredObject
+from db.enums import Proof
 from tests.support.builders.made_study import report_object
 from tests.support.builders.sources import classic, inputs
 from tests.support.servers.mllp import Fault, ScriptedReceiver, scripted_receiver
@@ -64,7 +65,7 @@ def test_accepted_is_delivered(
     ris: ScriptedReceiver, sr: StoredObject, response: str | Fault
 ) -> None:
     ris.script.append(response)
-    assert deliver(ris.destination, sr) == Delivered("hl7-ack", {})
+    assert deliver(ris.destination, sr) == Delivered(Proof.HL7_ACK, {})
     (message,) = ris.messages
     assert message.startswith(b"MSH|^~\\&|EPVSNODE|")
     assert sr.sop_instance_uid.encode() in message
@@ -111,7 +112,7 @@ def test_without_a_complete_acknowledgment_the_same_bytes_are_sent_again(
     assert outcome == Postponed(error)
     assert not caplog.records  # no error of the node itself
     ris.release.set()
-    assert deliver(ris.destination, sr) == Delivered("hl7-ack", {})
+    assert deliver(ris.destination, sr) == Delivered(Proof.HL7_ACK, {})
     first, second = ris.messages
     assert first == second
 

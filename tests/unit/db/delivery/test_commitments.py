@@ -9,10 +9,9 @@ import pytest
 from sqlalchemy import select
 
 from core.commitment import CommitmentReport
-from db import outbox
-from db.delivery import commitments, deliveries
-from db.delivery.commitments import Reception
-from db.enums import DeliveryState, RevisionState
+from db import commands, outbox
+from db.delivery import claims, commitments
+from db.enums import DeliveryState, Proof, RevisionState
 from db.models import AuditEvent, Delivery, Revision
 from db.session import unit_of_work
 from db.views import read_view
@@ -22,14 +21,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
-    from db.delivery.deliveries import DeliveryClaim
+    from db.delivery.claims import DeliveryClaim
 
 TRANSACTION = "2.25.77"
 PICTURE, REPORT = "2.25.1.2", "2.25.1.3"
 
 
 def _claim(session: Session, at: float) -> DeliveryClaim:
-    claim = deliveries.claim_delivery(
+    claim = claims.claim_delivery(
         session, session.scalars(select(Delivery.id)).one(), now=after(at), lease_s=60
     )
     assert claim is not None
@@ -66,14 +65,14 @@ def test_a_study_is_committed_by_the_report(
     """Whether it comes after the worker has recorded its request, or before."""
     with unit_of_work(database_engine) as session:
         claim = _ask(session, 50)
-        waits = partial(commitments.await_report, now=after(51), patience_s=600)
+        waits = partial(commitments.await_report, now=after(51), timeout_s=600)
         if not early:
             assert waits(session, claim, TRANSACTION)
             (pending,) = read_view(session, "deliveries_pending")
             assert pending["status"] == "awaiting-commitment"
             assert pending["next_attempt_at"] == after(651)
         report = _report(PICTURE, REPORT)
-        assert commitments.record_report(session, report, now=after(52)) is Reception.TAKEN
+        assert commitments.record_report(session, report, now=after(52))
         if early:
             assert waits(session, claim, TRANSACTION)
         delivery = session.scalars(select(Delivery)).one()
@@ -81,7 +80,7 @@ def test_a_study_is_committed_by_the_report(
         assert session.get_one(Revision, revision_id).state is RevisionState.COMMITTED
         assert outbox.due(session, now=after(9999)) == []
         # The archive did not see our answer and says it again.
-        assert commitments.record_report(session, report, now=after(53)) is Reception.TAKEN
+        assert commitments.record_report(session, report, now=after(53))
         events = session.scalars(select(AuditEvent.event).order_by(AuditEvent.seq)).all()
         assert events[-3:] == ["delivery-done", "delivered", "committed"]
 
@@ -92,15 +91,13 @@ def test_without_a_report_it_is_asked_for_again_but_not_stored_again(
     with unit_of_work(database_engine) as session:
         first = _ask(session, 50)
         assert not first.stored
-        commitments.await_report(session, first, TRANSACTION, now=after(51), patience_s=600)
+        commitments.await_report(session, first, TRANSACTION, now=after(51), timeout_s=600)
         assert [i.target_id for i in outbox.due(session, now=after(651))] == [first.delivery_id]
         second = _ask(session, 651, "2.25.78")
         assert second.stored
-        commitments.await_report(session, second, "2.25.78", now=after(652), patience_s=600)
+        commitments.await_report(session, second, "2.25.78", now=after(652), timeout_s=600)
         # A late report on the first request is as good as one on the second.
-        assert commitments.record_report(session, _report(PICTURE, REPORT), now=after(653)) is (
-            Reception.TAKEN
-        )
+        assert commitments.record_report(session, _report(PICTURE, REPORT), now=after(653))
         assert session.get_one(Revision, revision_id).state is RevisionState.COMMITTED
 
 
@@ -109,7 +106,7 @@ def test_what_the_archive_does_not_answer_for_is_stored_again(
 ) -> None:
     with unit_of_work(database_engine) as session:
         claim = _ask(session, 50)
-        commitments.await_report(session, claim, TRANSACTION, now=after(51), patience_s=600)
+        commitments.await_report(session, claim, TRANSACTION, now=after(51), timeout_s=600)
         commitments.record_report(session, _report(REPORT, picture=0x0112), now=after(52))
         delivery = session.scalars(select(Delivery)).one()
         assert (delivery.state, delivery.last_status) == (DeliveryState.PENDING, 0x0112)
@@ -124,15 +121,15 @@ def test_a_final_reason_waits_for_a_person(database_engine: Engine, revision_id:
         commitments.record_report(session, _report(REPORT, picture=0x0122), now=after(52))
         delivery = session.scalars(select(Delivery)).one()
         assert (delivery.state, delivery.last_status) == (DeliveryState.PARKED, 0x0122)
-        assert not deliveries.retry_later(session, claim, now=after(53), error="", status=None)
-        assert deliveries.rearm(session, now=after(60)) == 1
+        assert not claims.record_postponed(session, claim, now=after(53), error="", status=None)
+        assert commands.rearm_deliveries(session, now=after(60)) == 1
         assert not _claim(session, 61).stored
 
 
 def test_a_late_report_betters_the_proof(database_engine: Engine, revision_id: str) -> None:
     with unit_of_work(database_engine) as session:
         claim = _ask(session, 50)
-        deliveries.delivered(session, claim, now=after(51), proof="c-find", statuses={})
+        claims.record_delivered(session, claim, now=after(51), proof=Proof.C_FIND, statuses={})
         assert session.get_one(Revision, revision_id).state is RevisionState.DELIVERED
         commitments.record_report(session, _report(PICTURE, REPORT), now=after(9e4))
         assert session.get_one(Revision, revision_id).state is RevisionState.COMMITTED
@@ -143,5 +140,5 @@ def test_a_stranger_s_report_changes_nothing(database_engine: Engine, revision_i
     with unit_of_work(database_engine) as session:
         _ask(session, 50)
         strange = _report(PICTURE, REPORT, uid="2.25.99")
-        assert commitments.record_report(session, strange, now=after(52)) is Reception.UNKNOWN
+        assert not commitments.record_report(session, strange, now=after(52))
         assert session.scalars(select(Delivery.state)).one() is DeliveryState.SENDING

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from core.destinations import parse_destination, sr_variants
-from db.delivery import deliveries
+from db.delivery import claims
 from db.grading.results import store_graded
 from db.models import Delivery
 from db.session import unit_of_work
@@ -35,7 +35,7 @@ def sent(session: Session) -> dict[str, list[str]]:
     """Claim every delivery; return the last part of each object's UID by destination."""
     found: dict[str, list[str]] = {}
     for row in session.scalars(select(Delivery)).all():
-        claim = deliveries.claim_delivery(session, row.id, now=after(41), lease_s=60)
+        claim = claims.claim_delivery(session, row.id, now=after(41), lease_s=60)
         assert claim is not None
         found[claim.destination] = [o.sop_instance_uid.split(".")[-1] for o in claim.objects]
     return found

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.errors import Unavailable
-from worker.claims import record_outcome
-from worker.claims.record_outcome import persist
+from worker.claims import record_outcome as module
+from worker.claims.record_outcome import record_outcome
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -34,17 +34,17 @@ class Write:
 def test_it_is_written_again_until_the_database_is_back(
     database_engine: Engine, held: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record_outcome, "_RETRY_S", 0.001)
+    monkeypatch.setattr(module, "_RETRY_S", 0.001)
     write = Write(failures=2, held=held)
-    assert persist(database_engine, write, patience_s=60) is held
+    assert record_outcome(database_engine, write, timeout_s=60) is held
     assert write.calls == 3
 
 
 def test_a_database_that_stays_away_ends_the_attempt(
     database_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record_outcome, "_RETRY_S", 0.001)
+    monkeypatch.setattr(module, "_RETRY_S", 0.001)
     write = Write(failures=10**9)
     with pytest.raises(Unavailable):
-        persist(database_engine, write, patience_s=0.05)
+        record_outcome(database_engine, write, timeout_s=0.05)
     assert write.calls > 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from db.enums import Proof
 from worker.delivery.hl7.sending import interpret_acknowledgment
 from worker.delivery.outcomes import Delivered, Outcome, Parked, Postponed
 
@@ -16,8 +17,8 @@ def acknowledgment(code: str, control_id: str = "ID1", error: str = "") -> bytes
 @pytest.mark.parametrize(
     ("response", "outcome"),
     [
-        (acknowledgment("AA"), Delivered("hl7-ack", {})),
-        (acknowledgment("CA"), Delivered("hl7-ack", {})),
+        (acknowledgment("AA"), Delivered(Proof.HL7_ACK, {})),
+        (acknowledgment("CA"), Delivered(Proof.HL7_ACK, {})),
         (acknowledgment("AE"), Parked("HL7 acknowledgment AE")),
         (acknowledgment("CE", error="204"), Parked("HL7 acknowledgment CE, error 204")),
         (acknowledgment("AR"), Postponed("HL7 acknowledgment AR")),

@@ -7,10 +7,9 @@ import pytest
 from sqlalchemy import select
 
 from core.destinations import parse_destination
-from db import outbox
-from db.delivery import deliveries
-from db.enums import DeliveryState, RevisionState
-from db.grading import leases
+from db import commands, outbox
+from db.delivery import claims
+from db.enums import DeliveryState, Proof, RevisionState
 from db.models import AuditEvent, Delivery, DeliveryObject, Revision
 from db.session import unit_of_work
 from tests.support.builders.records import (
@@ -35,8 +34,8 @@ def _graded(session: Session, *destinations: object) -> tuple[str, list[str]]:
     return revision_id, [rows[d.name] for d in destinations]  # type: ignore[attr-defined]
 
 
-def _claim(session: Session, delivery_id: str, at: float) -> deliveries.DeliveryClaim:
-    claim = deliveries.claim_delivery(session, delivery_id, now=after(at), lease_s=60)
+def _claim(session: Session, delivery_id: str, at: float) -> claims.DeliveryClaim:
+    claim = claims.claim_delivery(session, delivery_id, now=after(at), lease_s=60)
     assert claim is not None
     return claim
 
@@ -45,22 +44,22 @@ def test_a_living_sender_keeps_its_delivery(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         _, (pacs,) = _graded(session, PACS)
         claim = _claim(session, pacs, 41)
-        assert deliveries.extend(session, claim, now=after(90), lease_s=60)
-        assert deliveries.sweep(session, now=after(149)) == []
-        assert deliveries.sweep(session, now=after(150)) == [pacs]
-        assert not deliveries.extend(session, claim, now=after(151), lease_s=60)
+        assert claims.extend(session, claim, now=after(90), lease_s=60)
+        assert claims.sweep(session, now=after(149)) == []
+        assert claims.sweep(session, now=after(150)) == [pacs]
+        assert not claims.extend(session, claim, now=after(151), lease_s=60)
 
 
 @pytest.mark.parametrize(
     ("proofs", "state"),
     [
-        (["commitment", "commitment"], RevisionState.COMMITTED),
-        (["commitment", "hl7-ack"], RevisionState.COMMITTED),
-        (["hl7-ack", "store-status"], RevisionState.DELIVERED),
+        ([Proof.COMMITMENT, Proof.COMMITMENT], RevisionState.COMMITTED),
+        ([Proof.COMMITMENT, Proof.HL7_ACK], RevisionState.COMMITTED),
+        ([Proof.HL7_ACK, Proof.STORE_STATUS], RevisionState.DELIVERED),
     ],
 )
 def test_the_last_delivery_finishes_the_revision(
-    database_engine: Engine, proofs: list[str], state: RevisionState
+    database_engine: Engine, proofs: list[Proof], state: RevisionState
 ) -> None:
     with unit_of_work(database_engine) as session:
         revision_id, ids = _graded(session, PACS, ARCHIVE)
@@ -69,10 +68,10 @@ def test_the_last_delivery_finishes_the_revision(
             assert revision.state is RevisionState.GRADED
             claim = _claim(session, delivery_id, 50 + number)
             statuses = {o.sop_instance_uid: 0xB000 for o in claim.objects}
-            assert deliveries.delivered(
+            assert claims.record_delivered(
                 session, claim, now=after(60 + number), proof=proof, statuses=statuses
             )
-            assert not deliveries.delivered(
+            assert not claims.record_delivered(
                 session, claim, now=after(60 + number), proof=proof, statuses=statuses
             )
         assert (revision.state, revision.delivered_at) == (state, after(61))
@@ -96,16 +95,20 @@ def test_a_rejected_revision_stays_rejected_whatever_becomes_of_its_report(
         }
         claim = _claim(session, first.id, 41)
         assert [o.sop_instance_uid for o in claim.objects] == ["2.25.9.3"]
-        assert deliveries.delivered(session, claim, now=after(42), proof="commitment", statuses={})
-        assert deliveries.park(
+        assert claims.record_delivered(
+            session, claim, now=after(42), proof=Proof.COMMITMENT, statuses={}
+        )
+        assert claims.record_parked(
             session, _claim(session, second.id, 41), now=after(43), error="class", status=0xA900
         )
-        assert deliveries.rearm(session, now=after(50)) == 1
-        assert deliveries.retry_later(
+        assert commands.rearm_deliveries(session, now=after(50)) == 1
+        assert claims.record_postponed(
             session, _claim(session, second.id, 50), now=after(51), error="away", status=None
         )
         claim = _claim(session, second.id, 100)
-        assert deliveries.delivered(session, claim, now=after(101), proof="commitment", statuses={})
+        assert claims.record_delivered(
+            session, claim, now=after(101), proof=Proof.COMMITMENT, statuses={}
+        )
         revision = session.get_one(Revision, revision_id)
         assert (revision.state, revision.delivered_at) == (RevisionState.REJECTED, None)
         assert outbox.due(session, now=after(9999)) == []
@@ -119,16 +122,16 @@ def test_retries_back_off_to_an_hour_and_end_after_a_week(database_engine: Engin
         now = after(40)
         delays: list[float] = []
         while len(delays) < 500:
-            claim = deliveries.claim_delivery(session, delivery_id, now=now, lease_s=60)
+            claim = claims.claim_delivery(session, delivery_id, now=now, lease_s=60)
             assert claim is not None
-            assert deliveries.retry_later(session, claim, now=now, error="refused", status=0xA700)
+            assert claims.record_postponed(session, claim, now=now, error="refused", status=0xA700)
             items = outbox.due(session, now=now + timedelta(days=1))
             if not items:
                 break
             delivery = session.get_one(Delivery, delivery_id)
             assert delivery.not_before is not None
             early = delivery.not_before - timedelta(milliseconds=1)
-            assert deliveries.claim_delivery(session, delivery_id, now=early, lease_s=60) is None
+            assert claims.claim_delivery(session, delivery_id, now=early, lease_s=60) is None
             assert outbox.due(session, now=early) == []
             delays.append((delivery.not_before - now).total_seconds())
             now = delivery.not_before
@@ -147,32 +150,38 @@ def test_a_parked_delivery_waits_for_a_person(database_engine: Engine) -> None:
         revision_id, (pacs, archive) = _graded(session, PACS, ARCHIVE)
         for delivery_id in (pacs, archive):
             claim = _claim(session, delivery_id, 41)
-            assert deliveries.park(session, claim, now=after(42), error="class", status=0xA900)
+            assert claims.record_parked(session, claim, now=after(42), error="class", status=0xA900)
         assert outbox.due(session, now=after(9e6)) == []
-        assert deliveries.claim_delivery(session, pacs, now=after(9e6), lease_s=60) is None
-        assert deliveries.rearm(session, PACS.name, now=after(9e6)) == 1
-        assert deliveries.rearm(session, PACS.name, now=after(9e6)) == 0
+        assert claims.claim_delivery(session, pacs, now=after(9e6), lease_s=60) is None
+        assert commands.rearm_deliveries(session, PACS.name, now=after(9e6)) == 1
+        assert commands.rearm_deliveries(session, PACS.name, now=after(9e6)) == 0
         assert [i.target_id for i in outbox.due(session, now=after(9e6))] == [pacs]
         claim = _claim(session, pacs, 9e6)
         assert claim.attempt == 1
-        assert deliveries.delivered(session, claim, now=after(9e6), proof="find", statuses={})
+        assert claims.record_delivered(
+            session, claim, now=after(9e6), proof=Proof.C_FIND, statuses={}
+        )
         assert session.get_one(Revision, revision_id).state is RevisionState.GRADED
-        assert deliveries.rearm(session, now=after(9e6)) == 1
+        assert commands.rearm_deliveries(session, now=after(9e6)) == 1
 
 
 def test_a_lost_sender_is_swept_with_the_workers(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         _, (delivery_id,) = _graded(session, PACS)
         stale = _claim(session, delivery_id, 41)
-        assert leases.sweep(session, now=after(100), max_attempts=3) == []
+        assert claims.sweep(session, now=after(100)) == []
         assert outbox.due(session, now=after(9999)) == []
-        leases.sweep(session, now=after(101), max_attempts=3)
+        assert claims.sweep(session, now=after(101)) == [delivery_id]
         assert [i.target_id for i in outbox.due(session, now=after(111))] == [delivery_id]
         current = _claim(session, delivery_id, 111)
         for claim, fresh in ((stale, False), (current, True)):
             assert (
-                deliveries.retry_later(session, claim, now=after(112), error="x", status=None)
+                claims.record_postponed(session, claim, now=after(112), error="x", status=None)
                 is fresh
             )
-            assert deliveries.park(session, claim, now=after(112), error="x", status=1) is False
-        assert not deliveries.delivered(session, stale, now=after(112), proof="find", statuses={})
+            assert (
+                claims.record_parked(session, claim, now=after(112), error="x", status=1) is False
+            )
+        assert not claims.record_delivered(
+            session, stale, now=after(112), proof=Proof.C_FIND, statuses={}
+        )

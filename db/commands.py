@@ -1,0 +1,86 @@
+"""What an operator can change from the command line: grade a study again, rearm deliveries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import select
+
+from core.errors import EpvsError
+from db.delivery import transitions
+from db.enums import DeliveryState, RevisionState
+from db.models import Delivery, Revision
+from db.queries import find_study
+from db.receiving.closing import queue
+from db.states import ALLOWED, move, open_revision
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+_FINISHED: Final = {state for state, successors in ALLOWED.items() if not successors} | {
+    RevisionState.GRADED,
+    RevisionState.DELIVERED,
+}
+
+
+def reprocess(session: Session, study_uid: str, *, now: datetime) -> str:
+    """Grade a finished study again, as a new revision with the same instances.
+
+    Returns
+    -------
+    str
+        Id of the new revision, which is queued.
+
+    Raises
+    ------
+    EpvsError
+        There is no such study, or its latest revision is not finished.
+    """
+    find_study(session, study_uid, lock=True)
+    latest = session.scalars(
+        select(Revision).where(Revision.study_uid == study_uid).order_by(Revision.number.desc())
+    ).first()
+    if latest is None or latest.state not in _FINISHED:
+        state = latest.state if latest else "without instances"
+        raise EpvsError(
+            f"Study {study_uid} is still {state}.", "Wait until it is finished, then try again."
+        )
+    revision = open_revision(
+        session, study_uid, latest.number + 1, now=now, detail={"reason": "reprocess"}
+    )
+    move(session, revision, RevisionState.CLOSED, now=now, detail={"new_instances": 0})
+    queue(session, revision, now=now)
+    return revision.id
+
+
+def rearm_deliveries(session: Session, destination: str | None = None, *, now: datetime) -> int:
+    """Let parked deliveries be attempted again.
+
+    Parameters
+    ----------
+    session : Session
+    destination : str, optional
+        Name of the destination; by default all.
+    now : datetime
+
+    Returns
+    -------
+    int
+        Number of deliveries that were rearmed.
+    """
+    rows = session.execute(
+        select(Delivery, Revision)
+        .join(Revision, Revision.id == Delivery.revision_id)
+        .where(
+            Delivery.state == DeliveryState.PARKED,
+            *([Delivery.destination == destination] if destination else []),
+        )
+        .order_by(Delivery.id)
+        .with_for_update(of=Delivery, key_share=True)
+        .execution_options(populate_existing=True)
+    ).all()
+    for delivery, revision in rows:
+        transitions.rearm(session, revision, delivery, now=now)
+    return len(rows)
