@@ -280,5 +280,5 @@ def test_a_network_with_other_outputs_is_not_served_and_the_reason_is_shown(
 ) -> None:
     models = write_stand_ins(tmp_path / "models")
     shutil.copy(models / "severity/1/model.onnx", models / "rating/1/model.onnx")
-    with pytest.raises(Unavailable, match="differ from those of config.pbtxt"):
+    with pytest.raises(Unavailable, match="differ from those of config"):
         serve(models)
