@@ -1,6 +1,6 @@
-"""The node's memory: what was received, decided, graded and sent, and who may change it when.
+"""The database: tables, state transitions, claims, outbox, audit trail, views and queries.
 
-SQL is the truth; the broker is a doorbell. Every function takes a SQLAlchemy session first and
-leaves the transaction to its caller (`db.session.unit_of_work`). Row locks come before the audit
-chain's lock in every function, so that two transactions cannot wait for each other.
+The database is the only source of truth; the broker carries notifications. Every function takes a
+SQLAlchemy session first and leaves the transaction to its caller (`db.session.unit_of_work`). Every
+function takes row locks before the lock of the audit chain, so that transactions cannot deadlock.
 """

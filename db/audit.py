@@ -1,6 +1,6 @@
-"""The audit trail: a hash chain that only grows.
+"""The audit trail: an append-only hash chain of events.
 
-Each event carries the hash of the one before, and `AuditHead` the number and hash of the newest,
+Each event stores the hash of the preceding one, and `AuditHead` the number and hash of the newest,
 so that a changed, removed or inserted row breaks the chain. Triggers refuse UPDATE and DELETE.
 """
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 GENESIS: Final = "0" * 64
-"""Stands for the hash before the first event."""
+"""Preceding hash of the first event."""
 
 _CHAIN_LOCK: Final = 0x65707673  # "epvs": key of the advisory lock that serialises the chain
 
 
 @dataclass(frozen=True, slots=True)
 class AuditVerdict:
-    """What verification found: `first_bad` is the number of the first event that does not fit."""
+    """Result of a verification; `first_bad` is the number of the first event with a problem."""
 
     ok: bool
     checked: int
@@ -47,25 +47,25 @@ def append(
     detail: Mapping[str, Any] | None = None,
     now: datetime | None = None,
 ) -> None:
-    """Add one event to the chain, in the caller's transaction.
+    """Append one event to the chain, in the caller's transaction.
 
-    Other transactions that append wait until this one ends, so take row locks before.
+    Other transactions that append wait until this one ends, so row locks must be taken before.
 
     Parameters
     ----------
     session : Session
     event : str
-        A study state, or a short kebab-case name of what else happened.
+        A revision state, or a short kebab-case name.
     study_uid, revision_id : str, optional
-        What it concerns.
+        The study and revision concerned.
     detail : mapping, optional
         UIDs, codes and numbers; never patient data.
     now : datetime, optional
-        When it happened; by default this moment.
+        Time of the event; by default the current time.
     """
     if session.get_bind().dialect.name == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(_CHAIN_LOCK)))
-    # On SQLite the transaction holds the only write lock since its BEGIN IMMEDIATE.
+    # On SQLite the transaction has held the only write lock since its BEGIN IMMEDIATE.
     seq, previous_hash = session.execute(select(AuditHead.seq, AuditHead.hash)).one()
     row = AuditEvent(
         seq=seq + 1,
@@ -82,7 +82,7 @@ def append(
 
 
 def verify(session: Session) -> AuditVerdict:
-    """Walk the whole chain and say where it first breaks, if it does."""
+    """Check the whole chain and report the first break, if there is one."""
     head = session.execute(select(AuditHead.seq, AuditHead.hash)).one_or_none()
     previous, checked = GENESIS, 0
     rows = session.scalars(
@@ -96,7 +96,7 @@ def verify(session: Session) -> AuditVerdict:
             if problem:
                 return AuditVerdict(False, checked, checked + 1, problem)
             previous, checked = row.hash, checked + 1
-            session.expunge(row)  # a chain may be longer than memory
+            session.expunge(row)  # the chain may not fit into memory
     if head is None:
         return AuditVerdict(False, checked, None, "the record of the newest event is missing")
     if (head.seq, head.hash) != (checked, previous):
@@ -109,7 +109,7 @@ def _find_problem(row: AuditEvent, expected_seq: int, previous: str) -> str:
     if row.seq != expected_seq:
         return f"event {expected_seq} is missing; the next is {row.seq}"
     if row.previous_hash != previous:
-        return f"event {row.seq} does not follow the event before it"
+        return f"event {row.seq} does not follow the preceding event"
     if row.hash != _hash(row):
         return f"event {row.seq} was changed"
     return ""

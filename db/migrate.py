@@ -1,4 +1,4 @@
-"""Bringing a database to the newest schema, from a program: no ini file on the user's machine."""
+"""Schema migrations, run by the program itself: Alembic without an ini file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _UPGRADE_LOCK = 0x65707674  # key of the advisory lock: only one process migrate
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the database to `revision`, in one transaction; any number of processes may try.
+    """Migrate the database to `revision` in one transaction; safe to run concurrently.
 
     Raises
     ------
     Unavailable
-        The database does not answer.
+        The database does not respond.
     """
     engine = create_engine(url)
     try:
@@ -35,12 +35,12 @@ def upgrade(url: str, revision: str = "head") -> None:
 
 
 def current_revision(url: str) -> str | None:
-    """Migration level of the database; None for an empty one.
+    """Return the migration that the database is at; None for an empty one.
 
     Raises
     ------
     Unavailable
-        The database does not answer.
+        The database does not respond.
     """
     engine = create_engine(url)
     try:
@@ -51,12 +51,12 @@ def current_revision(url: str) -> str | None:
 
 
 def head_revision() -> str:
-    """Migration level that this version of the node needs."""
+    """Return the migration that this version of the node requires."""
     return str(ScriptDirectory.from_config(make_config()).get_current_head())
 
 
 def make_config(connection: sa.Connection | None = None) -> Config:
-    """Alembic's configuration, for its commands to run on an open connection."""
+    """Build Alembic's configuration for commands on an open connection."""
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.attributes["connection"] = connection

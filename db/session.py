@@ -1,4 +1,4 @@
-"""Access to the database: one engine a process, one unit of work a transaction."""
+"""Connections and transactions: one engine for each process, one unit of work per transaction."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _BUSY_TIMEOUT_S = 30
 
 
 def create_engine(url: str) -> Engine:
-    """Engine for a SQLite file or a PostgreSQL server.
+    """Create the engine for a SQLite file or a PostgreSQL server.
 
-    SQLite runs in WAL mode with ``synchronous=FULL``, so that a commit survives a power cut, and
-    every transaction that may write takes the write lock at once (BEGIN IMMEDIATE): a transaction
-    that read first and asked for the lock later could only fail.
+    SQLite runs in WAL mode with ``synchronous=FULL``, so that a commit survives a power failure.
+    Every transaction that may write takes the write lock at its beginning (BEGIN IMMEDIATE): SQLite
+    refuses the lock to a transaction that has already read an older state.
 
     Parameters
     ----------
@@ -40,12 +40,12 @@ def create_engine(url: str) -> Engine:
     return sa.create_engine(
         parsed.set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
-        hide_parameters=True,  # values of patients must not reach an exception's text
+        hide_parameters=True,  # patient data must not enter the text of exceptions
         connect_args={
             "connect_timeout": 5,
-            # A plan made while a table was small would be kept, and get slower with every study.
+            # A cached plan made for small tables would become slower with every study.
             "options": f"-c lock_timeout={_BUSY_TIMEOUT_S}s -c plan_cache_mode=force_custom_plan",
-            "tcp_user_timeout": 30_000,  # a database host that vanished is noticed in 30 s
+            "tcp_user_timeout": 30_000,  # detect a lost database host within 30 s
         },
     )
 
@@ -57,7 +57,7 @@ def _create_sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # else sqlite3 opens deferred transactions on its own
+        connection.isolation_level = None  # otherwise sqlite3 opens deferred transactions itself
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -79,12 +79,12 @@ def unit_of_work(engine: Engine, *, read_only: bool = False) -> Iterator[Session
     ----------
     engine : Engine
     read_only : bool
-        The block only reads; it then never waits for a writer.
+        The block only reads. It then never waits for a writer.
 
     Raises
     ------
     Unavailable
-        The database does not answer, or refused the transaction for now (locks, disk full).
+        The database does not respond, or refused the transaction for now (locks, disk full).
     """
     if read_only:
         engine = engine.execution_options(read_only=True, postgresql_readonly=True)
@@ -98,7 +98,7 @@ def unit_of_work(engine: Engine, *, read_only: bool = False) -> Iterator[Session
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Connection]:
-    """One transaction like `unit_of_work`, without the cost of a session.
+    """One transaction on a connection: like `unit_of_work`, without the cost of a session.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     Raises
     ------
     Unavailable
-        As `unit_of_work` does, also for errors of `db.receiving.prepared` statements.
+        As for `unit_of_work`; also for errors of `db.receiving.prepared` statements.
     """
     with _errors_of(engine), engine.begin() as connection:
         yield connection
@@ -115,7 +115,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _errors_of(engine: Engine) -> Iterator[None]:
-    """Make `Unavailable` of what says that the database is; of the driver's own errors too."""
+    """Raise `Unavailable` for errors of SQLAlchemy and of the driver that say so."""
     driver: Any = engine.dialect.loaded_dbapi
     try:
         yield
@@ -130,7 +130,7 @@ def _errors_of(engine: Engine) -> Iterator[None]:
 
 
 def _unavailable(error: Exception) -> Unavailable:
-    """Say what failed, without the values of any row."""
+    """Build the exception from the first line of the driver's message, which has no row values."""
     reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
     return Unavailable(
         "database",
@@ -140,12 +140,12 @@ def _unavailable(error: Exception) -> Unavailable:
 
 
 def insert_or_ignore(session: Session, table: Any) -> postgresql.Insert | sqlite.Insert:
-    """INSERT that passes over rows whose key exists, whoever committed them first."""
+    """Build an INSERT that ignores rows whose key exists already."""
     return insert_or_ignore_of(session.get_bind().dialect.name, table)
 
 
 def insert_or_ignore_of(dialect_name: str, table: Any) -> postgresql.Insert | sqlite.Insert:
-    """`insert_or_ignore`, for a dialect by its name."""
+    """Build the statement of `insert_or_ignore` for a dialect, given by name."""
     if dialect_name == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()
     return postgresql.insert(table).on_conflict_do_nothing()

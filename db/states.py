@@ -1,14 +1,14 @@
-"""The way of a study revision from state to state: the one place that changes a state.
+"""State transitions of study revisions: the only module that changes a revision's state.
 
 ::
 
     receiving → closed → queued → processing → graded → delivered [→ committed]
                                    ├→ rejected
                                    ├→ failed
-                                   └→ queued   the attempt was interrupted or its lease ran out
+                                   └→ queued   the attempt failed or its lease expired
 
-A queued revision whose attempts are spent fails without another one. Finished revisions stay as
-they are: reprocessing opens a new revision.
+A queued revision without attempts left fails without another one. Finished revisions never change:
+reprocessing opens a new revision.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ALLOWED: Final[Mapping[RevisionState, frozenset[RevisionState]]] = {
     RevisionState.REJECTED: frozenset(),
     RevisionState.FAILED: frozenset(),
 }
-"""Every transition there is."""
+"""All allowed transitions."""
 
 
 def open_revision(
@@ -55,7 +55,10 @@ def open_revision(
     now: datetime,
     detail: Mapping[str, Any] | None = None,
 ) -> Revision:
-    """Start revision `number` of a study, receiving. The caller holds the study's row lock."""
+    """Open revision `number` of a study, in the state receiving.
+
+    The caller has locked the row of the study.
+    """
     revision = Revision(
         id=uuid.uuid4().hex,
         study_uid=study_uid,
@@ -79,12 +82,12 @@ def move(
     now: datetime,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """Bring a locked revision to another state and record it in the audit trail.
+    """Change the state of a locked revision and append the audit event.
 
     Raises
     ------
     Failed
-        ``illegal-transition``: the way from its state to `to` does not exist.
+        ``illegal-transition``: no transition leads from its state to `to`.
     """
     if to not in ALLOWED[revision.state]:
         raise Failed(
@@ -111,7 +114,7 @@ def _record(session: Session, revision: Revision, detail: Mapping[str, Any], now
 
 
 def lock_revision(session: Session, revision_id: str) -> Revision | None:
-    """Read a revision afresh and keep others from changing it until the transaction ends."""
+    """Read a revision and lock its row until the transaction ends."""
     return session.scalar(
         select(Revision)
         .where(Revision.id == revision_id)

@@ -1,6 +1,6 @@
-"""The six views that administrators query; their columns are a promise.
+"""The six views that administrators query; their columns are a stable interface.
 
-The SQL that makes them is in the migrations; here they are described for reading with types.
+The migrations create them; this module describes their columns for typed reading.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ VIEWS: Final = {
 
 
 def read_view(session: Session, name: str, /, **where: Any) -> list[dict[str, Any]]:
-    """Rows of a view, as dictionaries; `where` keeps those whose columns have these values."""
+    """Read the rows of a view as dictionaries, restricted to the column values in `where`."""
     view = VIEWS[name]
     rows = session.execute(select(view).filter_by(**where) if where else select(view))
     return [dict(row) for row in rows.mappings()]

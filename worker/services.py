@@ -1,7 +1,7 @@
-"""What the tasks of one worker process work with, each built on first use.
+"""The services of one worker process: database engine, model client, pipeline.
 
-Lazily, because the worker forks: a database connection or a gRPC channel that crosses a fork
-breaks. The parent process builds none of them; every child builds its own.
+Each is built on first use, because the worker forks and neither a database connection nor a gRPC
+channel survives a fork. The parent process builds none of them; every child builds its own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from core.errors import Unavailable
 from core.settings import load_settings
@@ -19,19 +19,13 @@ from worker.grading.pipeline import GradingOptions, grade_study
 from worker.grading.stages.template import load_template
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-
     from sqlalchemy import Engine
 
-    from core.results import GradedStudy, NotGradedStudy
     from core.settings import Settings
-    from core.studies import ClosedStudy
-
-Grading: TypeAlias = "Callable[[ClosedStudy, datetime], GradedStudy | NotGradedStudy]"
+    from worker.grading.attempt import Grading
 
 MODEL_WAIT_S: Final = 600.0
-"""How long a starting worker waits for Triton: loading engines takes minutes on a cold machine."""
+"""How long a starting worker waits for Triton: loading the engines may take minutes."""
 _WAIT_MESSAGE_S: Final = 10.0
 
 log = logging.getLogger(__name__)
@@ -65,15 +59,15 @@ class Services:
         )
 
     def check_models(self, wait_s: float = MODEL_WAIT_S) -> None:
-        """Ask both models for the answer to their golden input.
+        """Run the golden self-test of both models.
 
         Raises
         ------
         Unavailable
             Triton did not become ready within `wait_s`.
         Failed
-            A model answers something else than it was exported to answer, or was trained on other
-            input than the settings say.
+            A model does not reproduce its golden output, or was trained with another Haar
+            enhancement than EPVS_ENHANCEMENT.
         """
         deadline = time.monotonic() + wait_s
         while True:
@@ -86,7 +80,7 @@ class Services:
                 log.info("waiting for Triton url=%s: %s", self.settings.triton_url, error.message)
         self.inference.check_enhancement(self.settings.enhancement)
         self.inference.check_golden()
-        log.info("both models answer their golden input url=%s", self.settings.triton_url)
+        log.info("both models passed the golden self-test url=%s", self.settings.triton_url)
 
 
 _current: Services | None = None
@@ -101,6 +95,6 @@ def current() -> Services:
 
 
 def install(services: Services) -> None:
-    """Use `services` in this process and in the children that it forks from now on."""
+    """Use `services` in this process and in the child processes that it forks from now on."""
     global _current
     _current = services

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from db.enums import Proof
+    from db.models import Revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +137,10 @@ def record_delivered(
     bool
         False when the claim is stale; nothing was changed.
     """
-    # The revision is locked first: of two destinations that finish at once, one must see the other.
-    revision = lock_revision(session, claim.revision_id)
-    delivery = hold(session, claim)
-    if revision is None or delivery is None:
+    held = _hold_with_revision(session, claim)
+    if held is None:
         return False
+    revision, delivery = held
     transitions.store_statuses(session, delivery.id, statuses)
     transitions.deliver(session, revision, delivery, now=now, proof=proof)
     return True
@@ -156,11 +156,10 @@ def record_postponed(
     bool
         False when the claim is stale; nothing was changed.
     """
-    revision = lock_revision(session, claim.revision_id)
-    delivery = hold(session, claim)
-    if revision is None or delivery is None:
+    held = _hold_with_revision(session, claim)
+    if held is None:
         return False
-    transitions.postpone(session, revision, delivery, now=now, error=error, status=status)
+    transitions.postpone(session, *held, now=now, error=error, status=status)
     return True
 
 
@@ -174,11 +173,10 @@ def record_parked(
     bool
         False when the claim is stale; nothing was changed.
     """
-    revision = lock_revision(session, claim.revision_id)
-    delivery = hold(session, claim)
-    if revision is None or delivery is None:
+    held = _hold_with_revision(session, claim)
+    if held is None:
         return False
-    transitions.park(session, revision, delivery, now=now, error=error, status=status)
+    transitions.park(session, *held, now=now, error=error, status=status)
     return True
 
 
@@ -202,6 +200,16 @@ def sweep(session: Session, *, now: datetime, limit: int = 100) -> list[str]:
             status=None,
         )
     return [delivery.id for delivery in lost]
+
+
+def _hold_with_revision(session: Session, claim: DeliveryClaim) -> tuple[Revision, Delivery] | None:
+    """Lock the revision, then the claimed delivery; None when the claim is stale.
+
+    In this order, because of two destinations that finish at once one must see the other.
+    """
+    revision = lock_revision(session, claim.revision_id)
+    delivery = hold(session, claim)
+    return None if revision is None or delivery is None else (revision, delivery)
 
 
 def _read_objects(session: Session, delivery_id: str) -> tuple[StoredObject, ...]:

@@ -1,1 +1,1 @@
-"""Grading: claims on a revision, and the results of an attempt."""
+"""Grading, in the database: claims on a revision, and the results of an attempt."""

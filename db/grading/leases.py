@@ -1,7 +1,7 @@
-"""Claiming a revision for processing: leases, attempts and fencing tokens.
+"""Claiming a revision for grading: leases, attempts and fencing tokens.
 
-A worker that is killed simply stops extending its lease; the sweeper lets the revision wait again.
-A worker that wakes up after its lease was taken over holds an old token and changes nothing.
+A worker that is killed stops extending its lease, and the housekeeper queues the revision again. A
+worker that resumes after its lease has expired holds an old token, with which it changes nothing.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Claim:
 def claim_revision(
     session: Session, revision_id: str, *, now: datetime, lease_s: float, max_attempts: int
 ) -> Claim | None:
-    """Take a waiting revision; the attempt is charged before the work starts.
+    """Claim a queued revision; the attempt is charged before the work starts.
 
     Returns
     -------
     Claim or None
-        None when there is nothing to do: another worker has it, it is finished, it must wait
-        longer or for an earlier revision of its study, or its attempts are spent (it is then
-        `failed`).
+        None when there is nothing to do: another worker holds it, it is finished, it has to wait
+        longer or for an earlier revision of its study, or no attempts are left (it has then
+        failed).
     """
     revision = lock_revision(session, revision_id)
     if revision is None:
@@ -57,7 +57,7 @@ def claim_revision(
         _fail_spent(session, revision, now=now)
         return None
     if _follows_unfinished(session, revision):
-        return None  # its bell rings again
+        return None  # the notification is repeated
     revision.attempt += 1
     revision.token += 1
     revision.not_before = None
@@ -81,7 +81,7 @@ def hold(session: Session, claim: Claim) -> Revision | None:
 
 
 def extend(session: Session, claim: Claim, *, now: datetime, lease_s: float) -> bool:
-    """Hold on to a claim for `lease_s` more seconds from now; False when it is stale."""
+    """Extend the lease to `lease_s` seconds from now; False when the claim is stale."""
     revision = hold(session, claim)
     if revision is None:
         return False
@@ -99,7 +99,7 @@ def release(
     code: str,
     detail: str,
 ) -> bool:
-    """Give a claimed revision back to the queue; False when the claim is stale.
+    """Queue a claimed revision again; False when the claim is stale.
 
     Parameters
     ----------
@@ -107,11 +107,11 @@ def release(
     claim : Claim
     now : datetime
     retry_after_s : float
-        No attempt before this has passed.
+        Time until the next attempt.
     charge : bool
-        Whether the attempt counts; it does not when a service we depend on was away.
+        Whether the attempt counts. It does not if a required service was unavailable.
     code, detail : str
-        Why; no patient data.
+        The reason; no patient data.
     """
     revision = hold(session, claim)
     if revision is None:
@@ -126,7 +126,7 @@ def release(
 
 
 def fail(session: Session, claim: Claim, *, now: datetime, code: str, detail: str) -> bool:
-    """End a claimed revision as failed: it waits for a person. False when the claim is stale."""
+    """Move a claimed revision to the state failed; False when the claim is stale."""
     revision = hold(session, claim)
     if revision is None:
         return False
@@ -165,9 +165,9 @@ def _has_expired(revision: Revision, now: datetime) -> bool:
 
 
 def _follows_unfinished(session: Session, revision: Revision) -> bool:
-    """Whether an earlier revision of the study is still to be graded.
+    """Whether an earlier revision of the study has not been graded yet.
 
-    Graded out of turn, the newer report could not name the older one as its predecessor, and the
+    Graded out of order, the newer report could not name the older one as its predecessor, and the
     older one would arrive last.
     """
     earlier = select(Revision.id).where(

@@ -1,4 +1,4 @@
-"""Results: what a worker reads before grading and stores after it.
+"""Grading, in the database: reading the study to grade, and storing the result.
 
 Every write checks the fencing token: with a stale claim it changes nothing and returns False.
 """
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 def load_closed_study(session: Session, revision_id: str) -> ClosedStudy:
-    """Read what a revision consists of: all instances of the study up to its closing.
+    """Read the instances of a revision: all that the study had when the revision was closed.
 
     Raises
     ------
@@ -77,10 +77,10 @@ def load_closed_study(session: Session, revision_id: str) -> ClosedStudy:
 
 
 def _find_superseded_reports(session: Session, revision: Revision) -> tuple[tuple[str, str], ...]:
-    """Find all SRs of the newest revision before this one that has any.
+    """Find the SRs of the newest earlier revision that has any.
 
-    If that revision was not graded, its SRs went to some destinations only: what the others have
-    are those of the newest graded one, so they are superseded too.
+    If that revision was not graded, only some destinations received its SRs. The others still have
+    the SRs of the newest graded revision, so these are superseded too.
     """
     earlier = (
         Revision.study_uid == revision.study_uid,
@@ -117,7 +117,7 @@ def store_graded(
     destinations: Sequence[Destination],
     now: datetime,
 ) -> bool:
-    """Store grade, verdicts, timings and report, and let the report wait for its deliveries.
+    """Store grade, verdicts, timings and report, and plan the deliveries of the report.
 
     Parameters
     ----------
@@ -125,9 +125,9 @@ def store_graded(
     claim : Claim
     graded : GradedStudy
     paths : sequence of Path
-        Where the bytes of ``graded.report.objects`` are kept, in the same order; durable already.
+        Files of ``graded.report.objects``, in the same order; durable already.
     destinations : sequence of Destination
-        With none the revision counts as delivered at once.
+        If there is none, the revision is delivered at once.
     now : datetime
 
     Returns
@@ -141,15 +141,8 @@ def store_graded(
     _store_verdicts(session, revision.id, graded.verdicts)
     _store_timings(session, revision.id, graded)
     _store_grade(session, revision.id, graded, now)
-    objects = _store_objects(session, revision.id, graded.report, paths)
-    planning.plan(
-        session,
-        revision.id,
-        list(zip(objects, graded.report.objects, strict=True)),
-        destinations,
-        now=now,
-    )
-    revision.reason = revision.reason_detail = None  # of an attempt before this one
+    objects = _store_report(session, revision.id, graded.report, paths, destinations, now=now)
+    revision.reason = revision.reason_detail = None  # of an earlier attempt
     move(
         session,
         revision,
@@ -158,7 +151,7 @@ def store_graded(
         detail={
             "rating": graded.grade.rating,
             "severity": graded.grade.severity,
-            "objects": [row.sop_instance_uid for row in objects],
+            "objects": objects,
             "weights_sha256": [
                 graded.grade.rating_model.weights_sha256,
                 graded.grade.severity_model.weights_sha256,
@@ -207,16 +200,9 @@ def store_not_graded(
     detail: dict[str, Any] = {"reason": not_graded.reason}
     report, failure = not_graded.report, not_graded.report_failure
     if report is not None:
-        objects = _store_objects(session, revision.id, report, paths)
-        planning.plan(
-            session,
-            revision.id,
-            list(zip(objects, report.objects, strict=True)),
-            destinations,
-            now=now,
-            not_graded=True,
+        detail["objects"] = _store_report(
+            session, revision.id, report, paths, destinations, now=now, not_graded=True
         )
-        detail["objects"] = [row.sop_instance_uid for row in objects]
     move(session, revision, RevisionState.REJECTED, now=now, detail=detail)
     if failure is not None:
         audit.append(
@@ -297,7 +283,7 @@ def _store_grade(session: Session, revision_id: str, graded: GradedStudy, now: d
 
 
 def _find_model(session: Session, model: ModelIdentity) -> int:
-    """Id of the model version's row, which the first grade creates."""
+    """Return the id of the model version's row; create the row for the first grade."""
     find = select(ModelVersion.id).where(
         ModelVersion.name == model.name,
         ModelVersion.version == model.version,
@@ -318,9 +304,17 @@ def _find_model(session: Session, model: ModelIdentity) -> int:
     return session.scalars(find).one()
 
 
-def _store_objects(
-    session: Session, revision_id: str, report: Report, paths: Sequence[Path]
-) -> list[ReportObjectRow]:
+def _store_report(
+    session: Session,
+    revision_id: str,
+    report: Report,
+    paths: Sequence[Path],
+    destinations: Sequence[Destination],
+    *,
+    now: datetime,
+    not_graded: bool = False,
+) -> list[str]:
+    """Store the objects of a report and plan their deliveries; return their SOP Instance UIDs."""
     rows = [
         ReportObjectRow(
             revision_id=revision_id,
@@ -338,4 +332,6 @@ def _store_objects(
     ]
     session.add_all(rows)
     session.flush()
-    return rows
+    objects = list(zip(rows, report.objects, strict=True))
+    planning.plan(session, revision_id, objects, destinations, now=now, not_graded=not_graded)
+    return [row.sop_instance_uid for row in rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -20,12 +20,30 @@ from worker.grading.outcomes import AttemptFailed, Graded, NotGraded, Outcome, P
 from worker.grading.report_files import keep_report
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
     from core.results import GradedStudy
     from core.settings import Settings
+    from core.studies import ClosedStudy
     from db.grading.leases import Claim
-    from worker.services import Services
+
+Grading: TypeAlias = "Callable[[ClosedStudy, datetime], GradedStudy | NotGradedStudy]"
+"""The pipeline, with everything bound to it but the study and the time of completion."""
+
+
+class GradingServices(Protocol):
+    """What an attempt uses of its process; `worker.services.Services` provides it."""
+
+    @property
+    def settings(self) -> Settings: ...  # noqa: D102
+    @property
+    def engine(self) -> Engine: ...  # noqa: D102
+    @property
+    def grade(self) -> Grading: ...  # noqa: D102
+
 
 UNAVAILABLE_RETRY_S: Final = 3.0
 """Delay before the next attempt when a service was unavailable."""
@@ -38,7 +56,7 @@ def failure_retry_s(attempt: int, max_attempts: int) -> float:
     return min(2.0**attempt, 60.0) if attempt < max_attempts else 0.0
 
 
-def attempt_grading(services: Services, revision_id: str) -> None:
+def attempt_grading(services: GradingServices, revision_id: str) -> None:
     """Claim `revision_id` and grade it; without a claim, do nothing.
 
     Raises
@@ -74,7 +92,7 @@ def attempt_grading(services: Services, revision_id: str) -> None:
         log.warning("claim lost, result dropped revision=%s", revision_id)
 
 
-def grade(services: Services, claim: Claim, completed_at: datetime) -> Outcome:
+def grade(services: GradingServices, claim: Claim, completed_at: datetime) -> Outcome:
     """Run the pipeline on the claimed revision and write the report's files."""
     revision_id = claim.revision_id
     try:

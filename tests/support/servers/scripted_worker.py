@@ -21,12 +21,13 @@ from tests.support.builders.made_study import make_graded
 from tests.support.builders.records import INTENDED_USE
 from worker.app import app as app
 from worker.grading.pipeline import GradingOptions, add_not_graded_report
-from worker.services import MODEL_WAIT_S, Grading, Services, install
+from worker.services import MODEL_WAIT_S, Services, install
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from core.studies import ClosedStudy
+    from worker.grading.attempt import Grading
 
 FOLDER_VARIABLE = "SCRIPT_FOLDER"
 

@@ -22,8 +22,8 @@ from db.models import AuditEvent, Delivery, GradeRow, ReportObjectRow, Revision
 from db.receiving.closing import close_quiet_studies
 from db.session import create_engine, unit_of_work
 from tests.support.builders.made_study import make_graded, receive_study, report_object
-from worker.grading.attempt import attempt_grading
-from worker.services import Grading, Services
+from worker.grading.attempt import Grading, attempt_grading
+from worker.services import Services
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
