@@ -1,5 +1,5 @@
-"""From a closed study to a delivered report: Celery tasks, pipeline stages, delivery.
+"""The worker and the housekeeper: grading of closed studies and delivery of their reports.
 
-SQL is the truth and the broker a doorbell: a task carries one opaque id, and every effect is
-guarded by the claim that the database gave for it.
+The database is the source of truth and the broker carries notifications: a Celery task receives one
+opaque id, claims the row in the database, and every write checks that claim.
 """

@@ -1,10 +1,11 @@
-"""The doorbell's listener: the Celery application that grades and delivers.
+"""The Celery application of the worker.
 
-Start it with ``celery -A worker.app worker``. SIGTERM lets the studies in hand end and takes no
-other; with ``REMAP_SIGTERM=SIGQUIT`` in the environment it gives them `SOFT_SHUTDOWN_S` seconds
-instead. What is cut off is taken up again when its lease has run out.
+Start it with ``celery -A worker.app worker``. After SIGTERM it finishes the studies in progress and
+accepts no others; with ``REMAP_SIGTERM=SIGQUIT`` in the environment it gives them `SOFT_SHUTDOWN_S`
+seconds instead. An interrupted study is graded again when its lease has expired.
 
-This module names the tasks and imports nothing of the pipeline: the housekeeper rings with it.
+This module names the tasks and imports nothing of the pipeline, because the housekeeper publishes
+notifications with it.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ GRADE_REVISION: Final = "grade_revision"
 DELIVER: Final = "deliver"
 
 SOFT_TIME_LIMIT_S: Final = 900
-"""A task that runs longer ends as a failed attempt."""
+"""A task that runs longer fails, and its attempt is charged."""
 HARD_TIME_LIMIT_S: Final = 960
-"""A task stuck in native code, which the soft limit cannot reach, is killed with its process."""
+"""A task that the soft limit cannot interrupt (native code) is killed with its process."""
 SOFT_SHUTDOWN_S: Final = 30
 _MEBIBYTE_IN_KIB: Final = 1024
 
 
-# When the connection is lost, kombu 5.7 tries to put unacknowledged messages back over that very
-# one, which ends the worker ("Unrecoverable error"). The housekeeper rings again anyway.
+# When the connection is lost, kombu 5.7 tries to restore unacknowledged messages over the same
+# connection, which stops the worker ("Unrecoverable error"). Notifications are repeated anyway.
 RedisChannel.do_restore = False
 
 
 def create_app(settings: Settings) -> Celery:
-    """Configure Celery so that losing a message, or hearing it twice, costs nothing.
+    """Configure Celery so that lost and repeated messages have no effect.
 
-    The broker only says that there is work: SQL knows which, how often it was tried and when it
-    may be tried again. So there is no result backend, no ETA and no Celery retry; a message whose
-    process died is dropped (``task_reject_on_worker_lost=False``), since redelivering it would let
-    a poison study kill workers for ever, while the housekeeper rings again until the attempts
-    are spent.
+    A message only says that there is work: the database knows which work, how often it was
+    attempted and when the next attempt is due. So there is no result backend, no ETA and no Celery
+    retry. A message whose process died is dropped (``task_reject_on_worker_lost=False``):
+    redelivering it would let a study that crashes its worker do so without limit, whereas the
+    housekeeper repeats the notification only until no attempts are left.
     """
     app = Celery("epvs", broker=settings.broker_url, include=["worker.tasks", "worker.startup"])
     app.conf.update(
@@ -62,11 +63,11 @@ def create_app(settings: Settings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_timeout=5.0,
         broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,  # a worker outlives any outage of its broker
+        broker_connection_max_retries=None,  # a worker survives any outage of its broker
         broker_channel_error_retry=True,
         broker_transport_options={
-            # Redis keeps no list of unacknowledged messages, so none comes back after an hour
-            # (kombu's visibility timeout) to be worked on twice.
+            # Without a list of unacknowledged messages in Redis, none is redelivered after an hour
+            # (kombu's visibility timeout).
             "ack_emulation": False,
             "socket_connect_timeout": 5.0,
             "socket_timeout": 30.0,
@@ -79,7 +80,7 @@ def create_app(settings: Settings) -> Celery:
 def _load_settings() -> Settings:
     try:
         return load_settings()
-    except ConfigurationError as error:  # Celery's own command line would print a traceback
+    except ConfigurationError as error:  # Celery's command line would print a traceback
         sys.exit(f"The worker cannot start: {error}")
 
 

@@ -1,4 +1,4 @@
-"""When a worker starts: its log, and the proof that template and models are what they should be."""
+"""Start of a worker: logging, and the checks of template, TLS identity and models."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ log = logging.getLogger(__name__)
 
 @setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
-    """Keep Celery from installing log handlers of its own."""
+    """Configure logging; connecting to the signal keeps Celery from doing so."""
     configure_logging(services.current().settings, "worker")
 
 
 @worker_init.connect
-def _refuse_to_grade_wrongly(**_: Any) -> None:
-    """Take no work before the template is read and both models have answered their golden input.
+def _check_before_start(**_: Any) -> None:
+    """Stop the worker unless the template is readable and both models pass the golden self-test.
 
-    The check runs in a process of its own: the parent must stay free of gRPC, whose threads do
-    not survive the forks to come.
+    The check runs in a process of its own: the parent must not use gRPC, whose threads do not
+    survive its later forks.
     """
     configure_logging(services.current().settings, "worker")
     check = multiprocessing.get_context("fork").Process(target=_check)
@@ -39,8 +39,8 @@ def _refuse_to_grade_wrongly(**_: Any) -> None:
 
 
 @worker_ready.connect
-def _say_ready(**_: Any) -> None:
-    """Tell whoever started the worker that it takes work now."""
+def _report_ready(**_: Any) -> None:
+    """Create the file that shows that the worker accepts work."""
     settings = services.current().settings
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     settings.worker_ready_file.touch()
@@ -55,5 +55,5 @@ def _check() -> None:
             current.settings.tls_identity.client_context()
         current.check_models()
     except EpvsError as error:
-        log.error("the worker does not start: %s", error)  # noqa: TRY400 - the text says it all
+        log.error("the worker does not start: %s", error)  # noqa: TRY400 - the traceback would add nothing
         sys.exit(1)

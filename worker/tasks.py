@@ -1,7 +1,7 @@
-"""What the broker may ask for: grade one revision, or deliver to one destination.
+"""The Celery tasks: grade one revision, deliver to one destination.
 
-A message carries one opaque id and no promise: it may come late, twice or never. Each task first
-claims its row in SQL, and a task without a claim does nothing.
+A message contains one opaque id; it may arrive late, twice or never. Each task first claims its row
+in the database, and does nothing without a claim.
 """
 
 from __future__ import annotations
@@ -38,5 +38,5 @@ def deliver(delivery_id: str) -> None:
 def _attempt(attempt: Callable[[Services, str], None], target_id: str) -> None:
     try:
         attempt(services.current(), target_id)
-    except Unavailable as error:  # the bell will ring again
-        log.warning("left waiting target=%s: %s", target_id, error)
+    except Unavailable as error:  # the notification is repeated
+        log.warning("attempt abandoned target=%s: %s", target_id, error)

@@ -1,1 +1,1 @@
-"""Claims: keeping the lease on a row during an attempt, and recording how the attempt ended."""
+"""Claims: extending the lease during an attempt, and recording the outcome."""

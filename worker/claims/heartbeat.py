@@ -1,4 +1,4 @@
-"""While a study is being graded or sent: keeps its lease from running out."""
+"""The heartbeat: extends the lease of a claim while its attempt is in progress."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class Extend(Protocol):
-    """Extends one claim for `lease_s` seconds from `now`; False when it is stale."""
+    """Extends one claim to `lease_s` seconds from `now`; False when the claim is stale."""
 
     def __call__(self, session: Session, *, now: datetime, lease_s: float) -> bool: ...  # noqa: D102
 
 
 class Heartbeat:
-    """Extends a claim every third of its lease, from a thread, until the block ends.
+    """Context manager that extends a claim every third of its lease, from a thread.
 
-    The lease tells a living process from a dead one, not quick work from slow: it can be short, and
-    what a killed process left behind is taken up again soon.
+    The lease only distinguishes a live process from a dead one, so it can be short, and the work of
+    a killed process is soon claimed again.
 
     Parameters
     ----------
@@ -61,6 +61,6 @@ class Heartbeat:
                 with unit_of_work(self._engine) as session:
                     held = self._extend(session, now=datetime.now(UTC), lease_s=self._lease_s)
             except Unavailable:
-                continue  # the main thread will meet the same outage, and says so
-            if not held:  # what this process still does has no effect
+                continue  # the attempt itself logs the outage
+            if not held:  # whatever this process still writes has no effect
                 return

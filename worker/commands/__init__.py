@@ -1,1 +1,1 @@
-"""Commands that the operator's command line runs as processes of their own."""
+"""Commands that the node's command line runs in processes of their own."""

@@ -1,6 +1,6 @@
-"""Beside the flow: check what the worker talks to: broker, workers, Triton, every destination.
+"""Checks the worker's dependencies: broker, workers, Triton and every destination.
 
-``python -m worker.commands.doctor`` writes one JSON object a line: name, ok, detail, remedy.
+``python -m worker.commands.doctor`` writes one JSON object per line: name, ok, detail, remedy.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 _WAIT_S = 3.0
+_ARCHIVE_REMEDY = "Check address, port, both AE titles, and that the PACS accepts this node."
 
 
 def examine(settings: Settings) -> None:
@@ -35,19 +36,19 @@ def examine(settings: Settings) -> None:
     for destination in settings.destination_list:
         if isinstance(destination, Hl7Destination):
             _check_receiver(destination, settings)
-        elif not destination.is_sender:  # who that is, a study will tell
+        elif not destination.is_sender:  # known only when a study arrives
             _check_archive(destination, settings)
 
 
 def _check_workers() -> None:
     try:
-        answers = app.control.ping(timeout=_WAIT_S)
+        responses = app.control.ping(timeout=_WAIT_S)
     except (OperationalError, OSError):
-        _say("broker", False, "does not answer", "Start Redis or correct EPVS_BROKER_URL.")
+        _say("broker", False, "does not respond", "Start Redis or correct EPVS_BROKER_URL.")
         return
-    _say("broker", True, "answers")
+    _say("broker", True, "responds")
     remedy = "Start one: celery -A worker.app worker (epvs-node up does)."
-    _say("workers", bool(answers), f"{len(answers)} take work", remedy)
+    _say("workers", bool(responses), f"{len(responses)} accept work", remedy)
 
 
 def _check_models(settings: Settings) -> None:
@@ -56,7 +57,7 @@ def _check_models(settings: Settings) -> None:
     except EpvsError as error:
         _say("Triton", False, error.message, error.remedy)
     else:
-        _say("Triton", True, "both models answer their golden input as expected")
+        _say("Triton", True, "both models reproduce their golden output")
 
 
 def _check_archive(destination: DicomDestination, settings: Settings) -> None:
@@ -69,21 +70,24 @@ def _check_archive(destination: DicomDestination, settings: Settings) -> None:
             identity=settings.tls_identity,
         ).echo()
     except EpvsError as error:
-        remedy = error.remedy or "Check address, port, both AE titles, and that the PACS knows us."
+        remedy = (
+            error.remedy
+            or "Check address, port, both AE titles, and that the PACS accepts this node."
+        )
         _say(name, False, error.message, remedy)
     else:
-        _say(name, True, "answers C-ECHO")
+        _say(name, True, "responds to C-ECHO")
 
 
 def _check_receiver(destination: Hl7Destination, settings: Settings) -> None:
-    """Connect and say nothing: a message would be filed, and HL7 knows none that asks."""
+    """Connect without sending: a message would be filed, and HL7 has no echo."""
     name = f"destination {destination.name}"
     try:
         connect(destination, timeout_s=settings.network_timeout_s).close()
     except EpvsError as error:
         _say(name, False, error.message, error.remedy)
     else:
-        _say(name, True, "takes a connection (no message was sent)")
+        _say(name, True, "accepts a connection (no message was sent)")
 
 
 def _say(name: str, ok: bool, detail: str, remedy: str = "") -> None:
@@ -94,7 +98,7 @@ def _say(name: str, ok: bool, detail: str, remedy: str = "") -> None:
 
 def main() -> None:
     """Run the command."""
-    logging.disable(logging.CRITICAL)  # the checks say it all
+    logging.disable(logging.CRITICAL)  # the checks report every problem themselves
     try:
         examine(load_settings())
     except EpvsError as error:

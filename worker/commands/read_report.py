@@ -1,4 +1,4 @@
-"""Prints a structured report of this node as text.
+"""Prints one of this node's structured reports as text.
 
 ``python -m worker.commands.read_report FILE``
 """

@@ -1,8 +1,8 @@
-"""Beside the flow: send DICOM files by C-STORE, as a modality or a PACS would.
+"""Sends DICOM files by C-STORE, as a modality or a PACS would.
 
-``python -m worker.commands.send AE@host:port`` reads file paths from standard input, one a line,
-and writes one line for each: ``stored PATH`` or ``refused PATH: why``. Exit code 0 when the
-destination could be reached, also where it refused files.
+``python -m worker.commands.send AE@host:port`` reads file paths from standard input, one per line,
+and writes one line for each: ``stored PATH`` or ``refused PATH: reason``. The exit code is 0 if the
+destination could be reached, even if it refused files.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CONTEXTS_PER_ASSOCIATION = 128  # PS3.8 9.3.2.2: context ids are the odd number
 
 
 def read_outgoing(path: Path) -> OutgoingFile | None:
-    """Read what an association must know of a file; None where it is no DICOM instance."""
+    """Read what sending needs to know about a file; None if it is not a DICOM instance."""
     try:
         meta = dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"]).file_meta
         return OutgoingFile(
@@ -44,7 +44,7 @@ def read_outgoing(path: Path) -> OutgoingFile | None:
 
 
 def in_batches(files: Sequence[OutgoingFile]) -> Iterator[list[OutgoingFile]]:
-    """Split `files` so that each part needs no more contexts than one association has."""
+    """Split `files` so that each batch fits into one association's presentation contexts."""
     batch: list[OutgoingFile] = []
     contexts: set[tuple[str, str]] = set()
     for file in files:
@@ -70,9 +70,9 @@ def send(
     Raises
     ------
     Unavailable
-        No association came about.
+        No association could be established.
     ConfigurationError
-        The destination asks for TLS, and `identity` is missing or cannot be used.
+        The destination requires TLS, and `identity` is missing or cannot be used.
     """
     outgoing = []
     for path in paths:
@@ -81,17 +81,17 @@ def send(
             _say("refused", path, "not a DICOM Part 10 instance")
         else:
             outgoing.append(file)
-    user = DicomScu(destination, calling_ae=calling_ae, timeout_s=timeout_s, identity=identity)
+    scu = DicomScu(destination, calling_ae=calling_ae, timeout_s=timeout_s, identity=identity)
     for batch in in_batches(outgoing):
-        for file, result in zip(batch, user.store_each(batch), strict=True):
+        for file, result in zip(batch, scu.store_each(batch), strict=True):
             if result.response is Response.STORED:
                 _say("stored", file.path)
             else:
                 _say("refused", file.path, result.detail)
 
 
-def _say(outcome: str, path: Path, why: str = "") -> None:
-    sys.stdout.write(f"{outcome} {path}{': ' + why if why else ''}\n")
+def _say(outcome: str, path: Path, reason: str = "") -> None:
+    sys.stdout.write(f"{outcome} {path}{': ' + reason if reason else ''}\n")
     sys.stdout.flush()
 
 

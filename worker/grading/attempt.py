@@ -17,7 +17,7 @@ from db.session import unit_of_work
 from worker.claims.heartbeat import Heartbeat
 from worker.claims.record_outcome import record_outcome
 from worker.grading.outcomes import AttemptFailed, Graded, NotGraded, Outcome, Postponed
-from worker.grading.report_files import keep_report
+from worker.grading.report_files import write_report_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +100,7 @@ def grade(services: GradingServices, claim: Claim, completed_at: datetime) -> Ou
             study = results.load_closed_study(session, revision_id)
         result = services.grade(study, completed_at)
         report = result.report
-        paths = keep_report(report, services.settings.reports_dir) if report else ()
+        paths = write_report_files(report, services.settings.reports_dir) if report else ()
     except Unavailable as error:
         log.warning("postponed, attempt not charged revision=%s: %s", revision_id, error)
         return Postponed(f"{error.service}-unavailable", error.message)

@@ -1,4 +1,4 @@
-"""Between grading and delivery: keeps the exact bytes of every object before any is sent."""
+"""Report files: the exact bytes of every object, written to disk before any is sent."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from core.results import Report
 
 
-def keep_report(report: Report, folder: Path) -> tuple[Path, ...]:
+def write_report_files(report: Report, folder: Path) -> tuple[Path, ...]:
     """Write each object of `report` durably to `folder`, named by its SHA-256.
 
     Returns
     -------
     tuple of Path
-        One for each object, in the report's order; absolute.
+        One for each object, in the order of the report; absolute.
 
     Raises
     ------
     Unavailable
-        The disk is full, or worse: nothing that the study could help.
+        The write failed for a reason unrelated to the study, e.g. a full disk.
     """
     folder = folder.absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths = tuple(_write(entry.content, folder) for entry in report.objects)
-        _fsync(folder)  # only now do the names survive a power cut
+        _fsync(folder)  # only now do the names survive a power failure
     except OSError as error:
         raise Unavailable(
             "disk",
@@ -43,7 +43,7 @@ def keep_report(report: Report, folder: Path) -> tuple[Path, ...]:
 
 def _write(content: bytes, folder: Path) -> Path:
     path = folder / f"{hashlib.sha256(content).hexdigest()}.dcm"
-    # The process id keeps two workers with the same report off each other's unfinished file.
+    # Two workers may write the same report; the process id separates their unfinished files.
     unfinished = path.with_suffix(f".{os.getpid()}.part")
     try:
         with unfinished.open("wb") as file:
@@ -52,7 +52,7 @@ def _write(content: bytes, folder: Path) -> Path:
             os.fsync(file.fileno())
         return unfinished.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)  # a full disk leaves no partial object behind
+        unfinished.unlink(missing_ok=True)  # leaves no partial object behind on a full disk
 
 
 def _fsync(folder: Path) -> None:

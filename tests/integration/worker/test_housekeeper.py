@@ -87,7 +87,7 @@ def test_missing_database_is_told_once_and_its_return_too(
         keeper.sweep()
     told = [record.message for record in caplog.records]
     assert sum(line.startswith("waiting for the database") for line in told) == 1
-    assert "the database answers again" in told
+    assert "the database responds again" in told
     assert waiting(redis_server) == 1
 
 

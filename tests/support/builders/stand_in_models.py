@@ -1,6 +1,6 @@
 """Small networks that stand in for the trained ones, in a models folder of their own.
 
-They have the names and shapes of the real models, and their answers depend on their input, so
+They have the names and shapes of the real models, and their outputs depend on their input, so
 that the client, the server and the golden self-test can be tried against each fault.
 """
 
@@ -25,7 +25,7 @@ MODELS = SHIPPED_MODELS_DIR
 
 
 def write_stand_ins(folder: Path, *, seed: int = 0) -> Path:
-    """Write a models folder with small networks, their descriptions and golden answers."""
+    """Write a models folder with small networks, their descriptions and golden outputs."""
     shipped = shutil.ignore_patterns("[0-9]*", "model.json", "MODEL.md")
     for name in ("rating", "severity", "python_backend"):
         shutil.copytree(MODELS / name, folder / name, ignore=shipped)
@@ -35,7 +35,7 @@ def write_stand_ins(folder: Path, *, seed: int = 0) -> Path:
 
 
 def write_model(folder: Path, name: str, network: onnx.ModelProto) -> None:
-    """Write one network with its description and golden answer, over what was there."""
+    """Write one network with its description and golden output, over what was there."""
     version = folder / name / "1"
     version.mkdir(parents=True, exist_ok=True)
     path = version / "model.onnx"

@@ -1,1 +1,1 @@
-"""Pipeline stages: each turns one record of the flow into the next, and knows no other stage."""
+"""The stages of the pipeline: each turns one record into the next and imports no other stage."""

@@ -1,4 +1,4 @@
-"""Asset of the steps from registration on: the T2 base image in MNI space and its masks.
+"""The template: a T2-contrast image in MNI space with its masks.
 
 The file is derived by ``training/derive_template.py``; see ``worker/assets/NOTICE.md``.
 """
@@ -25,7 +25,7 @@ TEMPLATE_FILE: Final = Path(__file__).resolve().parents[2] / "assets" / "templat
 
 @cache
 def load_template(file: Path = TEMPLATE_FILE) -> Template:
-    """Read the template: 1 mm isotropic, LPS axes; read once in a process.
+    """Read the template (1 mm isotropic, LPS axes), once per process.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def load_template(file: Path = TEMPLATE_FILE) -> Template:
         raise Failed(
             "template-unreadable",
             f"The MNI template {file} cannot be read: {error}.",
-            "Install epvs-node again: the file is part of it.",
+            "Reinstall epvs-node, which contains the file.",
         ) from error
 
 

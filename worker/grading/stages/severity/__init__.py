@@ -1,6 +1,6 @@
-"""Fourth and sixth step of the flow: what the severity model sees, and where it looked.
+"""Severity: the input of the severity model, and its saliency in the scan.
 
-`window` makes the model's input out of the scan; `saliency` takes its Grad-CAM back to the scan.
+`window` prepares the model's input from the scan; `saliency` maps its Grad-CAM back to the scan.
 """
 
 from worker.grading.stages.severity.saliency import map_saliency

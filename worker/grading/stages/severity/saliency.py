@@ -1,4 +1,4 @@
-"""Sixth step of the flow: `SeverityOutput` → `SaliencyMap`, Grad-CAM back on the patient's slices.
+"""Saliency: `SeverityOutput` → `SaliencyMap`, the Grad-CAM in the patient's slices.
 
 Severity paper, Methods: saliency maps normalised to 0–10, read together with the statistics of
 their activation.
@@ -38,33 +38,33 @@ def map_saliency(
     registration: Registration,
     template: Template,
 ) -> SaliencyMap:
-    """Bring the last feature map's activation onto the brain, scale it to 0–10 and describe it.
+    """Map the activation of the last feature map onto the brain and scale it to 0–10.
 
-    The coarse map is interpolated linearly, once, at the scan's own voxels. Map, scale and
-    statistics are all of the brain inside the model's field of view: outside it the map is 0, and
-    10 is the highest activation inside. All are 0 where nothing in the brain is active.
+    The coarse map is interpolated linearly, once, at the voxels of the scan. Map, scale and
+    statistics refer to the brain inside the model's field of view: outside it the map is 0, and 10
+    is the highest activation inside. If nothing in the brain is active, all are 0.
 
     Parameters
     ----------
     output : SeverityOutput
     input : SeverityInput
-        What `output` is the answer to.
+        The input that `output` was predicted from.
     volume : Volume
     registration : Registration
     template : Template
 
     Notes
     -----
-    The model sees the brain alone, but its feature map covers the whole field of view and may be
-    highest at the edge, in the air before the forehead, above all in none-to-mild scans, where
-    little else is active. Such activation says nothing about a place in the brain; scaled by it,
-    the brain's own map and statistics would depend on it.
+    The model's input contains only the brain, but the feature map covers the whole field of view.
+    Its maximum may lie at the edge, in the air in front of the forehead, above all in none-to-mild
+    scans, where little else is active. Such activation does not refer to a place in the brain, so
+    it must not enter the scale and the statistics.
 
-    The scale is relative, as the paper's is: 10 is this scan's own maximum, however weak, so the
-    map shows where the evidence for moderate-to-severe EPVS is highest, not how much there is (the
-    probability says that). Two scans compare in the shape of their distributions only. A cell of
-    the feature map is 14.4 mm wide and 72 mm high: activation beside the brain reaches into its
-    rim.
+    The scale is relative, as in the paper: 10 is the maximum of this scan, however weak. The map
+    shows where the evidence for moderate-to-severe EPVS is highest, not how strong it is, which is
+    what the probability expresses. Between scans, only the shapes of the distributions can be
+    compared. A cell of the feature map is 14.4 mm wide and 72 mm high, so activation beside the
+    brain extends into its rim.
     """
     coarse = spread_over(output.saliency, input.grid)
     mapped = sitk.Resample(
@@ -101,7 +101,7 @@ def map_saliency(
 
 
 def spread_over(saliency: Float32Array, grid: sitk.Image) -> sitk.Image:
-    """Feature map as an image whose voxels tile the grid, outer edge on outer edge.
+    """Turn the feature map into an image whose voxels tile the grid exactly.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def spread_over(saliency: Float32Array, grid: sitk.Image) -> sitk.Image:
 
 
 def skewness(values: NDArray[np.float64]) -> float:
-    """Third standardised moment of `values`, of any shape; 0 where all are equal."""
+    """Third standardised moment of `values` (any shape); 0 if all are equal."""
     if not values.size:
         return 0.0
     deviation = values - values.mean()

@@ -1,4 +1,4 @@
-"""Fourth step of the flow, second half: `Volume` + `Registration` → `SeverityInput`.
+"""The input of the severity model: `Volume` + `Registration` → `SeverityInput`.
 
 Severity paper, Methods: aligned rigidly to a base image of 512 × 512 × 32 voxels, skull removed,
 scaled, windowed between the 82 % and the 90 % quantile, cropped to the middle 16 slices.
@@ -17,9 +17,9 @@ from worker.grading.records import Registration, SeverityInput, Template, Volume
 
 SIZE: Final = (512, 512, 32)
 SPACING: Final = (0.45, 0.45, 4.5)
-"""A 230 mm field of view and the usual clinical slice distance: 144 mm hold the whole brain."""
+"""mm: a field of view of 230 mm and the usual clinical slice distance; 144 mm cover the brain."""
 CENTRE: Final = (0.0, 18.0, 8.0)
-"""LPS mm; the middle 16 slices then reach from MNI z = −28 to 44 mm, around the basal ganglia."""
+"""LPS mm; the middle 16 slices then extend from MNI z = −28 to 44 mm, around the basal ganglia."""
 MIDDLE: Final = slice(8, 24)
 WINDOW: Final = (0.82, 0.90)
 
@@ -27,17 +27,17 @@ WINDOW: Final = (0.82, 0.90)
 def prepare_severity(
     volume: Volume, registration: Registration, template: Template
 ) -> SeverityInput:
-    """Resample, strip and window the scan.
+    """Resample the scan, strip the skull and apply the intensity window.
 
-    The quantiles are those of the brain's voxels in all 32 slices, without the stripped
-    background: so does the paper's reference code, whose truncation skips what is not above the
-    mean of the whole array. The window then lies between grey matter and CSF, independent of head
-    size and field of view: the nuclei are black, EPVS and other fluid are bright. (On 24 phantoms
-    the bright dots left in the nuclei rank the subjects like their EPVS counts, Spearman's ρ 0.90;
-    with the background counted, ρ 0.56.)
+    The quantiles are taken over the brain voxels of all 32 slices, without the stripped background,
+    as in the paper's reference code, whose truncation ignores voxels that are not above the mean of
+    the whole array. The window then lies between grey matter and CSF, independent of head size and
+    field of view: the nuclei are black, EPVS and other fluid are bright. (On 24 phantoms the bright
+    dots that remain in the nuclei rank the subjects like their EPVS counts, Spearman's ρ 0.90; with
+    the background included, ρ 0.56.)
 
-    The paper's z-score before the window is left out because it cancels: the window maps its own
-    bounds to 0 and 1, whatever the scale.
+    The paper's z-score before the window is omitted because it has no effect: the window maps its
+    bounds to 0 and 1 on any scale.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def prepare_severity(
     scan = sitk.GetArrayFromImage(
         sitk.Resample(volume.image, grid, registration.rigid, sitk.sitkLinear, 0.0)
     )
-    # A copy: a view would not keep the temporary image alive.
+    # GetArrayFromImage copies; a view would not keep the temporary image alive.
     brain = sitk.GetArrayFromImage(on_grid(template.brain_mask, grid, registration)) > 0
     if not brain.any():
         raise NotGradable(Reason.OUTSIDE_FIELD_OF_VIEW, "no brain in the severity model's grid")
@@ -72,7 +72,7 @@ def on_grid(mask: sitk.Image, grid: sitk.Image, registration: Registration) -> s
     """Resample a template mask to a grid in rigid MNI space.
 
     The mask follows the affine, which fits the subject's head size; the grid follows the rigid
-    transform. So a grid point goes to the patient rigidly and comes back through the affine.
+    transform. So a grid point is mapped to the patient rigidly and back by the affine.
     """
     there_and_back = sitk.CompositeTransform([registration.affine.GetInverse(), registration.rigid])
     return sitk.Resample(mask, grid, there_and_back, sitk.sitkNearestNeighbor, 0)
