@@ -1,0 +1,53 @@
+"""``epvs-node doctor``: a fault on this machine is named with its remedy."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.errors import EpvsError
+from core.settings import load_settings
+from db import migrate
+from node import doctor
+
+CALLERS = "PACS@192.0.2.10"
+
+
+@pytest.fixture(autouse=True)
+def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker's part of the checks fails as a whole."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise EpvsError("worker.commands.doctor ended with code 1.")
+
+    monkeypatch.setattr(doctor, "run_room", fail)
+
+
+def _checks(**settings: object) -> dict[str, doctor.Check]:
+    return {check.name: check for check in doctor.examine(load_settings(**settings))}
+
+
+def test_a_new_installation_is_told_what_is_missing(
+    empty_database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = _checks(database_url=empty_database_url, callers="", spool_reserve_mb=10**9)
+    assert [name for name, check in checks.items() if check.ok] == []
+    assert checks["database"].remedy == "Run epvs-node migrate."
+    assert "at revision none" in checks["database"].detail
+    assert checks["worker"].detail == "worker.commands.doctor ended with code 1."
+    doctor.show(list(checks.values()))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("FAIL") == 4
+    assert "→ Run epvs-node migrate." in shown
+    assert "EPVS_CALLERS=PACS@192.0.2.10" in shown
+
+
+def test_a_migrated_database_with_callers_and_space_is_in_order(database_url: str) -> None:
+    checks = _checks(database_url=database_url, callers=CALLERS, spool_reserve_mb=0)
+    assert [name for name, check in checks.items() if not check.ok] == ["worker"]
+    assert migrate.head_revision() in checks["database"].detail
+
+
+def test_a_database_that_cannot_be_reached_is_named() -> None:
+    checks = _checks(database_url="postgresql://epvs@127.0.0.1:1/epvs", callers=CALLERS)
+    assert not checks["database"].ok
+    assert checks["database"].remedy
