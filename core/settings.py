@@ -87,7 +87,7 @@ def parse_caller(text: str) -> CallerRule:
 
 
 class Settings(BaseSettings):
-    """Everything that can be set; see ``docs/operations.md`` for the table with explanations."""
+    """Everything that can be set; see ``docs/settings.md`` for the table with explanations."""
 
     model_config = SettingsConfigDict(env_prefix="EPVS_", frozen=True, extra="forbid")
 
@@ -271,7 +271,7 @@ def _explain(problem: Any) -> str:
         return message
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"{name}: no such setting; docs/operations.md lists them"
+        return f"{name}: no such setting; docs/settings.md lists them"
     # A URL may carry a password.
     value = "as given" if name.endswith("_url") else repr(problem.get("input"))
     return f"EPVS_{name.upper()} is {value}: {message}"
@@ -283,5 +283,5 @@ def _refuse_unknown_variables() -> None:
     if unknown:
         raise ConfigurationError(
             f"{', '.join(unknown)}: no such setting.",
-            "The settings are listed in docs/operations.md.",
+            "The settings are listed in docs/settings.md.",
         )

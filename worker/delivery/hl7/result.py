@@ -2,7 +2,7 @@
 
 The study is identified as in IHE RAD-128 (113014 DICOM Study in the first OBX, Accession Number in
 OBR-18). The message depends only on the SR, the sending application and the destination: a resend
-has the same bytes. ``docs/operations.md`` has the table of fields.
+has the same bytes. ``docs/hl7.md`` has the table of fields.
 """
 
 from __future__ import annotations
