@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -56,6 +57,8 @@ python_use_unqualified_type_names = True
 add_module_names = False
 toc_object_entries = False
 
+# Pages of modules that have gone would stay.
+shutil.rmtree(ROOT / "docs" / "api", ignore_errors=True)
 apidoc_modules = [
     {
         "path": f"../{package}",

@@ -31,6 +31,7 @@ INDEPENDENT: Final = (
     "tests/integration/receiver/",
     "tests/integration/worker/test_",
     "tests/system/test_demo.py",
+    "tests/system/test_tutorials.py",
 )
 """Tests that may run in any process; other modules stay whole, because of their fixtures."""
 

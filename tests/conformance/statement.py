@@ -56,7 +56,7 @@ _COPIED = {
 _BULKY = ("SQ", "OB", "OW", "UI", "DA", "TM")
 _VARIES = {
     "StationName", "DeviceSerialNumber", "InstanceNumber", "Rows", "Columns", "PatientOrientation",
-    "NumberOfFrames",
+    "NumberOfFrames", "ImageComments",
 }  # fmt: skip
 _FEW = 2
 """Attributes with more values than this are listed without them."""
