@@ -141,10 +141,12 @@ def _failures(metrics: dict[str, Any]) -> str:
     """Say near which counts and under which circumstances images are rated wrongly."""
     near = metrics["near_boundary"]
     low = near["wrong_too_low"] / max(near["wrong"], 1)
+    accuracies = [near["near_accuracy"], near["far_accuracy"]]
+    there, elsewhere = ("unknown" if each is None else f"{each:.3f}" for each in accuracies)
     text = (
         f"- Near the boundaries: {near['wrong_near']} of {near['wrong']} wrong images have counts "
-        f"within two of another rating; accuracy is {near['near_accuracy']:.3f} there and "
-        f"{near['far_accuracy']:.3f} elsewhere. {low:.0%} of the wrong images are rated too low.\n"
+        f"within two of another rating; accuracy is {there} there and "
+        f"{elsewhere} elsewhere. {low:.0%} of the wrong images are rated too low.\n"
     )
     groups = metrics.get("accuracy_by_circumstance")
     if not groups:

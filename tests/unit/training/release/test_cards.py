@@ -85,3 +85,9 @@ def test_a_sites_card_needs_no_circumstances(info: dict[str, Any]) -> None:
     assert "By circumstance" not in card
     assert "Beyond the paper's recipe" not in card
     assert "synthetic heads" not in card
+
+
+def test_a_card_of_few_subjects_names_what_is_unknown(info: dict[str, Any]) -> None:
+    probabilities = np.full((2, 6, 5), 0.2, np.float32)
+    info["metrics"] = score_ratings(probabilities, np.ones((2, 6), int))
+    assert "unknown elsewhere" in rating_card(info)
