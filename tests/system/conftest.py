@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from node.demonstration.pacs import OrthancPacs
+    from node.embedded.triton import EmbeddedTriton
     from tests.support.servers.mllp import ScriptedReceiver
     from tests.support.servers.postgres import PostgresServer
 
@@ -68,7 +69,9 @@ class Node:
 
 @pytest.fixture(scope="session")
 def node(
-    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres_server: PostgresServer,
+    triton_server: EmbeddedTriton,
 ) -> Iterator[Node]:
     """The whole stack on PostgreSQL, with Orthanc as destination and as auto-forwarding sender.
 
@@ -85,6 +88,7 @@ def node(
             load_settings(
                 data_dir=work_dir / "data",
                 models_dir=ROOT / "triton_models",
+                triton_url=triton_server.url,
                 database_url=postgres_server.url(postgres_server.create_database()),
                 host="127.0.0.1",
                 port=port,
