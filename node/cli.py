@@ -1,7 +1,7 @@
 """``epvs-node``: the operator's command line.
 
-Exit codes: 0 done, 1 the work failed, 2 the command line is wrong. No traceback reaches an
-operator: what we did not foresee is written to a file, and its path is said.
+Exit codes: 0 success, 1 the command failed, 2 the command line is invalid. Operators never see a
+traceback: an unexpected error is written to a file, and the message names that file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from db.enums import RevisionState
 from db.session import create_engine, unit_of_work
 from node import display, doctor, sending
 from node.demonstration import run as demonstration
-from node.embedded.running import attached
+from node.embedded.running import with_running_stack
 from node.embedded.stack import EmbeddedStack, embedded_settings
 
 app = typer.Typer(
@@ -69,27 +69,27 @@ def demo(
         Path | None,
         typer.Argument(help="Folder of DICOM files to send instead of the sample study."),
     ] = None,
-    work_dir: Annotated[
-        Path, typer.Option(help="Working folder of the demonstration; emptied first.")
-    ] = Path("data/demo"),
+    work_dir: Annotated[Path, typer.Option(help="Working folder, emptied first.")] = Path(
+        "data/demo"
+    ),
     synthetic: Annotated[
-        bool, typer.Option("--synthetic", help="Send a study that the project generates itself.")
+        bool, typer.Option("--synthetic", help="Generate a synthetic study and send that.")
     ] = False,
 ) -> None:
-    """Grade one study end to end on this machine; show what radiologist and administrator see."""
+    """Grade one study end to end on this machine and show the results."""
     demonstration.run(work_dir, study=study, synthetic=synthetic)
 
 
 @app.command()
 def up() -> None:
-    """Start the embedded stack and leave it running until Ctrl-C."""
+    """Run the whole node on this machine until Ctrl-C."""
     settings = embedded_settings(load_settings())
-    with EmbeddedStack(settings, say=display.step) as stack:
+    with EmbeddedStack(settings, on_progress=display.step) as stack:
         display.heading("epvs-node is running")
         display.print_record(
             {
                 "send studies to": f"{settings.ae_title}@{settings.host}:{settings.port}",
-                "results go to": settings.destinations
+                "results are sent to": settings.destinations
                 or "nowhere: set EPVS_DESTINATIONS=AE@host:port",
                 "database": settings.database_url,
                 "logs": str(stack.log_dir),
@@ -101,8 +101,8 @@ def up() -> None:
 
 @app.command(name="doctor")
 def check_everything(as_json: AsJson = False) -> None:
-    """Check every dependency and say what to do about each fault."""
-    checks = list(doctor.examine(attached(load_settings())))
+    """Check every dependency and show a remedy for each fault."""
+    checks = list(doctor.examine(with_running_stack(load_settings())))
     if as_json:
         print(json.dumps([check.as_dict() for check in checks], indent=2))
     else:
@@ -115,11 +115,11 @@ def check_everything(as_json: AsJson = False) -> None:
 def send(
     paths: Annotated[list[Path], typer.Argument(help="DICOM Part 10 files, or folders of them.")],
     to: Annotated[
-        str | None, typer.Option(help="AE@host:port; by default this node itself.")
+        str | None, typer.Option(help="Destination AE@host:port; by default this node.")
     ] = None,
 ) -> None:
     """Send DICOM files by C-STORE."""
-    settings = attached(load_settings())
+    settings = with_running_stack(load_settings())
     host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104
     target = to or f"{settings.ae_title}@{host}:{settings.port}"
     try:
@@ -133,18 +133,18 @@ def send(
 @app.command()
 def studies(
     status: Annotated[
-        RevisionState | None, typer.Option(help="Only studies in this state.")
+        RevisionState | None, typer.Option(help="List only studies in this state.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the studies with their state and grade."""
+    """List studies with their state and grade."""
     with _database() as session:
         rows = queries.list_studies(session, status.value if status else None)
     if as_json:
         print(json.dumps(rows, indent=2, default=str))
         return
     if not rows:
-        display.step(f"no study is {status}" if status else "no study was received yet")
+        display.step(f"no study in state {status}" if status else "no study received yet")
         return
     columns = ["study_uid", "study_date", "status", "rating", "severity", "reason", "delivered_at"]
     display.print_table(rows, columns)
@@ -153,7 +153,7 @@ def studies(
 
 @app.command()
 def show(study_uid: StudyUid, as_json: AsJson = False) -> None:
-    """Show one study: its grade, why each series was taken or not, deliveries, audit trail."""
+    """Show one study: grade, series selection with reasons, deliveries, audit trail."""
     with _database() as session:
         study = queries.show_study(session, study_uid)
     if as_json:
@@ -165,7 +165,7 @@ def show(study_uid: StudyUid, as_json: AsJson = False) -> None:
 
 @app.command()
 def reprocess(study_uid: StudyUid) -> None:
-    """Grade a study again as a new revision, with the models that are served now."""
+    """Grade a study again, as a new revision, with the models that are served now."""
     with _database() as session:
         revision_id = commands.reprocess(session, study_uid, now=datetime.now(UTC))
     display.step(f"queued as revision {revision_id}")
@@ -177,15 +177,15 @@ def redeliver(
         str | None, typer.Argument(help="AE@host:port or hl7://host:port; by default all.")
     ] = None,
 ) -> None:
-    """Try parked deliveries again: the same bytes, to the same destinations."""
+    """Retry parked deliveries: the same objects to the same destinations."""
     with _database() as session:
         count = commands.rearm_deliveries(session, destination, now=datetime.now(UTC))
-    display.step(f"{count} deliveries will be tried again")
+    display.step(f"{count} deliveries will be retried")
 
 
 @app.command(name="migrate")
 def apply_migrations() -> None:
-    """Bring the database to the newest schema."""
+    """Upgrade the database to the latest schema."""
     settings = load_settings()
     if settings.database_url.startswith("sqlite"):
         settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -195,13 +195,13 @@ def apply_migrations() -> None:
 
 @audit_app.command()
 def verify() -> None:
-    """Check that no row of the audit trail was changed or removed."""
+    """Check that no audit event was changed or removed."""
     with _database() as session:
         verdict = audit.verify(session)
     if not verdict.ok:
         raise EpvsError(
             f"The audit trail is broken at event {verdict.first_bad}: {verdict.problem}.",
-            "Keep the database as it is and compare it with a backup.",
+            "Do not change the database; compare it with a backup.",
         )
     display.step(f"{verdict.checked} audit events, chain intact")
 
@@ -233,7 +233,7 @@ def _print_study(study: dict[str, Any]) -> None:
 
 @contextmanager
 def _database() -> Iterator[Session]:
-    """One transaction on the database of the settings, whose connections end with it."""
+    """Open one transaction on the configured database and close its connections afterwards."""
     settings = load_settings()
     _require_schema(settings)
     engine = create_engine(settings.database_url)
@@ -247,13 +247,13 @@ def _database() -> Iterator[Session]:
 def _require_schema(settings: Settings) -> None:
     if migrate.current_revision(settings.database_url) != migrate.head_revision():
         raise EpvsError(
-            "The database is not at the newest schema.",
-            "Run epvs-node migrate (or epvs-node up, which does it).",
+            "The database does not have the latest schema.",
+            "Run epvs-node migrate; epvs-node up also does it.",
         )
 
 
 def main() -> None:
-    """Run the command line; turn every failure into a message and an exit code."""
+    """Run the command line; report every failure as a message and an exit code."""
     try:
         app()
     except EpvsError as error:
@@ -261,11 +261,11 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:  # noqa: BLE001 - the last line before the operator
+    except Exception as error:  # noqa: BLE001 - operators never see a traceback
         path = Path("epvs-node-crash.txt").absolute()
         path.write_text(traceback.format_exc())
         display.errors.print(
             f"[red]epvs-node:[/red] unexpected {type(error).__name__}; details are in {path}. "
-            "Please report it, after checking that the file holds nothing confidential."
+            "Please report it, after checking that the file contains nothing confidential."
         )
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""What the operator sees: progress, tables and messages, on a terminal or as plain lines."""
+"""Output for the operator: progress, tables and messages, on a terminal or as plain lines."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-# Where output goes to a file or a pipe, tables are wide enough for a UID.
+# In a file or a pipe, tables are wide enough for a UID.
 _WIDTH = None if sys.stdout.isatty() else 160
 console = Console(highlight=False, soft_wrap=True, width=_WIDTH)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def heading(text: str) -> None:
-    """Begin a section of the output."""
+    """Print the heading of a section."""
     console.print()
     console.rule(f"[bold]{text}", align="left")
 
 
 def step(text: str) -> None:
-    """Say what is being done."""
+    """Print one line about what is being done."""
     console.print(f"[dim]›[/dim] {text}")
 
 
 @contextmanager
 def progress(description: str, total: int | None) -> Iterator[Progress]:
-    """Show a bar on a terminal; say one plain line where there is none.
+    """Show a progress bar on a terminal, or print one plain line elsewhere.
 
     Yields
     ------
@@ -55,7 +55,7 @@ def progress(description: str, total: int | None) -> Iterator[Progress]:
 def print_table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str | None = None
 ) -> None:
-    """Print the chosen columns of `rows`; long cells fold rather than vanish."""
+    """Print `columns` of `rows` as a table; long cells are wrapped, not cut off."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column.endswith("_uid"))
@@ -65,7 +65,7 @@ def print_table(
 
 
 def print_record(row: Mapping[str, Any]) -> None:
-    """Print one row with a line a column."""
+    """Print one row, each column on its own line."""
     width = max((len(name) for name in row), default=0)
     for name, value in row.items():
         console.print(f"  {name:<{width}}  {_cell(value)}", markup=False)
@@ -79,7 +79,7 @@ def print_caveats(rows: Iterable[Mapping[str, Any] | None]) -> None:
 
 
 def print_events(events: Iterable[Mapping[str, Any]]) -> None:
-    """Print audit events, one line each; lists in their detail only by their length."""
+    """Print audit events, one line each; a list in the detail is shown by its length only."""
     for event in events:
         detail = "  ".join(f"{name}={_brief(value)}" for name, value in event["detail"].items())
         moment = event["at"].strftime("%Y-%m-%d %H:%M:%S")

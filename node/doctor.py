@@ -1,4 +1,4 @@
-"""``epvs-node doctor``: check every dependency and say what to do about each fault."""
+"""``epvs-node doctor``: checks of every dependency, with a remedy for each fault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core.errors import EpvsError
 from db import migrate
 from db.session import create_engine, unit_of_work
 from node import display
-from node.components import run_room
+from node.components import run_module
 from node.embedded.stack import environment_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Check:
-    """One dependency: whether it works, the figures, and what to do where it does not."""
+    """Result of one check: whether the dependency works, details, and the remedy if not."""
 
     name: str
     ok: bool
@@ -31,24 +31,24 @@ class Check:
     remedy: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the check as JSON shows it."""
+        """Return the check in the form of the JSON output."""
         return asdict(self)
 
 
 def examine(settings: Settings) -> Iterator[Check]:
-    """Check the folders and the database here, and let the worker check what it talks to."""
+    """Check folders and database here; run the worker's own checks of its peers."""
     yield _spool(settings)
     yield _callers(settings)
     yield _database(settings)
     try:
-        for line in run_room("worker.commands.doctor", env=environment_of(settings)):
+        for line in run_module("worker.commands.doctor", env=environment_of(settings)):
             yield Check(**json.loads(line))
     except EpvsError as error:
         yield Check("worker", False, str(error))
 
 
 def show(checks: list[Check]) -> None:
-    """Print the checks as lines, the remedies under the faults."""
+    """Print one line per check, and the remedy below each fault."""
     for check in checks:
         mark = "[green]ok  [/green]" if check.ok else "[red]FAIL[/red]"
         display.console.print(f"{mark} {check.name}: ", end="")
@@ -67,7 +67,7 @@ def _spool(settings: Settings) -> Check:
         free_mb > settings.spool_reserve_mb and _writable(folder),
         f"{free_mb} MB free in {folder}, {settings.spool_reserve_mb} MB kept in reserve",
         "Free space, give the node's user write access, or set EPVS_DATA_DIR to a larger disk; "
-        "below the reserve every C-STORE is answered 0xA700 and the sender keeps its copy.",
+        "below the reserve every C-STORE is refused with status 0xA700 and senders must retry.",
     )
 
 
@@ -86,7 +86,7 @@ def _callers(settings: Settings) -> Check:
     return Check(
         "callers",
         bool(rules),
-        f"{len(rules)} rules admit callers" if rules else "nobody may send to this node",
+        f"{len(rules)} rules admit callers" if rules else "no caller is admitted to this node",
         "Set EPVS_CALLERS, for example EPVS_CALLERS=PACS@192.0.2.10.",
     )
 
@@ -99,10 +99,10 @@ def _database(settings: Settings) -> Check:
             return Check(
                 name,
                 False,
-                f"at revision {current or 'none'}, {head} is needed",
+                f"at revision {current or 'none'}, but {head} is required",
                 "Run epvs-node migrate.",
             )
         with unit_of_work(create_engine(settings.database_url)):
-            return Check(name, True, f"answers, at revision {head}")
+            return Check(name, True, f"reachable, at revision {head}")
     except EpvsError as error:
         return Check(name, False, error.message, error.remedy or "Check EPVS_DATABASE_URL.")

@@ -1,4 +1,4 @@
-"""Send DICOM files by C-STORE, through the worker's own SCU, with a progress display."""
+"""Sending of DICOM files by C-STORE, with the worker's SCU and a progress display."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import EpvsError
 from node import display
-from node.components import run_room
+from node.components import run_module
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 def send(paths: Sequence[Path], target: str) -> int:
-    """Send every file under `paths` to `target` (``AE@host:port``); return how many were stored.
+    """Send every file under `paths` to `target` (``AE@host:port``); return the number stored.
 
     Raises
     ------
     EpvsError
-        A path does not exist, or not every file was stored; says which status each refused file
-        got.
+        A path does not exist, or not every file was stored; gives the status of each refused
+        file.
     """
     files = list_files(paths)
     stored, refused = 0, []
     with display.progress(f"sending {len(files)} files to {target}", len(files)) as bar:
-        for line in run_room("worker.commands.send", [target], stdin="\n".join(map(str, files))):
+        for line in run_module("worker.commands.send", [target], stdin="\n".join(map(str, files))):
             outcome, _, detail = line.partition(" ")
             if outcome == "stored":
                 stored += 1
@@ -35,18 +35,18 @@ def send(paths: Sequence[Path], target: str) -> int:
     if refused:
         raise EpvsError(
             f"{len(refused)} of {len(files)} files were not stored: {'; '.join(refused[:5])}",
-            "Files that are no DICOM instances cannot be sent; other statuses come from the SCP.",
+            "Only DICOM Part 10 files can be sent; a status is the response of the SCP.",
         )
     return stored
 
 
 def list_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files, and the files in the folders, that `paths` name, sorted.
+    """Return the files in `paths`, including all files inside its folders, sorted per folder.
 
     Raises
     ------
     EpvsError
-        A path does not exist, or nothing is there.
+        A path does not exist, or there are no files.
     """
     files: list[Path] = []
     for path in paths:

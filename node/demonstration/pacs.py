@@ -1,4 +1,4 @@
-"""The PACS of a demonstration: Orthanc where it is installed, else a small storage SCP of ours."""
+"""PACS of the demonstration: Orthanc if it is installed, else a minimal Storage SCP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AE_TITLE = "DEMOPACS"
 
 
 class DemoPacs(Protocol):
-    """What the demonstration needs of a PACS."""
+    """Interface of a PACS in the demonstration."""
 
     description: str
     dicom_port: int
@@ -29,12 +29,12 @@ class DemoPacs(Protocol):
         """Return every stored instance of the study as a Part 10 file."""
 
     def stop(self) -> None:
-        """End the PACS."""
+        """Stop the PACS."""
 
 
 @dataclass
 class OrthancPacs:
-    """Orthanc on loopback with an empty store; read through its REST interface."""
+    """Orthanc on loopback, started with an empty store and read through its REST API."""
 
     process: ManagedProcess
     dicom_port: int
@@ -45,16 +45,16 @@ class OrthancPacs:
     def start(
         cls, program: str, work_dir: Path, configuration: dict[str, Any] | None = None
     ) -> OrthancPacs:
-        """Start it and wait until it answers over DICOM and HTTP.
+        """Start Orthanc and wait until it accepts DICOM and HTTP connections.
 
         Parameters
         ----------
         program : str
             Path of the ``Orthanc`` executable.
         work_dir : Path
-            Holds its store, which is emptied, its configuration and its log.
+            Folder of its store, which is emptied, its configuration and its log.
         configuration : dict, optional
-            Added to, or replacing, the configuration written here.
+            Options that extend or replace the default configuration.
         """
         shutil.rmtree(work_dir / "store", ignore_errors=True)
         work_dir.mkdir(parents=True, exist_ok=True)
@@ -81,20 +81,20 @@ class OrthancPacs:
         return pacs
 
     def rest(self, path: str, body: Any = None, method: str | None = None) -> Any:
-        """Call the REST interface; JSON in, JSON out (None for an empty answer)."""
+        """Call the REST API with a JSON body; return its JSON response (None if empty)."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.http_port}{path}", data=data, method=method
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            text = answer.read()
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+            text = response.read()
         return json.loads(text) if text else None
 
     def file(self, instance_id: str) -> bytes:
-        """Return one stored instance as Orthanc keeps it."""
+        """Return one stored instance as a Part 10 file."""
         url = f"http://127.0.0.1:{self.http_port}/instances/{instance_id}/file"
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            return bytes(answer.read())
+        with urllib.request.urlopen(url, timeout=30) as response:
+            return bytes(response.read())
 
     def instances(self, study_uid: str) -> list[bytes]:
         """Return every stored instance of the study as a Part 10 file."""
@@ -102,28 +102,28 @@ class OrthancPacs:
         return [self.file(instance) for instance in self.rest("/tools/find", query)]
 
     def stop(self) -> None:
-        """End Orthanc."""
+        """Stop Orthanc."""
         self.process.stop()
 
 
 @dataclass
 class FolderPacs:
-    """Our own storage SCP, which writes what it receives to a folder."""
+    """Minimal Storage SCP that writes received instances to a folder."""
 
     process: ManagedProcess
     dicom_port: int
     folder: Path
-    description: str = "a storage SCP of ours that writes files (Orthanc is not installed)"
+    description: str = "a minimal Storage SCP that writes files (Orthanc is not installed)"
 
     @classmethod
     def start(cls, work_dir: Path) -> FolderPacs:
-        """Start it with an empty folder and wait until it accepts connections."""
+        """Start the SCP with an empty folder and wait until it accepts connections."""
         folder = work_dir / "store"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         port = free_port()
         process = ManagedProcess(
-            "storage SCP",
+            "Storage SCP",
             [
                 sys.executable,
                 "-m",
@@ -142,13 +142,13 @@ class FolderPacs:
         return [path.read_bytes() for path in sorted((self.folder / study_uid).glob("*.dcm"))]
 
     def stop(self) -> None:
-        """End the SCP."""
+        """Stop the SCP."""
         self.process.stop()
 
 
 def start_demo_pacs(work_dir: Path) -> OrthancPacs | FolderPacs:
-    """Start Orthanc where it is installed, else our own storage SCP."""
-    # Debian installs it in a folder that an ordinary user's PATH lacks.
+    """Start Orthanc if it is installed, else the minimal Storage SCP."""
+    # Debian installs it in /usr/sbin, which is not in the PATH of an ordinary user.
     program = shutil.which("Orthanc", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if program is not None:
         return OrthancPacs.start(program, work_dir / "orthanc")

@@ -1,7 +1,7 @@
-"""The demonstration: everything on this machine, one study from a DICOM sender to a PACS.
+"""The demonstration: one study goes from a DICOM sender through the node to a PACS.
 
-Nothing here is special to the demonstration but its sample study: the same receiver, worker,
-Triton, database and delivery run in production.
+All components run on this machine. Receiver, worker, Triton, database and delivery are those of a
+production system; only the study is a sample.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from db import queries
 from db.session import create_engine, unit_of_work
 from db.views import read_view
 from node import display, sending
-from node.components import run_room
+from node.components import run_module
 from node.demonstration.pacs import AE_TITLE, DemoPacs, start_demo_pacs
 from node.embedded import running
 from node.embedded.memory import peak_memory_mb
@@ -47,40 +47,40 @@ def run(work_dir: Path, *, study: Path | None = None, synthetic: bool = False) -
     Parameters
     ----------
     work_dir : Path
-        Emptied first; holds the database, the spool, logs and the result afterwards.
+        Emptied first; then holds database, spool, logs and results.
     study : Path, optional
-        Folder of DICOM files; by default the sample study beside the repository, else a synthetic
-        one.
+        Folder of DICOM files; by default the sample study beside the repository if it exists,
+        else a synthetic one.
     synthetic : bool
-        Send a synthetic study even where the sample study exists.
+        Send a synthetic study even if the sample study exists.
 
     Raises
     ------
     EpvsError
-        Something on the way did not work; says what and where its log is.
+        A step failed; the message says which one and where its log is.
     """
     began = time.monotonic()
     if study is not None:
-        _study_uid(study)  # a wrong folder is said now, not after the start of everything
-    running.refuse_second(load_settings(data_dir=work_dir.absolute()))
+        _study_uid(study)  # reports a wrong folder before anything is started
+    running.require_not_running(load_settings(data_dir=work_dir.absolute()))
     _empty(work_dir)
     display.heading("Starting the embedded stack")
     pacs = start_demo_pacs(work_dir.absolute())
     try:
         display.step(f"PACS: {pacs.description}, on loopback port {pacs.dicom_port}")
-        with EmbeddedStack(_settings(work_dir, pacs), say=display.step) as stack:
+        with EmbeddedStack(_settings(work_dir, pacs), on_progress=display.step) as stack:
             display.step(f"ready after {stack.start_s:.1f} s")
             _demonstrate(stack, pacs, _study_folder(work_dir, study, synthetic), work_dir)
     finally:
         pacs.stop()
-    display.step(f"stopped everything; {time.monotonic() - began:.1f} s in all")
+    display.step(f"stopped everything; {time.monotonic() - began:.1f} s in total")
 
 
 def _empty(work_dir: Path) -> None:
     marker = work_dir / ".epvs-node-demo"
     if work_dir.exists() and any(work_dir.iterdir()) and not marker.exists():
         raise EpvsError(
-            f"{work_dir} is not empty and was not made by a demonstration.",
+            f"{work_dir} is not empty and was not created by a demonstration.",
             "Choose an empty folder with --work-dir.",
         )
     shutil.rmtree(work_dir, ignore_errors=True)
@@ -109,7 +109,7 @@ def _study_folder(work_dir: Path, study: Path | None, synthetic: bool) -> Path:
         return SAMPLE_STUDY
     folder = work_dir / "synthetic-study"
     with display.progress("generating a synthetic study", None):
-        list(run_room("training", ["sample-study", "--out", str(folder)]))
+        list(run_module("training", ["sample-study", "--out", str(folder)]))
     display.step(f"study: synthetic, in {folder}")
     return folder
 
@@ -125,15 +125,15 @@ def _demonstrate(stack: EmbeddedStack, pacs: DemoPacs, folder: Path, work_dir: P
     seconds = time.monotonic() - sent_at - QUIET_PERIOD_S
     if row["status"] not in ("delivered", "committed"):
         raise EpvsError(
-            f"The study ended as {row['status']}: {row['reason']}.",
-            f"EPVS_DATA_DIR={settings.data_dir} epvs-node show {study_uid} explains; "
+            f"The study ended in state {row['status']}: {row['reason']}.",
+            f"EPVS_DATA_DIR={settings.data_dir} epvs-node show {study_uid} shows why; "
             f"the logs are in {stack.log_dir}.",
         )
     _show_radiologist(pacs, study_uid, work_dir / "result")
     _show_administrator(engine, study_uid)
-    display.heading("What it took")
+    display.heading("Time and memory")
     display.step(f"{seconds:.1f} s from the last C-STORE to the report in the PACS")
-    display.step(f"(and a quiet period of {QUIET_PERIOD_S:g} s, 30 s by default)")
+    display.step(f"(plus a quiet period of {QUIET_PERIOD_S:g} s; 30 s by default)")
     with unit_of_work(engine) as session:
         timings = queries.show_study(session, study_uid)["revisions"][-1]["timings"]
     display.print_table(timings, ["stage", "seconds"])
@@ -181,7 +181,7 @@ class _Results:
 
 
 def _save_results(pacs: DemoPacs, study_uid: str, folder: Path) -> _Results:
-    """Save the objects that the PACS now holds: the SR, and each picture also as a PNG."""
+    """Save what the PACS received: the SR as a DICOM file, the pictures as PNG files."""
     folder.mkdir(parents=True, exist_ok=True)
     report, pictures = None, []
     for content in pacs.instances(study_uid):
@@ -194,14 +194,14 @@ def _save_results(pacs: DemoPacs, study_uid: str, folder: Path) -> _Results:
             Image.fromarray(dataset.pixel_array).save(path)
             pictures.append(path)
     if report is None:
-        raise EpvsError("The study is delivered but the PACS holds no structured report.")
+        raise EpvsError("The study is delivered, but the PACS has no structured report.")
     return _Results(report, sorted(pictures))
 
 
 def _show_radiologist(pacs: DemoPacs, study_uid: str, folder: Path) -> None:
     results = _save_results(pacs, study_uid, folder)
     display.heading(f"What the radiologist sees (read back from {pacs.description})")
-    for line in run_room("worker.commands.read_report", [str(results.report)]):
+    for line in run_module("worker.commands.read_report", [str(results.report)]):
         display.console.print(f"  {line}", markup=False)
     display.console.print()
     for path in results.pictures:

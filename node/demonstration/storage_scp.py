@@ -1,7 +1,7 @@
-"""A small Storage SCP that writes what it receives to a folder: the demonstration's last resort.
+"""Minimal Storage SCP of the demonstration, used where Orthanc is not installed.
 
-``python -m node.demonstration.storage_scp AE_TITLE PORT FOLDER`` listens on loopback. It is not an
-archive: it keeps no index and answers no queries.
+``python -m node.demonstration.storage_scp AE_TITLE PORT FOLDER`` listens on loopback and
+writes instances as files. It is not an archive: it has no index and supports no queries.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _store(event: evt.Event, folder: Path) -> int:
 
 
 def main(ae_title: str, port: int, folder: Path) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is terminated."""
     ae = AE(ae_title=ae_title)
     ae.supported_contexts = AllStoragePresentationContexts
     ae.add_supported_context(Verification)

@@ -1,1 +1,1 @@
-"""The one-machine stack: the real servers, started as children of the operator's command."""
+"""The one-machine stack: all components and servers as child processes of one command."""

@@ -1,4 +1,4 @@
-"""Embedded stack: how much memory its processes took, from Linux's accounts."""
+"""Embedded stack: peak memory of its processes, read from ``/proc``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _PROC = Path("/proc")
 def peak_memory_mb(pid: int) -> int:
     """Sum of the peak resident memory of a process and of its descendants, in MB.
 
-    An upper bound: pages that the processes share are counted in each of them, and their peaks
-    need not have come at one time. 0 where the system keeps no such accounts.
+    An upper bound: shared pages are counted once per process, and the peaks may have been reached
+    at different times. 0 where the system has no ``/proc``.
     """
     return sum(_high_water_kb(member) for member in [pid, *_descendants(pid)]) // 1024
 

@@ -1,4 +1,4 @@
-"""Embedded stack: one child process with its own process group, log file and orderly end."""
+"""Embedded stack: a child process with its own process group and log file."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ if TYPE_CHECKING:
 
 _LIBC: Final = ctypes.CDLL(None)  # loaded before any fork
 _PR_SET_PDEATHSIG: Final = 1
-"""prctl(2): which signal a process gets when the thread that started it has ended."""
+"""prctl(2): signal sent to a process when the thread that started it ends."""
 
 
 def free_port() -> int:
-    """Return a TCP port on loopback that nothing listens on at the moment."""
+    """Return a TCP port on loopback that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def accepts_connections(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether something accepts TCP connections there."""
+    """Whether TCP connections to this address are accepted."""
     with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
         return True
     return False
 
 
 class ManagedProcess:
-    """A program that this process started and will stop.
+    """A child process that this process starts and stops.
 
-    The child leads its own process group, so that Ctrl-C on the terminal reaches only the stack,
-    which then stops its children in order, and so that grandchildren end with their parent. It is
-    killed when the thread that started it ends: a stack whose own process was killed, or whose
-    terminal was closed, leaves nothing behind that would hold the ports of the next one.
+    The child leads its own process group: Ctrl-C on the terminal reaches only the stack, which then
+    stops its children in order, and grandchildren end with their parent. The kernel kills the child
+    when the thread that started it ends, so that a stack that was killed, or whose terminal was
+    closed, leaves no process behind that occupies its ports.
 
     Parameters
     ----------
     name : str
-        What messages call it, e.g. ``"receiver"``.
+        Its name in messages, e.g. ``"receiver"``.
     command : sequence of str
     log_path : Path
-        Standard output and error go there, appended.
+        Standard output and error are appended to this file.
     env : mapping, optional
-        Added to this process's environment.
+        Variables added to the environment of this process.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ManagedProcess:
         return self._popen.poll() is None
 
     def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
-        """Wait until `ready` returns true; a process that does not get there is stopped.
+        """Wait until `ready` returns true; stop the process if that fails.
 
         Raises
         ------
@@ -99,7 +99,7 @@ class ManagedProcess:
         """
         try:
             self._wait_until(ready, timeout_s)
-        except BaseException:  # Ctrl-C too: nobody else knows the process yet
+        except BaseException:  # Ctrl-C too: the caller does not hold the process yet
             self.stop()
             raise
 
@@ -129,7 +129,7 @@ class ManagedProcess:
         return "\n".join(text.splitlines()[-lines:])
 
     def stop(self, grace_s: float = 10.0) -> None:
-        """Ask the process to end, and after `grace_s` seconds end its whole group."""
+        """Terminate the process; kill its whole group after at most `grace_s` seconds."""
         if self.running():
             self._popen.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -140,5 +140,5 @@ class ManagedProcess:
 
 
 def _die_with_parent() -> None:
-    """Run in the child between fork and exec."""
+    """Ask the kernel to kill this process with its parent; runs between fork and exec."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""Embedded stack: how the other commands find one that is running.
+"""Embedded stack: how other commands find one that is running.
 
-Redis and Triton listen on free ports, and the stack may have settings that another terminal lacks;
-so a running stack says in its data folder where it is reached and what it was told.
+Redis and Triton listen on free ports, and the terminal of another command may lack the settings of
+the stack. A running stack therefore writes its addresses and settings into its data folder.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ _ANNOUNCED = (
 
 
 def announce(settings: Settings) -> None:
-    """Say in the data folder how this process's stack is reached and set."""
+    """Write the addresses and settings of this process's stack into its data folder."""
     values = {name: getattr(settings, name) for name in _ANNOUNCED}
     _file(settings).write_text(json.dumps({"pid": os.getpid(), **values}))
 
 
 def withdraw(settings: Settings) -> None:
-    """Take the announcement back."""
+    """Remove what `announce` wrote."""
     _file(settings).unlink(missing_ok=True)
 
 
-def attached(settings: Settings) -> Settings:
-    """Fill in how a running embedded stack is reached and set; what the operator set stays."""
+def with_running_stack(settings: Settings) -> Settings:
+    """Return the settings completed by those of a running stack; explicit settings win."""
     found = _read(settings)
     given = settings.model_fields_set
     changes = {name: found[name] for name in _ANNOUNCED if name in found and name not in given}
     return settings.model_copy(update=changes)
 
 
-def refuse_second(settings: Settings) -> None:
-    """Make sure that no other stack works in this data folder.
+def require_not_running(settings: Settings) -> None:
+    """Check that no embedded stack is running in this data folder.
 
     Raises
     ------
     ConfigurationError
-        One does.
+        One is.
     """
     found = _read(settings)
     if found:
@@ -66,7 +66,7 @@ def _read(settings: Settings) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(_file(settings).read_text())
         os.kill(int(found["pid"]), 0)
-    except (OSError, ValueError, KeyError):  # none, unreadable, or its process has ended
+    except (OSError, ValueError, KeyError):  # no file, an unreadable one, or its process has ended
         return {}
     return found
 

@@ -69,7 +69,7 @@ class Servers:
         return cls(folder)
 
     @classmethod
-    def install(cls, say: Callable[[str], None] = lambda _: None) -> Self:
+    def install(cls, on_progress: Callable[[str], None] = lambda _: None) -> Self:
         """Return the servers, installed first where they are not yet.
 
         Raises
@@ -85,7 +85,7 @@ class Servers:
                 f"The embedded Triton does not support Python {_python_version()}.",
                 f"Use Python 3.11 to 3.13. {_OWN_SERVERS}",
             )
-        say(f"installing Triton and Redis in {folder} (once; downloads 110 MB)")
+        on_progress(f"installing Triton and Redis in {folder} (once; downloads 110 MB)")
         # Under another name until complete: an interrupted installation is never used.
         partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
         try:
@@ -195,4 +195,4 @@ def _libpython_dir() -> Path:
 
 
 if __name__ == "__main__":
-    Servers.install(say=print)
+    Servers.install(on_progress=print)

@@ -1,4 +1,4 @@
-"""Embedded stack: the whole node on one machine, each part a process of its own."""
+"""Embedded stack: all components of the node on one machine, each in its own process."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ ANY_LOOPBACK_CALLER = "*@127.0.0.0/8,*@::1/128"
 
 
 def embedded_settings(settings: Settings) -> Settings:
-    """Adapt the settings to the embedded stack: loopback only, and any caller from there.
+    """Adapt the settings to the embedded stack: any caller, but on loopback only.
 
-    What the operator set explicitly stays; absolute paths, because the parts are processes.
+    Explicit settings are kept. Paths become absolute, because they are passed to other processes.
     """
     given = settings.model_fields_set
     changes: dict[str, object] = {
@@ -47,31 +47,31 @@ def embedded_settings(settings: Settings) -> Settings:
 
 @dataclass
 class EmbeddedStack:
-    """Receiver, worker, housekeeper, Redis and Triton, started in the order of their needs.
+    """Receiver, worker, housekeeper, Redis and Triton, started in the order of dependency.
 
     Parameters
     ----------
     settings : Settings
         As `embedded_settings` returns them.
-    say : callable
-        Told what is being started, in words.
+    on_progress : callable
+        Called with a line of text before each step of the start.
 
     Notes
     -----
-    Use it as a context manager: whatever was started is stopped, in reverse order, also when the
-    start itself fails half-way.
+    Use it as a context manager: it stops what it started in reverse order, also when the start
+    fails half-way.
     """
 
     settings: Settings
-    say: Callable[[str], None] = lambda _: None
+    on_progress: Callable[[str], None] = lambda _: None
     processes: list[ManagedProcess] = field(default_factory=list)
     triton: EmbeddedTriton | None = None
     start_s: float = 0.0
-    """How long the start took."""
+    """Duration of the start."""
 
     @property
     def log_dir(self) -> Path:
-        """Where every part writes its log."""
+        """Folder of the log files, one per component."""
         return self.settings.data_dir / "logs"
 
     def __enter__(self) -> EmbeddedStack:
@@ -91,24 +91,24 @@ class EmbeddedStack:
         self.stop()
 
     def _start(self) -> None:
-        running.refuse_second(self.settings)
+        running.require_not_running(self.settings)
         _require_free_port(self.settings)
         self.settings.data_dir.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         if not {"triton_url", "broker_url"} <= self.settings.model_fields_set:
-            Servers.install(self.say)
+            Servers.install(self.on_progress)
         triton_url = self._start_triton()
         broker_url = self._start_broker()
-        self.say("database: applying migrations")
+        self.on_progress("database: applying migrations")
         migrate.upgrade(self.settings.database_url)
         self.settings = self.settings.model_copy(
             update={"triton_url": triton_url, "broker_url": broker_url}
         )
         ready_file = self.settings.worker_ready_file
-        receiver = self._start_room("receiver", ["-m", "receiver"])
-        self._start_room("housekeeper", ["-m", "worker.housekeeper"])
+        receiver = self._start_component("receiver", ["-m", "receiver"])
+        self._start_component("housekeeper", ["-m", "worker.housekeeper"])
         ready_file.unlink(missing_ok=True)
-        worker = self._start_room(
+        worker = self._start_component(
             "worker",
             [
                 *("-m", "celery", "-A", "worker.app", "worker"),
@@ -116,7 +116,7 @@ class EmbeddedStack:
             ],
         )
         receiver.wait_until(lambda: accepts_connections(self.settings.port), timeout_s=30)
-        self.say("worker: checking both models against their golden answers")
+        self.on_progress("worker: checking the predictions of both models against reference values")
         worker.wait_until(ready_file.exists, timeout_s=120)
         running.announce(self.settings)
         self.start_s = time.monotonic() - began
@@ -124,7 +124,7 @@ class EmbeddedStack:
     def _start_triton(self) -> str:
         if "triton_url" in self.settings.model_fields_set:
             return self.settings.triton_url
-        self.say("Triton Inference Server: loading both models (CPU)")
+        self.on_progress("Triton Inference Server: loading both models (CPU)")
         self.triton = EmbeddedTriton(
             models_dir=self.settings.models_dir,
             work_dir=self.settings.data_dir / "embedded" / "triton",
@@ -136,15 +136,15 @@ class EmbeddedStack:
     def _start_broker(self) -> str:
         if "broker_url" in self.settings.model_fields_set:
             return self.settings.broker_url
-        self.say("Redis: starting the broker")
+        self.on_progress("Redis: starting the broker")
         process, url = start_redis(
             self.settings.data_dir / "embedded" / "redis", self.log_dir / "redis.log"
         )
         self.processes.append(process)
         return url
 
-    def _start_room(self, name: str, arguments: list[str]) -> ManagedProcess:
-        self.say(f"{name}: starting")
+    def _start_component(self, name: str, arguments: list[str]) -> ManagedProcess:
+        self.on_progress(f"{name}: starting")
         process = ManagedProcess(
             name,
             [sys.executable, *arguments],
@@ -155,27 +155,27 @@ class EmbeddedStack:
         return process
 
     def run_until_interrupted(self) -> None:
-        """Watch over the parts until Ctrl-C or SIGTERM.
+        """Monitor the components until Ctrl-C or SIGTERM.
 
         Raises
         ------
         Unavailable
-            A part ended by itself.
+            A component ended unexpectedly.
         """
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # handled like Ctrl-C
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 self.check()
                 time.sleep(1.0)
-        self.say("stopping")
+        self.on_progress("stopping")
 
     def check(self) -> None:
-        """Raise `Unavailable` when a part has ended by itself; start Triton again where it did.
+        """Restart Triton if it has ended; raise `Unavailable` if another component has.
 
-        Triton neither restarts a model's process that died nor says that it is not ready.
+        Triton neither restarts a model process that died nor reports itself as not ready.
         """
         if self.triton is not None and not self.triton.running():
-            self.say("Triton Inference Server: has ended, starting it again")
+            self.on_progress("Triton Inference Server: has ended, restarting it")
             self.triton.stop()
             self.triton.start()
         for process in self.processes:
@@ -187,7 +187,7 @@ class EmbeddedStack:
                 )
 
     def stop(self) -> None:
-        """End everything that was started, the last first."""
+        """Stop everything that was started, in reverse order."""
         if self.processes:
             running.withdraw(self.settings)
         while self.processes:

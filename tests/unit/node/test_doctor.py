@@ -19,7 +19,7 @@ def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise EpvsError("worker.commands.doctor ended with code 1.")
 
-    monkeypatch.setattr(doctor, "run_room", fail)
+    monkeypatch.setattr(doctor, "run_module", fail)
 
 
 def _checks(**settings: object) -> dict[str, doctor.Check]:

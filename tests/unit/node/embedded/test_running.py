@@ -27,15 +27,17 @@ def test_settings_come_from_the_running_stack_unless_given(tmp_path: Path) -> No
         triton_url="127.0.0.1:4712",
     )
     running.announce(stack)
-    found = running.attached(load_settings(data_dir=tmp_path, triton_url="192.0.2.1:8001"))
+    found = running.with_running_stack(
+        load_settings(data_dir=tmp_path, triton_url="192.0.2.1:8001")
+    )
     assert found.broker_url == stack.broker_url
     assert (found.ae_title, found.port) == ("GRADER", 4713)
     assert [destination.name for destination in found.destination_list] == ["PACS@192.0.2.10:104"]
     assert found.triton_url == "192.0.2.1:8001"
     with pytest.raises(ConfigurationError, match="is running"):
-        running.refuse_second(stack)
+        running.require_not_running(stack)
     running.withdraw(stack)
-    running.refuse_second(stack)
+    running.require_not_running(stack)
 
 
 def test_an_ended_stack_is_not_found(tmp_path: Path) -> None:
@@ -44,5 +46,5 @@ def test_an_ended_stack_is_not_found(tmp_path: Path) -> None:
     settings = load_settings(data_dir=tmp_path)
     left_behind = {"pid": ended.pid, "broker_url": "redis://127.0.0.1:4711/0"}
     (tmp_path / "embedded.json").write_text(json.dumps(left_behind))
-    assert running.attached(settings) == settings
-    running.refuse_second(settings)
+    assert running.with_running_stack(settings) == settings
+    running.require_not_running(settings)
