@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def own_server() -> Iterator[PostgresServer]:
-    """A server that nobody else uses."""
+    """A server for this test alone."""
     server = PostgresServer()
     try:
         server.start()

@@ -65,7 +65,7 @@ class Node:
         self._values |= values
 
     def start_housekeeper(self) -> None:
-        """Keep house from now on, ringing again after a second."""
+        """Start a housekeeper that repeats notifications after a second."""
         keeper = Housekeeper(self.settings, self.engine, repeat_after_s=1.0)
         self._housekeeping = threading.Thread(target=keeper.run, args=(self._stop,))
         self._housekeeping.start()

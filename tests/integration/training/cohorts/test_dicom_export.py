@@ -1,4 +1,4 @@
-"""Synthetic DICOM cohort: what it writes, the door of a site's own cohort takes."""
+"""The synthetic DICOM cohort is readable as a site cohort."""
 
 from pathlib import Path
 from typing import Any
