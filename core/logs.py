@@ -1,7 +1,7 @@
-"""Every step: one line of log for each event, in UTC, without patient data.
+"""Logging: one line for each event, in UTC, without patient data.
 
-A line reads ``2026-01-31T09:30:00.123Z INFO receiver receiver.storage: stored revision=…``.
-What happened comes first, then ``name=value`` pairs, so that both people and ``grep`` can read it.
+A line reads ``2026-01-31T09:30:00.123Z INFO receiver receiver.storage: stored revision=…``: the
+event, then ``name=value`` pairs.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from core.settings import Settings
 
 _QUIET_LIBRARIES: Final = ("pydicom", "highdicom")
-"""Their warnings quote element values, which may be a patient's."""
+"""Their warnings quote element values, which may be patient data."""
 _CHATTY_LIBRARIES: Final = ("pynetdicom", "alembic", "sqlalchemy", "celery", "kombu", "redis")
-"""Below WARNING they tell of their own inner life, not of the node's."""
+"""Below WARNING they log their own internals."""
 
 
 class LineFormatter(logging.Formatter):
-    """One physical line for each record, UTC, and exceptions without their foreign texts.
+    """Formats each record on one line, in UTC, without the texts of foreign exceptions.
 
     Parameters
     ----------
-    room : str
+    component : str
         The process that logs: ``"receiver"``, ``"worker"``, ``"housekeeper"``.
     """
 
-    def __init__(self, room: str) -> None:
+    def __init__(self, component: str) -> None:
         super().__init__(
-            fmt=f"%(asctime)s.%(msecs)03dZ %(levelname)s {room} %(name)s: %(message)s",
+            fmt=f"%(asctime)s.%(msecs)03dZ %(levelname)s {component} %(name)s: %(message)s",
             datefmt="%Y-%m-%dT%H:%M:%S",
         )
         self.converter = time.gmtime
@@ -48,7 +48,7 @@ class LineFormatter(logging.Formatter):
             record = logging.makeLogRecord(
                 {**record.__dict__, "msg": describe(record.msg), "args": ()}
             )
-        # A traceback that another handler rendered first would carry the exception's own text.
+        # A traceback that another handler has rendered contains the text of the exception.
         record.exc_text = None
         return super().format(record).replace("\r", "").replace("\n", " | ")
 
@@ -57,12 +57,12 @@ class LineFormatter(logging.Formatter):
         ei: tuple[type[BaseException], BaseException, TracebackType | None]
         | tuple[None, None, None],
     ) -> str:
-        """Say what was raised and where; see `describe`."""
+        """Format the type and place of an exception; see `describe`."""
         return describe(ei[1]) if ei[1] is not None else ""
 
 
 def describe(error: BaseException) -> str:
-    """Type and place of an exception, and its text only where the text is known to be ours.
+    """Type and place of an exception, and its text only if the node itself raised it.
 
     Texts of foreign exceptions may quote element values (pydicom) or SQL parameters (SQLAlchemy).
     """
@@ -80,21 +80,21 @@ def _short(filename: str) -> str:
     return "/".join(filename.split("/")[-2:])
 
 
-def configure_logging(settings: Settings, room: str) -> None:
-    """Send the log of this process to standard error, one line an event.
+def configure_logging(settings: Settings, component: str) -> None:
+    """Send the log of this process to standard error, one line per event.
 
     Parameters
     ----------
     settings : Settings
-        `log_level` counts for our own rooms; libraries speak from WARNING up.
-    room : str
-        Named in every line: ``"receiver"``, ``"worker"``, ``"housekeeper"``.
+        `log_level` applies to the node's own modules; libraries log from WARNING up.
+    component : str
+        Stated in every line: ``"receiver"``, ``"worker"``, ``"housekeeper"``.
     """
-    # Deferred: the command line logs too, and must not pay for the DICOM network library.
+    # Imported here, so that the command line does not load the DICOM network library.
     from pynetdicom import _config as pynetdicom_config
 
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter(room))
+    handler.setFormatter(LineFormatter(component))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
@@ -102,9 +102,9 @@ def configure_logging(settings: Settings, room: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in _QUIET_LIBRARIES:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # pydicom says the same things a second time as Python warnings.
+    # pydicom issues the same messages as Python warnings, too.
     warnings.simplefilter("ignore")
-    # Identifiers of C-FIND requests and responses hold patients' names.
+    # Identifiers of C-FIND requests and responses contain patient names.
     pynetdicom_config.LOG_REQUEST_IDENTIFIERS = False
     pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False
     pynetdicom_config.LOG_HANDLER_LEVEL = "none"

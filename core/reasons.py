@@ -1,4 +1,4 @@
-"""Why a series was passed over, or why a study was not graded: the codes kept in SQL and SR."""
+"""Reason codes of series verdicts and of studies that are not graded, stored in SQL and SR."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why a series is not the one to grade, or why a study is not graded at all."""
+    """Why a series was not selected, or why a study is not graded."""
 
     SELECTED = "selected"
     LESS_SUITABLE = "less-suitable"
-    """Would do, but another series of the study is better."""
+    """Meets all requirements, but another series of the study is preferred."""
 
-    # What the series is
+    # The kind of series
     NO_IMAGES = "no-images"
     NOT_MR = "not-mr"
     DERIVED = "derived"
@@ -42,10 +42,10 @@ class Reason(StrEnum):
     INCONSISTENT_RESCALE = "inconsistent-rescale"
     UNDECODABLE_PIXELS = "undecodable-pixels"
 
-    # What the pixels show
+    # The contents of the image
     NOT_A_T2_BRAIN = "not-a-t2-brain"
-    """The registration's quality check did not recognise a T2-weighted brain."""
+    """The quality check of the registration found no T2-weighted brain."""
     OUTSIDE_FIELD_OF_VIEW = "outside-field-of-view"
-    """The basal ganglia are not inside the scan."""
+    """The basal ganglia are not completely inside the scan."""
 
     NO_SUITABLE_SERIES = "no-suitable-series"

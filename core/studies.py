@@ -1,6 +1,6 @@
-"""A study on its way from the receiver to the worker: what was received and what is to be graded.
+"""Received instances and closed studies, as the receiver and the worker exchange them.
 
-These records carry no pixels: they are rows of the database in the form that the other parts use.
+These records contain no pixels; they correspond to rows of the database.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedInstance:
-    """One SOP instance, durable on disk as a Part 10 file named by its hash.
+    """One SOP instance, durable on disk as a Part 10 file that is named by its hash.
 
-    The patient and study fields are what the study row keeps for the administrator's views; they
-    never enter logs, audit details or the broker.
+    The patient and study attributes are stored in the study's row, for the administrator's views;
+    they never enter logs, audit details or the broker.
     """
 
     study_uid: str
@@ -40,7 +40,7 @@ class ReceivedInstance:
 
 @dataclass(frozen=True, slots=True)
 class SpooledInstance:
-    """One stored instance of a closed study, as a pipeline stage needs it."""
+    """One stored instance of a closed study."""
 
     path: Path
     sop_instance_uid: str
@@ -50,11 +50,11 @@ class SpooledInstance:
 
 @dataclass(frozen=True, slots=True)
 class ClosedStudy:
-    """A study that has been quiet long enough to be graded: one revision of it."""
+    """One closed revision of a study, to be graded."""
 
     study_uid: str
     revision_id: str
     revision_number: int
     instances: tuple[SpooledInstance, ...]
     superseded_reports: tuple[tuple[str, str], ...] = ()
-    """(SOP class UID, SOP instance UID) of the SRs of earlier revisions that a new one replaces."""
+    """(SOP Class UID, SOP Instance UID) of the SRs of earlier revisions that are superseded."""

@@ -1,9 +1,9 @@
 """Deterministic DICOM UIDs: the same content always gets the same UID.
 
 PS3.5 section 9.1 and B.2: ``2.25.`` followed by a UUID as a decimal integer, at most 44 characters.
-Archives answer success to a changed object under a known UID and silently drop it, so a UID must
-change with the content; after a crash the same content must be sent again under the same UID, so
-nothing random may enter it.
+Archives respond with success to a changed object under a known UID, and silently drop it, so a UID
+must change with the content. After a crash the same content must be sent again under the same UID,
+so a UID must not depend on anything random.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Generated once for this product; changing it would give every known result a second identity.
+# Generated once for this product; a change would give every existing result a new UID.
 _NAMESPACE: Final = uuid.UUID("0b7e5c1d-63a4-4d0e-9f0b-5b6f1f3b8a52")
 
 
@@ -26,14 +26,14 @@ def canonical_json(value: Any) -> str:
 
 
 def derived_uid(role: str, key: Mapping[str, Any]) -> str:
-    """UID that is a function of its arguments alone.
+    """Derive a UID that depends on the arguments only.
 
     Parameters
     ----------
     role : str
         What the UID identifies, e.g. ``"sr-instance"``; two roles never share a UID.
     key : mapping
-        Everything that may change the object; must be representable in JSON.
+        Everything that determines the content of the object; representable in JSON.
     """
     return f"2.25.{uuid.uuid5(_NAMESPACE, f'{role}|{canonical_json(dict(key))}').int}"
 

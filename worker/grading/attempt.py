@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from core.studies import ClosedStudy
     from db.grading.leases import Claim
 
+# The pipeline as a function of the study and the time of completion; the rest is bound to it.
 Grading: TypeAlias = "Callable[[ClosedStudy, datetime], GradedStudy | NotGradedStudy]"
-"""The pipeline, with everything bound to it but the study and the time of completion."""
 
 
 class GradingServices(Protocol):

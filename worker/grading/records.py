@@ -1,4 +1,4 @@
-"""The records that travel from one pipeline stage to the next, inside one worker process.
+"""The records that the pipeline stages pass on, inside one worker process.
 
 ``ClosedStudy → Selection → Volume → Registration → RatingInput + SeverityInput →
 RatingOutput + SeverityOutput → Grade + SaliencyMap → Report``
@@ -37,7 +37,7 @@ Float32Array = NDArray[np.float32]
 # --- Selecting and assembling -------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class SliceLocation:
-    """One axial slice: the file (and frame of an Enhanced MR) and where it lies."""
+    """One axial slice: its file (and frame of an Enhanced MR) and its position."""
 
     path: Path
     sop_instance_uid: str
@@ -110,7 +110,7 @@ class Volume:
 
     @property
     def slices(self) -> tuple[SliceLocation, ...]:
-        """Slice k of the image comes from ``slices[k]``."""
+        """Location of each slice; ``slices[k]`` is slice k of `image`."""
         return self.series.slices
 
 
@@ -122,7 +122,7 @@ class Template:
     t2: sitk.Image
     """float32, 1.0 CSF, 0.55 grey matter, 0.36 white matter."""
     brain_mask: sitk.Image
-    """uint8; the brain with its inner CSF spaces: what remains after skull stripping."""
+    """uint8; the brain with its ventricles: what remains after skull stripping."""
     basal_ganglia_mask: sitk.Image
     """uint8; the zone in which EPVS are counted."""
 
@@ -175,7 +175,7 @@ class SeverityInput:
 
 @dataclass(frozen=True, slots=True)
 class RatingOutput:
-    """What the rating model answered: `probabilities`, shape (6, 5), float32, rows sum to 1."""
+    """Prediction of the rating model: `probabilities`, shape (6, 5), float32, rows sum to 1."""
 
     probabilities: Float32Array
     model: ModelIdentity
@@ -183,14 +183,14 @@ class RatingOutput:
 
 @dataclass(frozen=True, slots=True)
 class SeverityOutput:
-    """What the severity model answered.
+    """Prediction of the severity model.
 
     Attributes
     ----------
     probability : float
         P(at least ten EPVS).
     saliency : ndarray, shape (depth, height, width), float32
-        Grad-CAM on the last feature map, ≥ 0, not normalised; it spans the input grid.
+        Grad-CAM of the last feature map, ≥ 0, not normalised; it covers the input grid.
     """
 
     probability: float

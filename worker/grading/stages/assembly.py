@@ -1,7 +1,4 @@
-"""Step 3 of the pipeline: the selected slices → one float32 image in patient space.
-
-Inputs: `SelectedSeries`. Outputs: `Volume`, or `NotGradable` if a slice cannot be decoded.
-"""
+"""Assembly: `SelectedSeries` → `Volume`, one float32 image in patient space."""
 
 from __future__ import annotations
 
@@ -39,15 +36,16 @@ def assemble(series: SelectedSeries) -> Volume:
     """Decode the slices of a series into one image.
 
     Rescale slope and intercept are applied slice by slice (PS3.3 C.11.1); MONOCHROME1 is inverted,
-    so that bright is always high. The image's slice axis is the vector between the outermost slice
-    positions, not the cross product of the in-plane directions: mirrored storage keeps its sign.
+    so that bright is always high. The slice axis of the image is the vector between the outermost
+    slice positions, not the cross product of the in-plane directions, so a left-handed stack keeps
+    its handedness.
 
     Raises
     ------
     NotGradable
         `Reason.UNDECODABLE_PIXELS`, with the slice number and the transfer syntax UID.
     Failed
-        A stored file is gone.
+        A stored file is missing.
     """
     by_path: dict[Path, list[int]] = defaultdict(list)
     for index, location in enumerate(series.slices):
@@ -78,7 +76,7 @@ def assemble(series: SelectedSeries) -> Volume:
 def _decode(
     file: BinaryIO, series: SelectedSeries, indices: Sequence[int]
 ) -> Iterator[tuple[int, Float32Array, bool]]:
-    """Yield (slice index, rescaled pixels, whether MONOCHROME1) for the slices kept in one file."""
+    """Yield (slice index, rescaled pixels, whether MONOCHROME1) for the slices in one file."""
     index, syntax = indices[0], "unknown"
     try:
         header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=_HEADER)
@@ -92,8 +90,8 @@ def _decode(
     except MemoryError:
         raise
     except Exception as error:
-        # Hostile bytes reach five decoders of other people's; whatever they raise is a
-        # statement about this slice, and the study ends with a reason instead of retries.
+        # The bytes may be hostile, and five third-party decoders read them: any exception is a
+        # finding about this slice, and the study ends with a reason instead of retries.
         raise _undecodable(series, index, syntax, type(error).__name__) from error
 
 
@@ -108,13 +106,13 @@ def _frames(
     file.seek(0)
     source: BinaryIO | Dataset = file
     if syntax == DeflatedExplicitVRLittleEndian:
-        source = dcmread(file)  # a frame cannot be found in the file before it is inflated whole
+        source = dcmread(file)  # frames can only be located after inflating the whole data set
     wanted = None if numbers[0] is None else [number - 1 for number in numbers if number]
     return iter_pixels(source, raw=True, indices=wanted)
 
 
 def _rescale(header: Dataset, frame_number: int | None) -> tuple[np.float32, np.float32]:
-    """Slope and intercept of a frame: its own functional group, the shared one, or the root."""
+    """Slope and intercept of a frame: from its functional group, the shared one, or the root."""
     sources = [header]
     if frame_number is not None:
         groups = [

@@ -1,4 +1,4 @@
-"""Fifth step of the flow: `RatingOutput` + `SeverityOutput` → `Grade`."""
+"""Grade: `RatingOutput` + `SeverityOutput` → `Grade`."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ if TYPE_CHECKING:
     from worker.grading.records import Float32Array, RatingInput, RatingOutput, SeverityOutput
 
 MODERATE_RATING: Final = 2
-"""First rating (11–20 EPVS) that the severity paper's class "at least ten" stands for."""
+"""Lowest rating (11–20 EPVS) that agrees with the severity paper's class "at least ten"."""
 
 
 def grade(
     rating_input: RatingInput, rating_output: RatingOutput, severity_output: SeverityOutput
 ) -> Grade:
-    """Put both models' answers together.
+    """Combine the predictions of both models.
 
     The subject's rating is the highest of the six images (rating paper, section 2.5); the most
-    frequent one is reported beside it. The models agree when a rating of two or more comes with
-    moderate-to-severe and a lower one with none-to-mild. A count of exactly ten lies on both
-    sides: rating 1, and yet moderate-to-severe.
+    frequent one is reported as well. The models agree if a rating of two or more coincides with
+    moderate-to-severe, or a lower one with none-to-mild. A count of exactly ten is an exception: it
+    is rating 1 and moderate-to-severe.
 
     Parameters
     ----------
     rating_input : RatingInput
     rating_output : RatingOutput
-        Row i answers crop i of `rating_input`.
+        Row i is the prediction for crop i of `rating_input`.
     severity_output : SeverityOutput
     """
     best = rating_output.probabilities.argmax(axis=1)
@@ -59,9 +59,9 @@ def grade(
 def probability_of_highest(probabilities: Float32Array, rating: int) -> float:
     """Probability that the highest rating of all images is `rating`.
 
-    One sure image among doubtful ones does not make the subject's rating sure: the others must not
-    be higher. The images' errors are taken as independent of each other;
-    ``docs/results/weights.md`` says how well that holds.
+    A certain prediction for one image does not make the subject's rating certain: none of the other
+    images may be higher. The errors of the images are assumed to be independent of each other;
+    ``docs/results/weights.md`` reports how well that holds.
 
     Parameters
     ----------

@@ -1,14 +1,15 @@
-"""Third step of the flow: `Volume` → `Registration`, the scan's place in MNI space.
+"""Registration: `Volume` → `Registration`, the pose of the scan in MNI space.
 
 One registration serves both models. Mattes mutual information against a T2-contrast template, in
-three stages that go from many rough guesses to one exact answer:
+three stages from many coarse candidates to one exact result:
 
-1. a grid of rotations and heights at 8 mm; the best few, apart from each other, refined rigidly;
-2. the best two of these restarted at four scales as similarity: a small head otherwise settles
-   with its scalp on the template's brain edge;
-3. at 4 mm similarity, then affine.
+1. a grid of rotations and heights at 8 mm; the best ones that differ from each other are refined
+   rigidly;
+2. the best two of these are restarted as similarity transforms at four scales: otherwise the scalp
+   of a small head may be aligned with the edge of the template's brain;
+3. at 4 mm, similarity, then affine.
 
-Random sampling has fixed seeds, so the same scan gives the same answer. Points are LPS mm.
+Random sampling has fixed seeds, so the same scan gives the same result. Points are LPS mm.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ if TYPE_CHECKING:
 CENTRE: Final = (0.0, 18.0, 8.0)
 """Centre of rotation: the middle of the template's brain (MNI 0, −18, 8)."""
 COARSE_SHRINK, FINE_SHRINK = 8, 4
-"""Template voxels (1 mm) joined for stages 1 and 2, and for stage 3."""
+"""Template voxels (1 mm) that are averaged for stages 1 and 2, and for stage 3."""
 PITCHES, YAWS, ROLLS = (-24, -12, 0, 12, 24), (-20, 0, 20), (-15, 0, 15)
-"""Rotations tried, in degrees; a head coil allows more nodding than turning."""
+"""Rotations of the grid, in degrees; a head coil allows more pitch than yaw and roll."""
 HEIGHT_STEP: Final = 12.0
 SCALES: Final = (0.84, 0.94, 1.04, 1.14)
 N_RIGID, N_SCALED = 4, 2
-"""Candidates refined rigidly, and those of them restarted at every scale."""
+"""Number of candidates that are refined rigidly, and that are restarted at every scale."""
 
 QUALITY_SMOOTHING: Final = 1.5
 """Standard deviation (mm) of the smoothing before scan and template are compared."""
@@ -71,7 +72,7 @@ _Pose: TypeAlias = sitk.Euler3DTransform | sitk.Similarity3DTransform | sitk.Aff
 
 
 class _Candidate(NamedTuple):
-    """A transform from template to scan and its metric: less is better."""
+    """A transform from template to scan and its metric; lower is better."""
 
     metric: float
     transform: _Pose
@@ -91,19 +92,19 @@ class _Level:
 
 
 def register(volume: Volume, template: Template, *, threads: int = 2) -> Registration:
-    """Find where the template lies in the scan.
+    """Register the template to the scan.
 
     Parameters
     ----------
     volume : Volume
     template : Template
     threads : int
-        Candidates refined at the same time.
+        Number of candidates that are refined in parallel.
 
     Raises
     ------
     NotGradable
-        Nothing of a head's size is in the scan.
+        The scan contains nothing of the size of a head.
     """
     scan = _prepare(volume.image)
     coarse_scan = _shrink_to(scan, 5.6)
@@ -134,9 +135,9 @@ def register(volume: Volume, template: Template, *, threads: int = 2) -> Registr
 
 @contextmanager
 def _reproducible() -> Iterator[None]:
-    """One thread per metric: ITK's threads add up the histogram in a different order every time.
+    """Use one thread per metric: with several, ITK sums the histogram in a varying order.
 
-    The setting is global because the metric does not follow the registration method's own.
+    The setting is global because the metric ignores that of the registration method.
     """
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
@@ -147,15 +148,15 @@ def _reproducible() -> Iterator[None]:
 
 
 def check_quality(quality: RegistrationQuality) -> None:
-    """Let pass only what looks like a T2-weighted brain with its basal ganglia in the scan.
+    """Check that the scan is a T2-weighted brain and contains the basal ganglia.
 
     Raises
     ------
     NotGradable
-        With the figures that fell short.
+        With the figures outside their limits.
     """
     problems = []
-    # Written so that a value which is not a number fails too.
+    # Negated comparisons, so that NaN fails too.
     if not quality.box_correlation >= MIN_BOX_CORRELATION:
         problems.append(
             f"correlation around the basal ganglia {quality.box_correlation:.2f} "
@@ -204,7 +205,7 @@ def _method(bins: int, level: _Level) -> sitk.ImageRegistrationMethod:
 
 
 def _initial_guesses(level: _Level, scan: sitk.Image) -> list[_Pose]:
-    """Best poses of the grid that differ from each other in height or rotation."""
+    """Find the best poses of the grid that differ from each other in height or rotation."""
     method = _method(_COARSE.bins, level)
     method.SetMetricSamplingPercentage(0.35, seed=3)
     tried: list[tuple[float, tuple[float, int, int, int], _Pose]] = []
@@ -237,10 +238,10 @@ def _initial_guesses(level: _Level, scan: sitk.Image) -> list[_Pose]:
 
 
 def _head_centres(scan: sitk.Image) -> Iterable[NDArray[np.float64]]:
-    """Candidate positions of the template's centre: heights below the top of the head."""
+    """Yield candidate positions of the template's centre, at heights below the top of the head."""
     otsu = sitk.OtsuThresholdImageFilter()
     otsu.Execute(scan)
-    # Half of Otsu's threshold: it splits bright from dark tissue, not the head from air.
+    # Half of Otsu's threshold, which separates bright from dark tissue, not the head from air.
     voxels = np.argwhere(sitk.GetArrayViewFromImage(scan) > otsu.GetThreshold() / 2)[:, ::-1]
     axes = np.reshape(scan.GetDirection(), (3, 3)) * scan.GetSpacing()
     points = voxels @ axes.T + scan.GetOrigin()
@@ -264,7 +265,7 @@ def _scaled(pose: _Pose, scale: float) -> _Pose:
 
 
 def _descend(start: _Pose, level: _Level, scan: sitk.Image, schedule: _Schedule) -> _Candidate:
-    """Refine `start` in place; a run that leaves the scan counts as the worst."""
+    """Refine `start` in place; a run that leaves the scan gets the worst metric."""
     metric = 0.0
     for step, iterations in schedule.passes:
         method = _method(schedule.bins, level)
@@ -288,7 +289,7 @@ def _descend(start: _Pose, level: _Level, scan: sitk.Image, schedule: _Schedule)
 
 
 def _nearest_rigid(affine: _Pose) -> sitk.Transform:
-    """Rotation nearest to the affine's matrix (polar decomposition) about the same centre."""
+    """Rotation closest to the affine's matrix (polar decomposition), about the same centre."""
     u, _, vt = np.linalg.svd(np.reshape(affine.GetMatrix(), (3, 3)))
     rigid = sitk.Euler3DTransform()
     rigid.SetCenter(CENTRE)
@@ -298,7 +299,7 @@ def _nearest_rigid(affine: _Pose) -> sitk.Transform:
 
 
 def _measure_quality(affine: _Pose, level: _Level, scan: sitk.Image) -> RegistrationQuality:
-    # At the resolution of the template's level; noise would otherwise hide how alike they are.
+    # Smoothed to the resolution of the template's level: noise would lower the correlation.
     smooth = sitk.SmoothingRecursiveGaussian(scan, QUALITY_SMOOTHING)
     moved = sitk.Resample(smooth, level.t2, affine, sitk.sitkLinear, math.nan)
     found = sitk.GetArrayViewFromImage(moved)
@@ -309,7 +310,7 @@ def _measure_quality(affine: _Pose, level: _Level, scan: sitk.Image) -> Registra
     z, y, x = (
         np.arange(found.shape[2 - axis]) * spacing[axis] + origin[axis] for axis in (2, 1, 0)
     )
-    # Basal ganglia, lateral ventricles and what lies between them (design figures were taken here)
+    # Basal ganglia, lateral ventricles and what lies between; the limits were measured in this box.
     z, y, x = np.meshgrid(z, y, x, indexing="ij")
     box = brain & (np.abs(x) < 48) & (y > -40) & (y < 48) & (z > -16) & (z < 32)
     return RegistrationQuality(
@@ -321,7 +322,7 @@ def _measure_quality(affine: _Pose, level: _Level, scan: sitk.Image) -> Registra
 
 
 def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Pearson's correlation; 0 where there is nothing to correlate."""
+    """Pearson's correlation; 0 where it is undefined."""
     if len(a) < 2 or a.std() == 0 or b.std() == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])

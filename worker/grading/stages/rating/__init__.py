@@ -1,7 +1,7 @@
-"""Fourth step of the flow, first half: `Volume` + `Registration` → `RatingInput`.
+"""The input of the rating model: `Volume` + `Registration` → `RatingInput`.
 
-Rating paper, section 2.4.1: divide by the scan's maximum, cut the left and right basal ganglia out
-of three slices, enhance with a Haar transform, 112 × 86 pixels.
+Rating paper, section 2.4.1: divide by the maximum of the scan, crop the left and right basal
+ganglia in three slices to 112 × 86 pixels, enhance with a Haar transform.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ __all__ = ["prepare_rating"]
 def prepare_rating(
     volume: Volume, registration: Registration, *, enhancement: str = "stationary"
 ) -> RatingInput:
-    """Cut and enhance the six images that the rating model grades.
+    """Crop and enhance the six images that the rating model grades.
 
     Parameters
     ----------
     volume : Volume
     registration : Registration
     enhancement : {"stationary", "block-group", "none"}
-        Form of the Haar transform; the one the model was trained with.
+        Form of the Haar transform; must be that which the model was trained with.
 
     Raises
     ------
     NotGradable
-        The graded slices are not all inside the scan, or it is empty.
+        A slice to grade lies outside the scan, or the scan has no signal.
     """
     maximum = float(sitk.GetArrayViewFromImage(volume.image).max())
     if maximum <= 0:

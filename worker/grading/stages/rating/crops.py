@@ -1,6 +1,6 @@
-"""Where the six basal-ganglia images are taken, and how they are cut out of the native slices.
+"""Position of the six basal-ganglia crops, and resampling them from the native slices.
 
-MNI coordinates are named in RAS mm, as the literature gives them, and turned into LPS at once.
+MNI coordinates are given in RAS mm, as in the literature, and converted to LPS immediately.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ANTERIOR: Final = (26.0, -26.0)
 COMMISSURE_Z: Final = -4.0
 """z of the anterior commissure (MNI 0, 3, −4)."""
 LEVEL_STEP: Final = 4.5
-"""Height from one graded slice to the next: the papers' slices are 4 to 5 mm apart."""
+"""Distance between graded slices; those of the papers are 4 to 5 mm apart."""
 
 Array = NDArray[np.float64]
 
@@ -58,7 +58,7 @@ class IndexMap:
         matrix : ndarray, shape (2, 2)
         offset : ndarray, shape (2,)
         """
-        # The height z at which (x, y) meets the slice follows from the third row; insert it.
+        # The height z of (x, y) in the slice follows from the third row; substitute it.
         slope = self.matrix[:2, 2] / self.matrix[2, 2]
         matrix = self.matrix[:2, :2] - np.outer(slope, self.matrix[2, :2])
         return matrix, self.offset[:2] + slope * (k - self.offset[2])
@@ -67,10 +67,10 @@ class IndexMap:
 def graded_slices(image: sitk.Image, to_index: IndexMap) -> tuple[int, int, int]:
     """Choose the three slices to grade, as indices from inferior to superior.
 
-    The first is the nearest slice at or above the anterior commissure, its height taken between
-    the centres of the two crops, which is where an oblique slice must be right. The other two
-    follow in steps of whole slices as close to `LEVEL_STEP` as the spacing allows: neighbours at
-    the usual 4 to 6 mm, every second slice at 2.5 mm.
+    The first is the closest slice at or above the anterior commissure; in an oblique slice the
+    height is measured midway between the two crops. The other two follow in whole slices, as close
+    to `LEVEL_STEP` as the spacing allows: adjacent slices at the usual 4 to 6 mm, every second one
+    at 2.5 mm.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def graded_slices(image: sitk.Image, to_index: IndexMap) -> tuple[int, int, int]
 
 
 def cut(image: sitk.Image, to_index: IndexMap, k: int, side: Side) -> Float32Array:
-    """Resample one crop within slice `k`: the slice's own pixels, no interpolation across slices.
+    """Resample one crop within slice `k`, without interpolation across slices.
 
     Returns
     -------

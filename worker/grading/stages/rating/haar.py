@@ -1,15 +1,16 @@
 """Haar enhancement of a basal-ganglia crop, the last step before the rating model.
 
-The rating paper (section 2.4.1) emphasises EPVS with a Haar transform and cites Hou et al., Sci.
-Rep. 7:8569 (2017): detail coefficients below the noise are removed, those above it amplified by a
-non-linear gain, and the image is put together again. Two forms of it are offered:
+The rating paper (section 2.4.1) enhances EPVS with a Haar transform and cites Hou et al., Sci. Rep.
+7:8569 (2017): detail coefficients below the noise are removed, those above it are amplified by a
+non-linear gain, and the image is reconstructed. There are two forms:
 
 - ``stationary``: the shift-invariant Haar wavelet transform of the image;
 - ``block-group``: the paper's non-local form in 2-D, a Haar transform within and across groups of
   similar nearby blocks.
 
-Dots like EPVS set into crops stand out 1.7 times as well after ``stationary`` and 1.5 times after
-``block-group`` in the real sample scan, 1.4 times after either in phantoms (contrast to noise).
+The contrast-to-noise ratio of EPVS-like dots that were added to crops increases by a factor of 1.7
+with ``stationary`` and 1.5 with ``block-group`` in the real sample scan, and 1.4 with either in
+phantoms.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Image = NDArray[np.float32]
 Transform = Callable[[Image, float, float], Image]
 
 GAIN: Final = 3.0
-"""Amplification that strong detail tends to."""
+"""Limit of the amplification, for strong detail."""
 THRESHOLD: Final = 2.0
 """Coefficients up to this many standard deviations of the noise are removed."""
 MEDIAN_OF_NORMAL: Final = 0.6745
@@ -37,7 +38,7 @@ LEVELS: Final = 2
 BLOCK: Final = 4
 GROUP: Final = 8
 REACH: Final = 6
-"""Block-group form: block edge, blocks in a group, and how far (pixels) they are looked for."""
+"""Block-group form: block size, blocks per group, and search radius, in pixels."""
 STRIDE: Final = 2
 """Distance between the reference blocks; blocks overlap and are averaged."""
 
@@ -82,8 +83,8 @@ def block_group(image: Image, gain: float, threshold: float) -> Image:
     blocks = sliding_window_view(padded, (BLOCK, BLOCK))[rows, columns]
     across, within = _haar_matrix(GROUP), _haar_matrix(BLOCK)
     coefficients = np.einsum("gh,ij,kl,nhjl->ngik", across, within, within, blocks, optimize=True)
-    # Interpolation correlates the crop's noise, so each coefficient has its own amount of it; most
-    # groups hold no EPVS, so its median over the groups is noise.
+    # Interpolation correlates the noise of the crop, so each coefficient has its own noise level.
+    # Most groups contain no EPVS, so the median over the groups measures it.
     noise = np.median(np.abs(coefficients), axis=0) / MEDIAN_OF_NORMAL
     amplified = _amplify(coefficients, gain, threshold * noise)
     amplified[:, 0, 0, 0] = coefficients[:, 0, 0, 0]  # the group's mean is not detail

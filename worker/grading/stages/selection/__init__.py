@@ -1,8 +1,6 @@
-"""Step 2 of the pipeline: a closed study → the axial T2 series to grade, or why there is none.
+"""Series selection: `ClosedStudy` → `Selection`, the axial T2 series to grade.
 
-Reads headers only. Every series gets a verdict that an administrator finds in SQL.
-
-Inputs: `ClosedStudy`. Outputs: `Selection`.
+Only headers are read. Every series gets a verdict, which is stored in SQL.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ __all__ = ["select_series"]
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A series against which nothing speaks."""
+    """A series that meets all requirements."""
 
     series_uid: str
     stack: Stack
@@ -41,7 +39,7 @@ class _Candidate:
 
     @property
     def preference(self) -> tuple[float, float, int, str]:
-        """Finest pixels, closest slices, most slices; rounded so that noise never decides."""
+        """Sort key: finest pixels, closest slices, most slices; rounded to ignore noise."""
         return (
             round(max(self.pixel_spacing_mm), 2),
             round(self.stack.spacing_mm, 1),
@@ -72,7 +70,7 @@ def select_series(study: ClosedStudy) -> Selection:
     Raises
     ------
     Failed
-        A stored file is gone.
+        A stored file is missing.
     """
     by_series: dict[str, list[SpooledInstance]] = defaultdict(list)
     for instance in study.instances:
@@ -121,7 +119,7 @@ def _reason_for_study(verdicts: tuple[SeriesVerdict, ...]) -> tuple[Reason, str]
         return closest.reason, closest.detail
     if not verdicts:
         return Reason.NO_IMAGES, "the study holds no instances"
-    # A report beside the scans, or a CT beside an MR, does not blur the reason.
+    # Documents beside the scans, or CT beside MR, are not part of the reason.
     images = (
         [verdict for verdict in verdicts if rank(verdict.reason) > rank(Reason.NOT_MR)]
         or [verdict for verdict in verdicts if verdict.reason is Reason.NOT_MR]

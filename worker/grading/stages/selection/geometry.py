@@ -1,4 +1,4 @@
-"""Step 2 of the pipeline, its geometry: whether slices form one regular axial stack.
+"""Geometry checks of a series: whether its slices form one regular axial stack.
 
 Positions and directions are in patient space (LPS, mm; PS3.3 C.7.6.2.1.1).
 """
@@ -36,9 +36,9 @@ MIN_SLICES: Final = 16
 MIN_COVERAGE_MM: Final = 80.0
 MAX_POSITION_MM: Final = 10_000.0
 ROUNDING_MM: Final = 0.01
-"""By which a limit may be exceeded: positions are decimal text."""
+"""Tolerance of the limits: positions are decimal strings."""
 
-# Why the geometry rules a series out, with the figures behind it.
+# A reason against grading a series, with its figures.
 Finding = tuple[Reason, str]
 Vector = NDArray[np.float64]
 
@@ -64,7 +64,7 @@ class Stack:
 
 
 def lacks_geometry(frame: Frame) -> bool:
-    """Whether position, orientation or pixel spacing is missing or cannot be true."""
+    """Whether position, orientation or pixel spacing is missing or implausible."""
     if frame.orientation is None or frame.position_mm is None or frame.pixel_spacing_mm is None:
         return True
     row, column = np.array(frame.orientation[:3]), np.array(frame.orientation[3:])
@@ -78,7 +78,7 @@ def lacks_geometry(frame: Frame) -> bool:
 
 
 def normal_of(frame: Frame) -> Vector:
-    """Return the unit normal of a slice, turned towards the head (+z)."""
+    """Return the unit normal of a slice, pointing towards the head (+z)."""
     orientation = np.array(frame.orientation)
     normal = np.cross(orientation[:3], orientation[3:])
     normal /= np.linalg.norm(normal)
@@ -91,7 +91,7 @@ def anatomical_planes(frames: Sequence[Frame]) -> set[int]:
 
 
 def build_stack(frames: Sequence[Frame]) -> Stack | None:
-    """Sort the slices along their common normal; None if they have no common normal."""
+    """Sort the slices along their common normal; None if there is none."""
     if not frames or any(map(lacks_geometry, frames)):
         return None
     orientations = np.array([frame.orientation for frame in frames])
@@ -105,7 +105,7 @@ def build_stack(frames: Sequence[Frame]) -> Stack | None:
 
 
 def check_geometry(frames: Sequence[Frame]) -> Iterator[Finding]:
-    """Everything in the geometry that speaks against grading these frames."""
+    """Yield every geometric reason against grading these frames."""
     lacking = sum(map(lacks_geometry, frames))
     if lacking:
         yield (
@@ -143,7 +143,7 @@ def _check_gaps(stack: Stack) -> Iterator[Finding]:
     if not distinct.size:
         return
     yield from _check_line(stack)
-    # The lower median: with few slices the upper one may be the gap that is at fault.
+    # The lower median: with few slices the upper one may be the faulty gap.
     usual = float(np.sort(gaps[distinct])[(distinct.size - 1) // 2])
     if usual > MAX_SLICE_SPACING_MM + ROUNDING_MM:
         yield Reason.SLICES_TOO_THICK, f"slices {usual:.1f} mm apart"
@@ -153,13 +153,13 @@ def _check_gaps(stack: Stack) -> Iterator[Finding]:
         multiple = gaps[k] / usual
         whole = multiple > 1.5 and abs(multiple - round(multiple)) <= 2 * GAP_TOLERANCE
         reason = Reason.MISSING_SLICE if whole else Reason.IRREGULAR_SPACING
-        if reason not in found:  # the first of a kind says enough
+        if reason not in found:  # the first of each kind is sufficient
             found.add(reason)
             yield reason, f"gap of {gaps[k]:.2f} mm after slice {k + 1} (others {usual:.2f} mm)"
 
 
 def _check_line(stack: Stack) -> Iterator[Finding]:
-    """Slices must be stacked along their normal, on a straight line."""
+    """Yield a reason if the slices are not stacked along their normal, on a straight line."""
     steps = stack.positions_mm - stack.positions_mm[0]
     heights = steps @ stack.normal
     lateral = steps - np.outer(heights, stack.normal)

@@ -1,8 +1,8 @@
-"""Step 2 of the pipeline, its reading half: one file → what selection needs of each frame.
+"""Header reading for series selection: one file → the attributes of each of its frames.
 
-Classic MR keeps everything at the root of the data set; Enhanced MR keeps it in functional groups,
-per frame or shared (PS3.3 C.7.6.16). Both are read into the same `Frame`, so that no rule has to
-know which it was. Pixels are never read.
+Classic MR stores all attributes at the root of the data set, Enhanced MR in functional groups, per
+frame or shared (PS3.3 C.7.6.16). Both are read into the same `Frame`, so the rules are the same.
+Pixels are never read.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class UnreadableHeader(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What selection needs of one slice; None where the header does not say."""
+    """The attributes of one slice that selection uses; None if the header lacks them."""
 
     path: Path
     sop_instance_uid: str
@@ -111,7 +111,7 @@ class Frame:
     pixel_spacing_mm: tuple[float, ...] | None
     thickness_mm: float | None
     rescale: tuple[float, float]
-    """(slope, intercept); (1, 0) where there is none."""
+    """(slope, intercept); (1, 0) if there is none."""
 
     @property
     def is_mr(self) -> bool:
@@ -125,14 +125,14 @@ def read_frames(instance: SpooledInstance) -> tuple[Frame, ...]:
     Returns
     -------
     tuple of Frame
-        One for a classic image, one a frame for Enhanced MR, none if the instance is no image.
+        One for a classic image, one per frame for Enhanced MR, none for an instance without pixels.
 
     Raises
     ------
     UnreadableHeader
         The content cannot be parsed, or contradicts itself.
     Failed
-        The spooled file itself is gone or the disk does not give it back.
+        The stored file is missing or cannot be read.
     """
     try:
         file = instance.path.open("rb")
@@ -147,8 +147,8 @@ def read_frames(instance: SpooledInstance) -> tuple[Frame, ...]:
         except UnreadableHeader:
             raise
         except Exception as error:
-            # The bytes come from outside: whatever pydicom trips over says something about the
-            # file, and a study with one broken file must still get its verdicts.
+            # The file comes from outside: any exception of pydicom is a finding about the file,
+            # and a study with one broken file must still get its verdicts.
             raise UnreadableHeader(type(error).__name__) from error
 
 
@@ -202,7 +202,7 @@ class _Attributes:
             try:
                 value = source.get(keyword)
             except Exception as error:
-                # Values are converted on access, by code that assumes legal bytes.
+                # pydicom converts values on access, and assumes that they are legal.
                 raise UnreadableHeader(f"{keyword}: {type(error).__name__}") from error
             if value not in (None, ""):
                 return value
@@ -234,7 +234,7 @@ class _Attributes:
 def _frame(
     attributes: _Attributes, instance: SpooledInstance, sop_class: str, number: int | None
 ) -> Frame:
-    # Of the two, only Enhanced MR has Frame Type, and there it is more specific than Image Type.
+    # Only Enhanced MR has Frame Type, which is more specific than its Image Type.
     image_type = (number and attributes.texts("FrameType")) or attributes.texts("ImageType")
     component = attributes.text("ComplexImageComponent")
     slope, intercept = attributes.numbers("RescaleSlope"), attributes.numbers("RescaleIntercept")
@@ -276,8 +276,8 @@ def _is_spin_echo(attributes: _Attributes) -> bool:
         return attributes.text("EchoPulseSequence") == "SPIN"
     if "SE" in sequence:
         return "GR" not in sequence  # both together are GRASE
-    # GE's "research mode" hides the kind. A train of echoes that is neither gradient-echo nor
-    # echo-planar can only be refocused by 180° pulses.
+    # GE's "research mode" does not state the sequence. An echo train that is neither gradient
+    # echo nor echo-planar can only be refocused by 180° pulses.
     train = attributes.number("EchoTrainLength") or 0
     return "RM" in sequence and train > 1 and {"GR", "EP"}.isdisjoint(sequence)
 

@@ -1,8 +1,8 @@
-"""Step 2 of the pipeline, its rules: what speaks against one series, most telling reason first.
+"""Rules of series selection: the reasons against grading a series.
 
-The kind of image is judged by physics (timing, pulse sequence, geometry), never by Series
-Description or Body Part Examined: both lie or are absent in real data. Where several things are
-wrong, the headline is the first in `PRECEDENCE`; the others follow in the detail.
+The kind of image is determined by timing, pulse sequence and geometry, never by Series Description
+or Body Part Examined, which are wrong or absent in real data. If several reasons apply, the verdict
+has the first one in `PRECEDENCE`; the others are listed in its detail.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ MIN_ECHO_TIME_MS: Final = 60.0
 MIN_REPETITION_TIME_MS: Final = 2000.0
 MAX_ECHO_TIME_SPREAD_MS: Final = 1.0
 LOCALIZER_THICKNESS_MM: Final = 10.0
-"""Nobody reads a brain in slices this thick: they are for planning."""
+"""Slices this thick are for planning, not for diagnosis."""
 MAX_VOXELS: Final = 2**28
-"""1 GiB as float32. A header may claim any matrix; no T2 scan of a head is larger."""
+"""1 GiB as float32: a limit for what a header may claim; no T2 scan of a head is larger."""
 
 PRECEDENCE: Final = (
-    # What the series is.
+    # The kind of series.
     Reason.NO_IMAGES,
     Reason.NOT_MR,
     Reason.DERIVED,
@@ -43,7 +43,7 @@ PRECEDENCE: Final = (
     Reason.INVERSION_RECOVERY,
     Reason.GRADIENT_ECHO,
     Reason.NOT_T2_WEIGHTED,
-    # From here on it is or may be a T2-weighted spin echo; its geometry or storage is at fault.
+    # From here on the series may be a T2-weighted spin echo with faulty geometry or storage.
     Reason.UNREADABLE,
     Reason.MISSING_GEOMETRY,
     Reason.MIXED_ORIENTATION,
@@ -59,21 +59,21 @@ PRECEDENCE: Final = (
     Reason.PIXELS_TOO_COARSE,
     Reason.TOO_FEW_SLICES,
 )
-"""How far through the checks a series came; the headline is the earliest that fails."""
+"""Order of the checks; the first one that fails gives the verdict its reason."""
 
 
 def rank(reason: Reason) -> int:
-    """Place of a refusal in `PRECEDENCE`."""
+    """Position of a reason in `PRECEDENCE`."""
     return PRECEDENCE.index(reason)
 
 
 def is_near_miss(reason: Reason) -> bool:
-    """Whether a series refused for this reason may be the T2 series that was meant."""
+    """Whether a series with this verdict may be the T2 series that was to be graded."""
     return rank(reason) >= rank(Reason.UNREADABLE)
 
 
 def judge(frames: Sequence[Frame], n_files: int, problems: Sequence[str]) -> list[Finding]:
-    """Everything that speaks against a series, in the order of `PRECEDENCE`.
+    """Find every reason against grading a series, in the order of `PRECEDENCE`.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def _share(count: int, frames: Sequence[Frame]) -> str:
 
 
 def _check_kind(frames: Sequence[Frame]) -> Iterator[Finding]:
-    """Original magnitude images, neither planning nor packed ones."""
+    """Yield reasons against anything but original magnitude images of one stack."""
     not_original = sum(
         frame.image_type[:1] != ("ORIGINAL",)
         or frame.image_type[1:2] != ("PRIMARY",)
@@ -144,7 +144,7 @@ def _check_kind(frames: Sequence[Frame]) -> Iterator[Finding]:
 
 
 def _check_contrast(frames: Sequence[Frame]) -> Iterator[Finding]:
-    """T2-weighted spin echo: TE ≥ 60 ms, TR ≥ 2000 ms, one echo."""
+    """Yield reasons against anything but a T2-weighted spin echo with one echo."""
     not_spin = sum(not frame.spin_echo for frame in frames)
     if not_spin:
         yield Reason.GRADIENT_ECHO, f"{_share(not_spin, frames)} not stated to be spin echo"
@@ -152,7 +152,7 @@ def _check_contrast(frames: Sequence[Frame]) -> Iterator[Finding]:
     repetitions = [t for frame in frames if (t := frame.repetition_time_ms) is not None]
     if min(len(echo_times), len(repetitions)) < len(frames):
         yield Reason.NOT_T2_WEIGHTED, "echo or repetition time missing"
-    # The longest echo: a series with a T2 and a proton-density echo has one too many.
+    # The longest echo: a series with a T2 and a proton-density echo is reported below.
     elif max(echo_times) < MIN_ECHO_TIME_MS or min(repetitions) < MIN_REPETITION_TIME_MS:
         yield Reason.NOT_T2_WEIGHTED, f"TE {max(echo_times):g} ms, TR {min(repetitions):g} ms"
     numbers = {frame.echo_number for frame in frames}
@@ -163,7 +163,7 @@ def _check_contrast(frames: Sequence[Frame]) -> Iterator[Finding]:
 
 
 def _check_storage(frames: Sequence[Frame]) -> Iterator[Finding]:
-    """One matrix, one pixel spacing, one rescale: slices that can share a grid and a scale."""
+    """Yield reasons against slices that differ in matrix, pixel spacing or rescale."""
     matrices = {(frame.matrix, frame.photometric) for frame in frames}
     spacings = [frame.pixel_spacing_mm for frame in frames if frame.pixel_spacing_mm]
     uneven = any(max(axis) - min(axis) > 0.001 * max(axis) for axis in zip(*spacings, strict=True))

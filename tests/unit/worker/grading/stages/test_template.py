@@ -26,6 +26,6 @@ def test_a_damaged_template_says_which_file_and_what_to_do(tmp_path: Path, damag
     }
     if damage in damaged:
         file.write_bytes(damaged[damage])
-    with pytest.raises(Failed, match=r"template\.npz.*Install epvs-node again") as refusal:
+    with pytest.raises(Failed, match=r"template\.npz.*Reinstall epvs-node") as refusal:
         load_template(file)
     assert refusal.value.code == "template-unreadable"
