@@ -59,7 +59,7 @@ def test_eight_associations_sending_one_study_lose_nothing(database_engine: Engi
     def receive(thread: int) -> list[Intake]:
         outcomes = []
         for batch in range(5):
-            # Every batch: two instances of its own, one that all threads send, one contradiction.
+            # Every batch: two unique instances, one that all threads send, one conflict.
             numbers = [1000 * thread + 10 * batch + k for k in (1, 2)]
             received = [
                 *(instance(n, received_at=after(batch)) for n in numbers),
@@ -87,7 +87,7 @@ def test_eight_associations_sending_one_study_lose_nothing(database_engine: Engi
 
 
 def test_no_instance_slips_between_receiving_and_closing(database_engine: Engine) -> None:
-    """Half of the threads send while the others close: each instance is in some revision."""
+    """Half of the threads send while the others close: every instance is in a revision."""
 
     def work(thread: int) -> list[str]:
         closed: list[str] = []
@@ -122,7 +122,7 @@ def test_no_instance_slips_between_receiving_and_closing(database_engine: Engine
     assert _verify(database_engine).ok
 
 
-def test_closing_passes_over_a_study_that_an_association_is_writing(
+def test_closing_skips_a_study_that_an_association_is_writing(
     postgres_server: PostgresServer, postgres_template: str
 ) -> None:
     engine = create_engine(postgres_server.url(postgres_server.create_database(postgres_template)))
@@ -140,7 +140,7 @@ def test_closing_passes_over_a_study_that_an_association_is_writing(
     engine.dispose()
 
 
-def test_one_of_eight_workers_gets_the_revision(database_engine: Engine) -> None:
+def test_only_one_of_eight_workers_claims_the_revision(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
 
@@ -155,7 +155,7 @@ def test_one_of_eight_workers_gets_the_revision(database_engine: Engine) -> None
     assert _verify(database_engine).ok
 
 
-def test_destinations_that_finish_together_finish_the_revision(database_engine: Engine) -> None:
+def test_deliveries_that_finish_at_once_finish_the_revision(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revision_ids = [queue_study(session, study=f"1.2.{k}") for k in range(THREADS // 2)]
         for number, revision_id in enumerate(revision_ids):

@@ -1,4 +1,4 @@
-"""What the hot paths ask of the database does not grow with the studies it holds."""
+"""The cost of the frequent queries does not grow with the number of studies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def test_no_hot_query_scans_a_table(sqlite_template: Path, tmp_path: Path) -> None:
-    """SQLite tells how it finds rows: SEARCH by an index, or SCAN of a whole table."""
+    """Checked in SQLite's query plans: SEARCH uses an index, SCAN reads a whole table."""
     path = tmp_path / "epvs.sqlite"
     path.write_bytes(sqlite_template.read_bytes())
     engine = create_engine(f"sqlite:///{path}")
@@ -31,7 +31,7 @@ def test_no_hot_query_scans_a_table(sqlite_template: Path, tmp_path: Path) -> No
     def _trace(connection: Any, _record: Any) -> None:
         connection.set_trace_callback(
             statements.append
-        )  # `db.receiving.prepared` goes around SQLAlchemy
+        )  # `db.receiving.prepared` bypasses SQLAlchemy
 
     with unit_of_work(engine) as session:
         record_instances(session, [instance(1), instance(1, content="changed")])
@@ -55,7 +55,7 @@ def test_no_hot_query_scans_a_table(sqlite_template: Path, tmp_path: Path) -> No
         }
     assert len(plans) > 20
     assert any(statement.startswith("UPDATE revisions SET last_received_at") for statement in plans)
-    # The one row of audit_head; and the rows that the view's own searches have just found.
+    # The one row of audit_head, and the rows that the view's own searches have found.
     harmless = ("SCAN audit_head", "SCAN turnaround")
     scans = [
         (step[-1], statement)

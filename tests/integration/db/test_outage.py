@@ -1,4 +1,4 @@
-"""The database server goes away in the middle of the work and comes back."""
+"""The database server stops during a transaction and restarts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def own_server() -> Iterator[PostgresServer]:
-    """A server for this test alone."""
+    """A database server that no other test uses."""
     server = PostgresServer()
     try:
         server.start()
@@ -29,7 +29,7 @@ def own_server() -> Iterator[PostgresServer]:
         server.remove()
 
 
-def test_an_outage_is_unavailable_and_leaves_no_half_transaction(
+def test_an_outage_raises_unavailable_and_leaves_no_partial_transaction(
     own_server: PostgresServer,
 ) -> None:
     url = own_server.url(own_server.create_database())

@@ -1,4 +1,4 @@
-"""Keeping house while the database or the broker is away."""
+"""The housekeeper while the database or the broker is unavailable."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def waiting(server: RedisServer) -> int:
         return int(client.llen(app.conf.task_default_queue))
 
 
-def test_missing_broker_leaves_everything_due_and_is_told_once(
+def test_without_the_broker_everything_stays_due_and_one_warning_is_logged(
     tmp_path: Path, database_engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     keeper = Housekeeper(make_settings(tmp_path, free_port()), database_engine)
@@ -69,7 +69,7 @@ def test_missing_broker_leaves_everything_due_and_is_told_once(
         assert len(outbox.due(session, now=datetime.now(UTC))) == 1
 
 
-def test_missing_database_is_told_once_and_its_return_too(
+def test_a_database_outage_and_its_end_are_each_logged_once(
     tmp_path: Path,
     database_engine: Engine,
     redis_server: RedisServer,
@@ -91,7 +91,7 @@ def test_missing_database_is_told_once_and_its_return_too(
     assert waiting(redis_server) == 1
 
 
-def test_what_was_rung_is_left_alone_for_a_while(
+def test_a_notification_is_not_repeated_at_once(
     tmp_path: Path, database_engine: Engine, redis_server: RedisServer
 ) -> None:
     keeper = Housekeeper(make_settings(tmp_path, redis_server.port), database_engine)
@@ -101,7 +101,7 @@ def test_what_was_rung_is_left_alone_for_a_while(
     assert waiting(redis_server) == 3
 
 
-def test_repetitions_do_not_fill_the_broker(
+def test_repeated_notifications_do_not_fill_the_broker(
     tmp_path: Path,
     database_engine: Engine,
     redis_server: RedisServer,
@@ -117,8 +117,8 @@ def test_repetitions_do_not_fill_the_broker(
     assert waiting(redis_server) == 5
 
 
-def test_broker_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody accepts the connection and says nothing."""
+def test_a_broker_that_never_responds_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is accepted, but nothing is sent."""
     monkeypatch.setitem(app.conf.broker_transport_options, "socket_timeout", 0.3)
     items = [OutboxItem(1, OutboxKind.REVISION, "0" * 32)]
     with socket.create_server(("127.0.0.1", 0)) as silent:

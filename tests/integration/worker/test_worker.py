@@ -1,4 +1,4 @@
-"""The real worker, Redis and databases, with every fault that the rules promise to survive."""
+"""The real worker, Redis and databases, with every fault that they have to survive."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def ring_again(node: Node, study_uid: str, times: int) -> None:
             app.send_task(GRADE_REVISION, (node.revision(study_uid).id,), connection=connection)
 
 
-def test_poison_defects_and_outages_cost_only_their_own_study(node: Node) -> None:
-    """A study that kills its process ends as failed after three attempts; the others go on."""
+def test_crashes_defects_and_outages_affect_only_their_own_study(node: Node) -> None:
+    """A study that kills its process fails after three attempts; the others are graded."""
     for study_uid, act in {POISON: "die", **OUTCOMES}.items():
         node.script.write(study_uid, act)
         node.receive(study_uid)
@@ -68,14 +68,16 @@ def test_poison_defects_and_outages_cost_only_their_own_study(node: Node) -> Non
     assert "CANARY" not in node.log.read_text()
     assert "CANARY" not in (node.revision("1.2.6").reason_detail or "")
 
-    # The model server was away all the time: tried again and again, never charged.
+    # The model server was unavailable all the time: every attempt is repeated, none is charged.
     node.wait(lambda: node.script.tried("1.2.7") >= 4, "attempts without a model server")
     assert node.revision("1.2.7").attempt <= 1  # the one that may be running
     node.script.write("1.2.7", "")
     node.wait_for_state("1.2.7", "delivered")
 
 
-def test_study_of_a_killed_worker_is_taken_up_once_and_rings_are_not_work(node: Node) -> None:
+def test_the_study_of_a_killed_worker_is_graded_once_despite_repeated_notifications(
+    node: Node,
+) -> None:
     node.script.write(WAITING, "wait")
     node.receive(WAITING)
     node.start_worker()
@@ -89,13 +91,13 @@ def test_study_of_a_killed_worker_is_taken_up_once_and_rings_are_not_work(node: 
     node.script.write(WAITING, "")
     node.wait_for_state(WAITING, "delivered")
     node.receive(GOOD)
-    node.wait_for_state(GOOD, "delivered")  # what was rung before has been heard by now
+    node.wait_for_state(GOOD, "delivered")  # earlier notifications have been received by now
     assert node.script.tried(WAITING) == 2
     assert node.revision(WAITING).attempt == 2
     assert count_reports(node, WAITING) == 1
 
 
-def test_long_study_keeps_its_lease(node: Node) -> None:
+def test_a_long_study_keeps_its_lease(node: Node) -> None:
     """Grading for twice the lease is one attempt: the heartbeat extends it."""
     node.script.write(WAITING, "wait")
     node.receive(WAITING)
@@ -115,8 +117,8 @@ def test_long_study_keeps_its_lease(node: Node) -> None:
     assert node.script.tried(WAITING) == 1
 
 
-def test_redis_may_forget_and_vanish(node: Node) -> None:
-    """Flushed, then killed and started anew without data: every study still arrives."""
+def test_redis_may_lose_messages_and_stop(node: Node) -> None:
+    """Flushed, then killed and restarted without data: every study is still graded."""
     node.start_housekeeper()
     node.receive("1.3.1")
     node.wait_for_state("1.3.1", "queued")
@@ -139,7 +141,7 @@ def test_redis_may_forget_and_vanish(node: Node) -> None:
     assert node.script.tried(WAITING) == 1
 
 
-def test_results_reach_the_destination_as_kept(node: Node) -> None:
+def test_the_stored_report_reaches_the_destination_unchanged(node: Node) -> None:
     with scripted_destination() as pacs:
         pacs.script.append(0xB000)
         node.set(destinations=pacs.destination.name)
@@ -162,7 +164,7 @@ def test_results_reach_the_destination_as_kept(node: Node) -> None:
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
-def test_a_rejection_reaches_whoever_asks_to_be_told_and_nobody_else(
+def test_a_report_without_grade_reaches_only_destinations_that_ask_for_it(
     node: Node, tmp_path: Path
 ) -> None:
     study = without_images(tmp_path)
@@ -200,7 +202,7 @@ def test_a_rejection_reaches_whoever_asks_to_be_told_and_nobody_else(
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
-def test_slow_destination_is_sent_everything_once(node: Node) -> None:
+def test_a_slow_destination_receives_everything_once(node: Node) -> None:
     """Sending for twice the lease is one attempt: the heartbeat extends it."""
     with scripted_destination() as pacs:
         pacs.script.append(Fault.STORE_AND_ANSWER_LATE)
@@ -219,7 +221,7 @@ def test_slow_destination_is_sent_everything_once(node: Node) -> None:
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
-def test_asked_to_end_a_worker_finishes_the_study_in_hand(node: Node) -> None:
+def test_a_worker_finishes_its_study_after_sigterm(node: Node) -> None:
     node.script.write(WAITING, "wait")
     node.receive(WAITING)
     worker = node.start_worker(concurrency=1)
@@ -235,7 +237,7 @@ def test_asked_to_end_a_worker_finishes_the_study_in_hand(node: Node) -> None:
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
-def test_worker_with_wrong_models_refuses_to_start(node: Node) -> None:
+def test_a_worker_with_wrong_models_does_not_start(node: Node) -> None:
     node.script.write("models", "wrong")
     node.receive(GOOD)
     node.start_housekeeper()
@@ -246,7 +248,7 @@ def test_worker_with_wrong_models_refuses_to_start(node: Node) -> None:
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
-def test_housekeeper_ends_when_asked_to(node: Node) -> None:
+def test_the_housekeeper_ends_after_sigterm(node: Node) -> None:
     keeper = subprocess.Popen(
         [sys.executable, "-m", "worker.housekeeper"], cwd=ROOT, env=node.environment()
     )

@@ -1,4 +1,4 @@
-"""A certificate authority of the test's own, and certificates of its making."""
+"""Certificate authorities for tests, and the certificates that they issue."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Authority:
-    """Issues certificates into `folder`; two authorities do not know each other.
+    """Issues certificates into `folder`; two authorities do not trust each other.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Crops with dots on them: what the rating network must tell apart, without anatomy."""
+"""Crops with dots: the structures that the rating network must distinguish, without anatomy."""
 
 from __future__ import annotations
 

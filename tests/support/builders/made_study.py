@@ -1,4 +1,4 @@
-"""Studies and reports for tests of what happens around the pipeline: valid, without an anatomy."""
+"""Valid studies and reports without anatomy, for tests of everything but the pipeline."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def receive_files(session: Session, study: ClosedStudy) -> None:
 
 
 def report_object(kind: ObjectKind, uid: str, *, padding: int = 0) -> ReportObject:
-    """A Part 10 file that an archive would take; `padding` bytes larger."""
+    """A Part 10 file that an archive accepts; `padding` bytes larger."""
     data_set = Dataset()
     data_set.SOPClassUID = UID(_SOP_CLASS[kind])
     data_set.SOPInstanceUID = UID(uid)
@@ -89,7 +89,7 @@ def report_object(kind: ObjectKind, uid: str, *, padding: int = 0) -> ReportObje
 
 
 def _with_group_length(content: bytes) -> bytes:
-    """Add a retired group length: pydicom drops it on writing, so that encoding anew shows."""
+    """Add a retired group length, which pydicom drops on writing, so re-encoding is detected."""
     start = len(content) - len(encoded_data_set(content))
     return content[:start] + b"\x08\x00\x00\x00UL\x04\x00\x10\x00\x00\x00" + content[start:]
 
@@ -105,6 +105,6 @@ def make_graded(study: ClosedStudy) -> GradedStudy:
 
 
 def encoded_data_set(content: bytes) -> bytes:
-    """The part of a Part 10 file that C-STORE transfers (group 0002 ends where its length says)."""
+    """The part of a Part 10 file that C-STORE transfers: everything after group 0002."""
     group_length = int.from_bytes(content[140:144], "little")
     return content[144 + group_length :]

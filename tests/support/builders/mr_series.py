@@ -1,4 +1,4 @@
-"""A small MR series for the tests of the network: valid to every sender, without an anatomy."""
+"""A small valid MR series without anatomy, for tests of the network."""
 
 from __future__ import annotations
 

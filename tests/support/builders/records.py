@@ -1,4 +1,4 @@
-"""Records as the receiver and the pipeline hand them to the database, for a made-up patient."""
+"""Records that the receiver and the pipeline pass to the database, for a fictitious patient."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ STUDY_ROW: dict[str, Any] = {
     "study_date": "",
     "first_received_at": T0,
 }
-"""Row of `studies`, for the tests that write one themselves."""
+"""Row of `studies`, for tests that insert one themselves."""
 
 
 def after(seconds: float) -> datetime:
-    """So many seconds after the first instance arrived."""
+    """Time `seconds` after the first instance arrived."""
     return T0 + timedelta(seconds=seconds)
 
 
 def instance(number: int, *, study: str = STUDY, content: str = "", **changes: Any) -> Any:
-    """Instance `number` of a study; other `content`, other bytes."""
+    """Instance `number` of a study; different `content` means different bytes."""
     uid = f"{study}.5.{number}"
     values: dict[str, Any] = {
         "study_uid": study,
@@ -98,14 +98,14 @@ def queue_study(session: Session, *, study: str = STUDY, n: int = 3, at: float =
 
 
 def claim(session: Session, revision_id: str, *, at: float = 31.0) -> Claim:
-    """Claim a waiting revision for 60 s."""
+    """Claim a queued revision for 60 s."""
     result = claim_revision(session, revision_id, now=after(at), lease_s=60, max_attempts=3)
     assert result is not None
     return result
 
 
 def model(name: str) -> ModelIdentity:
-    """A model of the shipped kind."""
+    """Identity of a model like the shipped ones."""
     digest = hashlib.sha256(name.encode()).hexdigest()
     return ModelIdentity(name, "1", digest, name, "synthetic", INTENDED_USE)
 
@@ -130,7 +130,7 @@ def report_srs(uid: str, variants: Iterable[SRVariant], first: int = 3) -> list[
 
 
 def graded_study(revision_id: str, *, rating: int = 2, uid: str = "2.25.1") -> GradedStudy:
-    """What the pipeline makes of a study: one picture, one map, an SR of either class."""
+    """Result of the pipeline: one picture, one map, an SR of either class."""
     crops = [Crop(level, side, 11, f"{STUDY}.5.1", None, ()) for level in Level for side in Side]
     return GradedStudy(
         revision_id=revision_id,
@@ -172,14 +172,14 @@ def graded_study(revision_id: str, *, rating: int = 2, uid: str = "2.25.1") -> G
 def not_graded_study(
     revision_id: str, reason: Reason = Reason.NOT_A_T2_BRAIN, **changes: Any
 ) -> NotGradedStudy:
-    """What the pipeline returns for a study that it cannot grade."""
+    """Result of the pipeline for a study that cannot be graded."""
     return NotGradedStudy(revision_id, reason, **({"detail": ""} | changes))
 
 
 def grade_study(
     session: Session, revision_id: str, *destinations: Any, at: float = 40.0, **changes: Any
 ) -> None:
-    """Claim a waiting revision and store its grade."""
+    """Claim a queued revision and store its grade."""
     held = claim(session, revision_id, at=at - 5)
     graded = graded_study(revision_id, **changes)
     paths = [Path(f"/reports/{o.sop_instance_uid}") for o in graded.report.objects]
@@ -191,7 +191,7 @@ def grade_study(
 def reject_study(
     session: Session, revision_id: str, *destinations: Any, at: float = 40.0, uid: str = "2.25.9"
 ) -> None:
-    """Claim a waiting revision and store its rejection with a report, an SR of either class."""
+    """Claim a queued revision and store that it cannot be graded, with an SR of either class."""
     held = claim(session, revision_id, at=at - 5)
     report = Report(
         tuple(report_srs(uid, [SRVariant(sr_class, False) for sr_class in SRClass])),

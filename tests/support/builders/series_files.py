@@ -51,7 +51,7 @@ _MOVED_TO_GROUPS = (
 def stored_values(
     n_slices: int, rows: int = 40, columns: int = 32, dtype: str = "<u2"
 ) -> NDArray[Any]:
-    """Pixels that tell slice, row and column apart: ``2000·slice + 40·row + column``."""
+    """Pixel values that identify slice, row and column: ``2000·slice + 40·row + column``."""
     k, row, column = np.indices((n_slices, rows, columns))
     return (2000 * k + 40 * row + column).astype(dtype)
 
@@ -159,7 +159,7 @@ def write(folder: Path, datasets: Iterable[Dataset], syntax: str = ExplicitVRLit
 
 
 def closed_study(*folders: Path) -> ClosedStudy:
-    """Every file below the folders as one closed study, as the receiver would have recorded it."""
+    """One closed study of every file below the folders, as the receiver would record it."""
     instances = []
     for path in sorted(p for folder in folders for p in folder.rglob("*") if p.is_file()):
         ds = dcmread(path, stop_before_pixels=True, force=True)
@@ -182,7 +182,7 @@ def stored_study(folder: Path, *series: Sequence[Dataset]) -> ClosedStudy:
 
 
 def expected_volume(n_slices: int) -> Float32Array:
-    """What `assemble` must make of `t2_slices` without rescale."""
+    """Voxels that `assemble` must return for `t2_slices` without rescale."""
     return stored_values(n_slices).astype(np.float32)
 
 

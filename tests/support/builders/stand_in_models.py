@@ -1,4 +1,4 @@
-"""Small networks that stand in for the trained ones, in a models folder of their own.
+"""Small networks that replace the trained ones, in a model repository of their own.
 
 They have the names and shapes of the real models, and their outputs depend on their input, so
 that the client, the server and the golden self-test can be tried against each fault.
@@ -35,7 +35,7 @@ def write_stand_ins(folder: Path, *, seed: int = 0) -> Path:
 
 
 def write_model(folder: Path, name: str, network: onnx.ModelProto) -> None:
-    """Write one network with its description and golden output, over what was there."""
+    """Write one network with its description and golden output, replacing an earlier one."""
     version = folder / name / "1"
     version.mkdir(parents=True, exist_ok=True)
     path = version / "model.onnx"
@@ -57,7 +57,7 @@ def write_model(folder: Path, name: str, network: onnx.ModelProto) -> None:
 
 
 def describe(folder: Path, name: str, **changes: Any) -> None:
-    """Write a model's ``model.json`` for the weights that lie beside it; `changes` win."""
+    """Write a model's ``model.json`` for the weights in its folder; `changes` take precedence."""
     path = folder / name / "model.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     weights = (folder / name / known.get("version", "1") / "model.onnx").read_bytes()

@@ -1,4 +1,4 @@
-"""Volumes for the imaging tests: the real series, and heads made from the template itself."""
+"""Volumes for the imaging tests: the real series, and heads made from the template."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REAL_SERIES = SAMPLE_DATA / "study-brain-siemens" / "t2-tse-axial"
 
 
 def volume_of(image: sitk.Image) -> Volume:
-    """Any image as the volume of a selected series with made-up UIDs."""
+    """The image as the volume of a selected series with fictitious UIDs."""
     direction = np.reshape(image.GetDirection(), (3, 3))
     slices = tuple(
         SliceLocation(
@@ -61,7 +61,7 @@ def real_volume() -> Volume:
 
 
 def head(template: Template, *, contrast: str = "t2") -> sitk.Image:
-    """Template as a scan in its own place: 1 mm, with a rim of fat where the scalp is."""
+    """The template as a scan in MNI space: 1 mm, with a rim of fat in place of the scalp."""
     t2 = sitk.GetArrayFromImage(template.t2)
     brain = sitk.GetArrayFromImage(template.brain_mask) > 0
     voxels = {"t2": t2, "t1": 1.2 * brain - t2}[contrast]

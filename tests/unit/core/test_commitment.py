@@ -17,7 +17,7 @@ def _item(uid: str, reason: int | None = None) -> Dataset:
     return item
 
 
-def test_report_of_both_kinds() -> None:
+def test_a_report_with_committed_and_failed_instances() -> None:
     information = Dataset()
     information.TransactionUID = "2.25.1"
     information.ReferencedSOPSequence = [_item("2.25.2")]
@@ -28,7 +28,7 @@ def test_report_of_both_kinds() -> None:
     assert report.failed == {"2.25.3": 0x0112, "2.25.4": 0x0110}
 
 
-def test_malformed_reports() -> None:
+def test_malformed_reports_are_refused() -> None:
     with pytest.raises(ValueError, match="Transaction UID"):
         read_commitment_report(Dataset())
     information = Dataset()

@@ -1,4 +1,4 @@
-"""Log lines are single, and carry no text that another library made from a patient's data."""
+"""Each record is one line, without text from other libraries that may quote patient data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _record(error: Exception) -> logging.LogRecord:
 
     try:
         fail()
-    except Exception:  # noqa: BLE001 - whatever is raised is what the log is given
+    except Exception:  # noqa: BLE001 - any exception may be logged
         info = sys.exc_info()
     return logging.LogRecord("worker.tasks", logging.ERROR, "f", 1, "attempt failed", (), info)
 
@@ -35,7 +35,7 @@ def test_exception_as_the_message_is_reduced_to_its_type() -> None:
     assert LineFormatter("receiver").format(record).endswith("pynetdicom: ValueError")
 
 
-def test_our_own_exception_keeps_its_text() -> None:
+def test_an_exception_of_the_node_keeps_its_text() -> None:
     line = LineFormatter("worker").format(_record(Failed("model-answer-invalid", "6 rows wanted")))
     assert "Failed: 6 rows wanted" in line
 

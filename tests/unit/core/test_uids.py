@@ -1,4 +1,4 @@
-"""Derived UIDs: a function of the content, and valid."""
+"""Derived UIDs are valid and depend on the content only."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ keys = st.dictionaries(st.text(), values, max_size=4)
 
 
 @given(role=st.text(), key=keys)
-def test_valid_and_repeatable(role: str, key: dict[str, object]) -> None:
+def test_uids_are_valid_and_repeatable(role: str, key: dict[str, object]) -> None:
     uid = derived_uid(role, key)
     assert UID(uid).is_valid
     assert uid == derived_uid(role, dict(reversed(key.items())))
 
 
-def test_role_and_content_both_count() -> None:
+def test_role_and_content_both_determine_the_uid() -> None:
     uids = {derived_uid("sr", {"a": 1}), derived_uid("sc", {"a": 1}), derived_uid("sr", {"a": 2})}
     assert len(uids) == 3
 

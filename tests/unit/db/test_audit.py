@@ -32,7 +32,7 @@ def chain(database_engine: Engine) -> Engine:
 
 
 def _disarm(engine: Engine) -> None:
-    """What an intruder with the database password can do."""
+    """An intruder with the database password."""
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("DROP FUNCTION refuse_audit_change() CASCADE"))
@@ -93,7 +93,7 @@ def test_triggers_refuse_any_change(chain: Engine, statement: str) -> None:
     ],
     ids=["changed", "moved", "last-changed", "removed", "end-cut", "emptied", "swapped", "no-head"],
 )
-def test_tampering_shows(chain: Engine, statements: list[str], first_bad: int | None) -> None:
+def test_tampering_is_detected(chain: Engine, statements: list[str], first_bad: int | None) -> None:
     _disarm(chain)
     with chain.begin() as connection:
         for statement in statements:
@@ -103,7 +103,7 @@ def test_tampering_shows(chain: Engine, statements: list[str], first_bad: int | 
     assert verdict.first_bad == first_bad
 
 
-def test_an_event_needs_no_time_and_gets_one(database_engine: Engine) -> None:
+def test_an_event_without_time_gets_the_current_one(database_engine: Engine) -> None:
     before = datetime.now(UTC)
     with unit_of_work(database_engine) as session:
         audit.append(session, "node-started")

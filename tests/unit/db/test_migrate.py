@@ -50,7 +50,7 @@ def test_several_processes_may_upgrade_an_empty_database_at_once(empty_database_
     assert migrate.current_revision(empty_database_url) == migrate.head_revision()
 
 
-def test_a_migration_can_be_taken_back(database_url: str) -> None:
+def test_migrations_can_be_downgraded(database_url: str) -> None:
     engine = create_engine(database_url)
     with engine.begin() as connection:
         config = migrate.make_config(connection)
@@ -64,10 +64,10 @@ def test_a_migration_can_be_taken_back(database_url: str) -> None:
 def test_a_waiting_revision_survives_the_renaming_of_the_outbox_columns(
     empty_database_url: str,
 ) -> None:
-    """Migration 0007, from a database that 0006 left with a row in every table concerned."""
+    """Migration 0007, on a database at 0006 with a row in every table concerned."""
     migrate.upgrade(empty_database_url, "0006")
     engine = create_engine(empty_database_url)
-    # As each dialect writes it: SQLite stores the digits of UTC.
+    # As each dialect stores it: SQLite has no time zones, the digits are UTC.
     zone = "" if engine.dialect.name == "sqlite" else "+00"
     now = f"{after(0):%Y-%m-%d %H:%M:%S.%f}{zone}"
     with engine.begin() as connection:
@@ -108,7 +108,7 @@ def test_a_waiting_revision_survives_the_renaming_of_the_outbox_columns(
     engine.dispose()
 
 
-def test_a_database_that_another_writes_to_is_unavailable(
+def test_a_database_that_another_process_locks_is_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("db.session._BUSY_TIMEOUT_S", 0.1)
@@ -121,6 +121,6 @@ def test_a_database_that_another_writes_to_is_unavailable(
     engine.dispose()
 
 
-def test_a_database_that_is_away_is_unavailable() -> None:
+def test_a_database_that_does_not_respond_is_unavailable() -> None:
     with pytest.raises(Unavailable):
         migrate.current_revision("postgresql://epvs@127.0.0.1:9/epvs")

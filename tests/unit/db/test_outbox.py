@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 
-def test_what_was_rung_rings_again_only_if_it_still_waits(database_engine: Engine) -> None:
+def test_a_notification_is_repeated_only_while_its_target_waits(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         waiting = queue_study(session, study="1.2.1", at=0)
         taken = queue_study(session, study="1.2.2", at=1)
@@ -22,7 +22,7 @@ def test_what_was_rung_rings_again_only_if_it_still_waits(database_engine: Engin
         assert [item.target_id for item in outbox.due(session, now=after(41))] == [waiting]
 
 
-def test_deliveries_ring_after_the_grade(database_engine: Engine) -> None:
+def test_deliveries_are_due_after_the_grade(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         grade_study(session, queue_study(session), PACS, at=40)
         assert outbox.due(session, now=after(39)) == []
@@ -30,7 +30,7 @@ def test_deliveries_ring_after_the_grade(database_engine: Engine) -> None:
         assert item.kind == "delivery"
 
 
-def test_marking_nothing_is_fine(database_engine: Engine) -> None:
+def test_nothing_may_be_marked_as_notified(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         outbox.mark_notified(session, [], now=after(0))
         assert outbox.due(session, now=after(0)) == []

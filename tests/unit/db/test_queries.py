@@ -27,7 +27,7 @@ def test_studies_are_listed_by_their_status(database_engine: Engine) -> None:
         assert list_studies(session, "failed") == []
 
 
-def test_one_study_is_shown_with_its_whole_story(database_engine: Engine) -> None:
+def test_a_study_is_shown_with_revisions_results_and_events(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         grade_study(session, queue_study(session), PACS)
     with unit_of_work(database_engine, read_only=True) as session:

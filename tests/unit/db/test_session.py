@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 
-def test_timestamps_come_back_aware_and_in_utc(database_engine: Engine) -> None:
+def test_timestamps_are_read_aware_and_in_utc(database_engine: Engine) -> None:
     tokyo = datetime(2026, 3, 1, 8, 0, 0, 123456, tzinfo=timezone(timedelta(hours=9)))
     with unit_of_work(database_engine) as session:
         session.execute(insert(Study).values(STUDY_ROW | {"first_received_at": tokyo}))
@@ -31,7 +31,7 @@ def test_timestamps_come_back_aware_and_in_utc(database_engine: Engine) -> None:
 
 
 def test_a_time_without_zone_is_refused(database_engine: Engine) -> None:
-    naive = datetime(2026, 3, 1)  # noqa: DTZ001 - that is the point
+    naive = datetime(2026, 3, 1)  # noqa: DTZ001 - must be naive
     with (
         pytest.raises(StatementError, match="without time zone"),
         unit_of_work(database_engine) as session,
@@ -39,19 +39,19 @@ def test_a_time_without_zone_is_refused(database_engine: Engine) -> None:
         session.execute(insert(Study).values(STUDY_ROW | {"first_received_at": naive}))
 
 
-def test_an_error_names_no_patient(database_engine: Engine) -> None:
+def test_an_error_contains_no_patient_data(database_engine: Engine) -> None:
     with pytest.raises(IntegrityError) as caught, unit_of_work(database_engine) as session:
         session.execute(insert(Study), [STUDY_ROW, STUDY_ROW])
     assert "CANARY" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_reader_may_not_write(database_engine: Engine) -> None:
+def test_a_read_only_transaction_cannot_write(database_engine: Engine) -> None:
     with (
         pytest.raises((DBAPIError, Unavailable)),
         unit_of_work(database_engine, read_only=True) as session,
     ):
         session.execute(insert(Study).values(STUDY_ROW))
-    with unit_of_work(database_engine) as session:  # the connection is not spoilt for writers
+    with unit_of_work(database_engine) as session:  # the connection can still write
         session.execute(insert(Study).values(STUDY_ROW))
 
 
@@ -71,8 +71,8 @@ def test_a_locked_sqlite_file_is_unavailable(
     engine.dispose()
 
 
-def test_a_server_that_is_not_there_is_unavailable() -> None:
-    with socket.socket() as probe:  # bound, not listening: nobody else takes the port
+def test_a_server_that_is_not_running_is_unavailable() -> None:
+    with socket.socket() as probe:  # bound, not listening, so no other process uses the port
         probe.bind(("127.0.0.1", 0))
         engine = create_engine(f"postgresql://epvs@127.0.0.1:{probe.getsockname()[1]}/epvs")
         with pytest.raises(Unavailable, match="refused"), unit_of_work(engine) as session:

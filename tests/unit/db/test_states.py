@@ -17,7 +17,7 @@ from tests.support.builders.records import after, claim, queue_study
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-# architecture.md, "Study states"; and back to the queue, which is how a retry shows.
+# The diagram in docs/architecture.md, and back to the queue for a retry.
 DRAWN = {
     ("receiving", "closed"),
     ("closed", "queued"),
@@ -32,7 +32,7 @@ DRAWN = {
 }
 
 
-def test_only_the_drawn_transitions_happen(database_engine: Engine) -> None:
+def test_only_the_documented_transitions_are_allowed(database_engine: Engine) -> None:
     happened = set()
     with unit_of_work(database_engine) as session:
         revision = session.get(Revision, queue_study(session))
@@ -46,7 +46,7 @@ def test_only_the_drawn_transitions_happen(database_engine: Engine) -> None:
     assert happened == DRAWN
 
 
-def test_a_state_and_its_audit_event_stand_or_fall_together(database_engine: Engine) -> None:
+def test_a_state_and_its_audit_event_are_written_together(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
     with pytest.raises(Failed), unit_of_work(database_engine) as session:  # noqa: PT012

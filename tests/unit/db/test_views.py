@@ -100,7 +100,7 @@ def test_a_study_from_arrival_to_delivery(database_engine: Engine) -> None:
         assert read_view(session, "failures") == read_view(session, "deliveries_pending") == []
 
 
-def test_a_study_without_grade_shows_why(database_engine: Engine) -> None:
+def test_a_study_without_grade_shows_the_reason(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
         not_graded = not_graded_study(revision_id, Reason.NO_SUITABLE_SERIES)
@@ -111,7 +111,7 @@ def test_a_study_without_grade_shows_why(database_engine: Engine) -> None:
 
 
 def test_a_report_without_grade_is_no_grade(database_engine: Engine) -> None:
-    """Neither alone nor after a grade does it show as one; its delivery shows like any other."""
+    """It is not listed as a grade, neither alone nor after one; its delivery is listed."""
     told = parse_destination("ARCHIVE@127.0.0.1:4243?notgraded=1")
     with unit_of_work(database_engine) as session:
         reject_study(session, queue_study(session, n=1), told, at=40, uid="2.25.100")
@@ -155,7 +155,7 @@ def test_the_delivered_grade_stays_until_a_later_one_is_delivered(database_engin
         assert (row["count_range"], row["sr_uid"]) == (">40", "2.25.200.3")
 
 
-def test_failures_name_what_waits_for_a_person(database_engine: Engine) -> None:
+def test_failures_list_failed_studies_and_parked_deliveries(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         held = claim(session, queue_study(session, study="1.2.3"))
         leases.fail(session, held, now=after(50), code="model-answer-invalid", detail="sum 0.4")

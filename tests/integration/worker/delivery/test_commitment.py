@@ -1,4 +1,4 @@
-"""Storage commitment: the worker asks; archives report to it, or to a real receiver, or never."""
+"""Storage commitment: archives report to the worker, to a real receiver, or never."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Node(Services):
         return make_graded(study)
 
     def deliver(self) -> Delivery:
-        """Make one attempt, however long the delivery would have had to wait for it."""
+        """Make one attempt, regardless of when the delivery is due."""
         delivery_id = self.delivery().id
         with unit_of_work(self.engine) as session:
             session.get_one(Delivery, delivery_id).not_before = None
@@ -96,7 +96,7 @@ def node(receiver: ReceiverProcess, archive: ScriptedDestination) -> Iterator[No
 
 
 @pytest.mark.parametrize("how", [Commits.HERE, Commits.ELSEWHERE, Commits.ELSEWHERE_WITHOUT_ROLES])
-def test_a_report_commits_the_study_on_whatever_association_it_comes(
+def test_a_report_commits_the_study_on_either_association(
     archive: ScriptedDestination, node: Node, how: Commits
 ) -> None:
     archive.commitments.append(how)
@@ -106,12 +106,14 @@ def test_a_report_commits_the_study_on_whatever_association_it_comes(
     wait_until(lambda: archive.reported == [0x0000])
 
 
-def test_what_was_lost_is_stored_again(archive: ScriptedDestination, node: Node) -> None:
+def test_objects_that_the_archive_lost_are_stored_again(
+    archive: ScriptedDestination, node: Node
+) -> None:
     archive.commitments.append(Commits.NEVER)
     assert node.deliver().stored_at is not None
     picture, report = archive.arrivals
     del archive.data_sets[report]
-    node.deliver()  # asks again, stores nothing
+    node.deliver()  # requests commitment again, stores nothing
     assert archive.arrivals == [picture, report]
     wait_until(lambda: node.delivery().stored_at is None)
     assert node.delivery().last_status == 0x0112
@@ -121,7 +123,7 @@ def test_what_was_lost_is_stored_again(archive: ScriptedDestination, node: Node)
     assert len(set(archive.requested)) == 3
 
 
-def test_an_archive_that_refuses_for_now_is_asked_again(
+def test_commitment_is_requested_again_after_a_transient_failure(
     archive: ScriptedDestination, node: Node
 ) -> None:
     archive.commitments.append(0x0110)
@@ -132,7 +134,7 @@ def test_an_archive_that_refuses_for_now_is_asked_again(
     assert len(archive.arrivals) == 2
 
 
-def test_an_archive_that_never_commits_is_asked_whether_it_has_everything(
+def test_an_archive_without_commitment_is_queried_instead(
     archive: ScriptedDestination, node: Node
 ) -> None:
     archive.commitments.append(0x0122)
@@ -140,7 +142,7 @@ def test_an_archive_that_never_commits_is_asked_whether_it_has_everything(
     assert node.state() == "delivered"
 
 
-def test_silence_is_waited_out_three_times_before_a_query_counts(
+def test_a_query_is_accepted_after_three_requests_without_a_report(
     archive: ScriptedDestination, node: Node
 ) -> None:
     archive.commitments.extend([Commits.NEVER] * 4)
@@ -150,7 +152,7 @@ def test_silence_is_waited_out_three_times_before_a_query_counts(
     assert len(archive.arrivals) == 2
 
 
-def test_a_report_on_what_was_never_asked_is_refused(
+def test_a_report_for_an_unknown_transaction_is_refused(
     archive: ScriptedDestination, node: Node
 ) -> None:
     archive.commitments.append(Commits.NEVER)
@@ -161,7 +163,7 @@ def test_a_report_on_what_was_never_asked_is_refused(
 
 
 def test_orthanc(receiver: ReceiverProcess, tmp_path: Path) -> None:
-    """With storage commitment allowed and not: it then aborts the association that asks."""
+    """With storage commitment allowed, and not: it then aborts the association."""
     pacs = start_orthanc(tmp_path)
     try:
         for allowed, proof in ((True, "commitment"), (False, "c-find")):

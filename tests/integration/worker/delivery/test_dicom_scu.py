@@ -1,4 +1,4 @@
-"""The SCU against a storage SCP of every temper."""
+"""The SCU against storage SCPs that respond in every way, or not at all."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def deliver(
     return decide(DeliveryClaim("d", "r", name, 1, 1, tuple(objects), stored=False), settings)
 
 
-def test_bytes_arrive_as_they_were_kept(
+def test_the_stored_bytes_arrive_unchanged(
     pacs: ScriptedDestination, objects: list[StoredObject]
 ) -> None:
     assert deliver(pacs, objects) == Delivered(Proof.STORE_STATUS, {SC: 0, SR: 0})
@@ -77,12 +77,12 @@ def test_bytes_arrive_as_they_were_kept(
         assert pacs.data_sets[item.sop_instance_uid] == encoded_data_set(item.path.read_bytes())
 
 
-def test_warning_counts_as_stored(pacs: ScriptedDestination, objects: list[StoredObject]) -> None:
+def test_a_warning_means_stored(pacs: ScriptedDestination, objects: list[StoredObject]) -> None:
     pacs.script.extend([0xB000, 0x0000])
     assert deliver(pacs, objects) == Delivered(Proof.STORE_STATUS, {SC: 0xB000, SR: 0})
 
 
-def test_out_of_resources_is_tried_later_and_stops_the_rest(
+def test_out_of_resources_postpones_this_and_the_remaining_objects(
     pacs: ScriptedDestination, objects: list[StoredObject]
 ) -> None:
     pacs.script.append(0xA700)
@@ -93,7 +93,7 @@ def test_out_of_resources_is_tried_later_and_stops_the_rest(
 
 
 @pytest.mark.parametrize("status", [0xA900, 0xC000])
-def test_refusal_waits_for_a_person(
+def test_a_refusal_parks_the_delivery(
     pacs: ScriptedDestination, objects: list[StoredObject], status: int
 ) -> None:
     pacs.script.append(status)
@@ -103,15 +103,15 @@ def test_refusal_waits_for_a_person(
 
 
 @pytest.mark.parametrize("fault", [Fault.STORE_AND_HANG_UP, Fault.STORE_AND_FALL_SILENT])
-def test_stored_without_an_answer_is_settled_by_asking(
+def test_a_query_decides_whether_an_object_without_response_was_stored(
     pacs: ScriptedDestination, objects: list[StoredObject], fault: Fault
 ) -> None:
     pacs.script.append(fault)
     assert deliver(pacs, objects) == Delivered(Proof.C_FIND, {SR: 0})
-    assert pacs.arrivals == [SC, SR]  # what the query showed is not sent again
+    assert pacs.arrivals == [SC, SR]  # an object that the query lists is not sent again
 
 
-def test_hung_up_before_storing_is_sent_again_later(
+def test_an_object_is_sent_again_after_the_peer_hung_up(
     pacs: ScriptedDestination, objects: list[StoredObject]
 ) -> None:
     pacs.script.append(Fault.HANG_UP)
@@ -120,7 +120,7 @@ def test_hung_up_before_storing_is_sent_again_later(
     assert pacs.arrivals == [SC, SC, SR]
 
 
-def test_peer_that_stops_reading_does_not_hold_us(
+def test_a_peer_that_stops_reading_does_not_block_the_worker(
     pacs: ScriptedDestination, tmp_path: Path
 ) -> None:
     large = keep(tmp_path, ObjectKind.SECONDARY_CAPTURE, SC, padding=32 * 1024**2)
@@ -128,24 +128,24 @@ def test_peer_that_stops_reading_does_not_hold_us(
     assert isinstance(deliver(pacs, [large]), Postponed)
 
 
-def test_without_trust_in_the_status_a_query_has_to_show_it(
+def test_a_query_is_the_proof_where_the_status_is_not_trusted(
     pacs: ScriptedDestination, objects: list[StoredObject]
 ) -> None:
     assert deliver(pacs, objects, trust_status=False) == Delivered(Proof.C_FIND, {SC: 0, SR: 0})
-    del pacs.data_sets[SC]  # answered with success, and lost
+    del pacs.data_sets[SC]  # stored with success, and lost
     remaining = [item for item in objects if item.sop_instance_uid == SC]
     user = DicomScu(pacs.destination, calling_ae="EPVSNODE", timeout_s=1.0)
     assert user.find(remaining) == set()
 
 
-def test_silence_of_a_peer_without_queries_proves_nothing(objects: list[StoredObject]) -> None:
+def test_no_response_from_a_peer_without_queries_postpones(objects: list[StoredObject]) -> None:
     with scripted_destination(answers_queries=False) as pacs:
         pacs.script.append(Fault.STORE_AND_HANG_UP)
         assert isinstance(deliver(pacs, objects), Postponed)
         assert isinstance(deliver(pacs, objects), Delivered)
 
 
-def test_a_class_that_is_not_taken_waits_for_a_person(objects: list[StoredObject]) -> None:
+def test_a_class_that_is_not_accepted_parks_the_delivery(objects: list[StoredObject]) -> None:
     with scripted_destination(classes=[objects[0].sop_class_uid]) as pacs:
         outcome = deliver(pacs, objects)
         assert isinstance(outcome, Parked)
@@ -158,7 +158,7 @@ def test_a_class_that_is_not_taken_waits_for_a_person(objects: list[StoredObject
 
 @pytest.mark.parametrize("ae_title", ["PACS", "OTHER"])
 def test_no_association(ae_title: str, pacs: ScriptedDestination) -> None:
-    """Nobody listens; or the called AE title is not known there."""
+    """Nothing listens there, or the called AE title is unknown."""
     port = free_port() if ae_title == "PACS" else pacs.destination.port
     user = DicomScu(
         DicomDestination(ae_title, "127.0.0.1", port), calling_ae="EPVSNODE", timeout_s=1.0
@@ -171,8 +171,8 @@ def test_echo(pacs: ScriptedDestination) -> None:
     DicomScu(pacs.destination, calling_ae="EPVSNODE", timeout_s=1.0).echo()
 
 
-def test_no_message_waits_for_the_peers_delayed_acknowledgement(pacs: ScriptedDestination) -> None:
-    """Else each costs its 40 ms (RFC 1122 4.2.3.2): a command and its data set are two writes."""
+def test_no_message_waits_for_a_delayed_tcp_acknowledgement(pacs: ScriptedDestination) -> None:
+    """A command and its data set are two writes, so each would cost 40 ms (RFC 1122 4.2.3.2)."""
     user = DicomScu(pacs.destination, calling_ae="EPVSNODE", timeout_s=5)
     with user._associate([build_context(Verification)]) as assoc:
         transport = assoc.dul.socket

@@ -1,4 +1,4 @@
-"""Delivery over TLS to DCMTK: both sides prove who they are, or nothing is sent."""
+"""Delivery over TLS to DCMTK: both sides must authenticate, or nothing is sent."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def user(destination: DicomDestination, identity: Identity | None) -> DicomScu:
     return DicomScu(destination, calling_ae="EPVSNODE", timeout_s=3.0, identity=identity)
 
 
-def test_an_object_arrives_as_it_was_kept(
+def test_an_object_arrives_unchanged(
     authority: Authority, pacs: tuple[DicomDestination, Path], file: OutgoingFile
 ) -> None:
     destination, received = pacs
@@ -61,7 +61,7 @@ def test_an_object_arrives_as_it_was_kept(
     assert encoded_data_set(stored.read_bytes()) == encoded_data_set(file.path.read_bytes())
 
 
-def test_the_name_may_be_another_than_that_of_the_host(
+def test_the_certificate_may_state_another_name_than_the_host(
     authority: Authority, pacs: tuple[DicomDestination, Path]
 ) -> None:
     node = authority.issue("node.example")
@@ -71,11 +71,11 @@ def test_the_name_may_be_another_than_that_of_the_host(
     user(replace(by_address, tls_name="localhost"), node).echo()
 
 
-def test_a_peer_whom_our_authority_does_not_know_gets_nothing(
+def test_nothing_is_sent_to_a_peer_with_an_unknown_authority(
     authority: Authority, tmp_path: Path, file: OutgoingFile
 ) -> None:
     stranger = Authority(tmp_path / "stranger").issue("localhost")
-    # It believes our authority, so that it is we who refuse.
+    # It trusts the node's authority, so it is the node that refuses.
     believing = replace(stranger, authorities=authority.certificate)
     with (
         run_storescp(tmp_path, believing) as destination,
@@ -85,7 +85,7 @@ def test_a_peer_whom_our_authority_does_not_know_gets_nothing(
     assert not list((tmp_path / "received").iterdir())
 
 
-def test_a_peer_that_does_not_know_us_refuses(
+def test_a_peer_refuses_an_unknown_client_certificate(
     pacs: tuple[DicomDestination, Path], authority: Authority, tmp_path: Path, file: OutgoingFile
 ) -> None:
     stranger = Authority(tmp_path).issue("node.example")

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EmbeddedTriton, Path]]:
-    """A Triton with faultless stand-in models, and their folder."""
+    """A Triton server with correct stand-in models, and their folder."""
     folder = tmp_path_factory.mktemp("stand-ins")
     models = write_stand_ins(folder / "models")
     with EmbeddedTriton(folder / "work", folder / "triton.log", models, threads=1) as server:
@@ -57,12 +57,12 @@ def severity_input() -> SeverityInput:
 
 
 def network_outputs(models: Path, name: str, array: np.ndarray) -> list[np.ndarray]:
-    """What onnxruntime answers by itself."""
+    """Outputs of the network from onnxruntime alone."""
     session = onnxruntime.InferenceSession(models / name / "1" / "model.onnx")
     return session.run(None, {session.get_inputs()[0].name: array})
 
 
-# --- Faultless ----------------------------------------------------------------------------------
+# --- Correct models ----------------------------------------------------------------------------
 def test_the_shipped_models_reproduce_their_golden_outputs(triton_server: EmbeddedTriton) -> None:
     client = InferenceClient(triton_server.url, MODELS, timeout_s=60)
     client.wait_ready(30)
@@ -101,7 +101,7 @@ def test_damaged_weights_fail_the_golden_test(
     network = onnx.load(path)
     largest = max(network.graph.initializer, key=lambda each: int(np.prod(each.dims)))
     weights = numpy_helper.to_array(largest)
-    # As a bad engine build would: every number plausible, the prediction wrong.
+    # Like a faulty engine build: every number is plausible, the prediction is wrong.
     largest.CopyFrom(numpy_helper.from_array(np.flip(weights).copy(), largest.name))
     onnx.save(network, path)
     describe(models, "rating")
@@ -161,7 +161,7 @@ def test_impossible_predictions_are_refused(
     assert caught.value.code == "model-answer-invalid"
 
 
-def test_an_error_inside_a_model_is_reported_and_the_server_goes_on(
+def test_an_error_inside_a_model_does_not_stop_the_server(
     tmp_path: Path, serve: Callable[[Path], EmbeddedTriton]
 ) -> None:
     models = write_stand_ins(tmp_path / "models")
@@ -190,7 +190,7 @@ def test_a_model_that_is_not_loaded_is_unavailable(
         client.assess(severity_input())
 
 
-def test_a_hung_server_is_unavailable_and_usable_again_when_it_wakes(
+def test_a_stopped_server_is_unavailable_until_it_resumes(
     stand_ins: tuple[EmbeddedTriton, Path],
 ) -> None:
     server, models = stand_ins
@@ -207,7 +207,7 @@ def test_a_hung_server_is_unavailable_and_usable_again_when_it_wakes(
     client.rate(rating_input())
 
 
-def test_a_killed_server_is_unavailable_and_usable_again_when_restarted(
+def test_a_killed_server_is_unavailable_until_it_is_restarted(
     tmp_path: Path, serve: Callable[[Path], EmbeddedTriton]
 ) -> None:
     models = write_stand_ins(tmp_path / "models")
@@ -224,7 +224,7 @@ def test_a_killed_server_is_unavailable_and_usable_again_when_restarted(
     client.rate(rating_input())
 
 
-def test_a_dead_model_process_is_seen_and_mended_by_a_restart(
+def test_a_dead_model_process_is_detected_and_restarted(
     tmp_path: Path, serve: Callable[[Path], EmbeddedTriton]
 ) -> None:
     models = write_stand_ins(tmp_path / "models")
@@ -262,7 +262,7 @@ def test_stopping_leaves_no_process_and_no_shared_memory(
 def test_a_killed_server_leaves_no_shared_memory_to_the_next(
     tmp_path: Path, stand_ins: tuple[EmbeddedTriton, Path]
 ) -> None:
-    """19 MiB a time would soon fill the 64 MiB that a container has."""
+    """19 MiB for each start would soon fill the 64 MiB of a container."""
     work, log = tmp_path / "work", tmp_path / "triton.log"
     killed = EmbeddedTriton(work, log, stand_ins[1], threads=1)
     killed.start()
@@ -275,7 +275,7 @@ def test_a_killed_server_leaves_no_shared_memory_to_the_next(
     killed.stop()
 
 
-def test_a_network_with_other_outputs_is_not_served_and_the_reason_is_shown(
+def test_a_network_with_other_outputs_is_not_served(
     tmp_path: Path, serve: Callable[[Path], EmbeddedTriton]
 ) -> None:
     models = write_stand_ins(tmp_path / "models")

@@ -53,7 +53,7 @@ def inference(tmp_path: Path, serve: Callable[[Path], EmbeddedTriton]) -> Iterat
 
 
 @pytest.mark.sample_data
-def test_every_stage_plays_its_part(inference: InferenceClient) -> None:
+def test_every_stage_runs_and_is_timed(inference: InferenceClient) -> None:
     study = closed_study(SAMPLE_DATA / "study-brain-siemens")
     graded = grade_study(
         study,
@@ -83,7 +83,9 @@ def test_every_stage_plays_its_part(inference: InferenceClient) -> None:
 
 
 @pytest.mark.sample_data
-def test_rejected_study_says_why_of_every_series(inference: InferenceClient) -> None:
+def test_a_study_that_is_not_graded_has_a_verdict_on_every_series(
+    inference: InferenceClient,
+) -> None:
     folder = min(path for path in (SAMPLE_DATA / "reject").iterdir() if path.is_dir())
     study = closed_study(folder)
     result = grade_study(

@@ -40,7 +40,7 @@ def _claim(session: Session, delivery_id: str, at: float) -> claims.DeliveryClai
     return claim
 
 
-def test_a_living_sender_keeps_its_delivery(database_engine: Engine) -> None:
+def test_an_extended_lease_is_not_swept(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         _, (pacs,) = _graded(session, PACS)
         claim = _claim(session, pacs, 41)
@@ -79,7 +79,7 @@ def test_the_last_delivery_finishes_the_revision(
         assert outbox.due(session, now=after(9999)) == []
 
 
-def test_a_rejected_revision_stays_rejected_whatever_becomes_of_its_report(
+def test_a_rejected_revision_stays_rejected_when_its_report_is_delivered(
     database_engine: Engine,
 ) -> None:
     told = [parse_destination(f"A{n}@127.0.0.1:1?notgraded=1") for n in (1, 2)]
@@ -116,7 +116,7 @@ def test_a_rejected_revision_stays_rejected_whatever_becomes_of_its_report(
         assert {event.detail["destination"] for event in done} == {row.destination for row in rows}
 
 
-def test_retries_back_off_to_an_hour_and_end_after_a_week(database_engine: Engine) -> None:
+def test_retries_back_off_to_an_hour_and_are_parked_after_a_week(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         _, (delivery_id,) = _graded(session, PACS)
         now = after(40)
@@ -145,7 +145,7 @@ def test_retries_back_off_to_an_hour_and_end_after_a_week(database_engine: Engin
         assert events == ["delivery-parked"]
 
 
-def test_a_parked_delivery_waits_for_a_person(database_engine: Engine) -> None:
+def test_a_parked_delivery_waits_until_it_is_rearmed(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revision_id, (pacs, archive) = _graded(session, PACS, ARCHIVE)
         for delivery_id in (pacs, archive):
@@ -165,7 +165,7 @@ def test_a_parked_delivery_waits_for_a_person(database_engine: Engine) -> None:
         assert commands.rearm_deliveries(session, now=after(9e6)) == 1
 
 
-def test_a_lost_sender_is_swept_with_the_workers(database_engine: Engine) -> None:
+def test_a_delivery_with_an_expired_lease_is_postponed(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         _, (delivery_id,) = _graded(session, PACS)
         stale = _claim(session, delivery_id, 41)

@@ -1,4 +1,4 @@
-"""Storage commitment in SQL: a report settles its delivery, whenever and wherever it comes."""
+"""Storage commitment in SQL: a report settles its delivery at any time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _claim(session: Session, at: float) -> DeliveryClaim:
 
 
 def _ask(session: Session, at: float, transaction_uid: str = TRANSACTION) -> DeliveryClaim:
-    """Claim the delivery and note that commitment is about to be asked for."""
+    """Claim the delivery and record that commitment is about to be requested."""
     claim = _claim(session, at)
     statuses = {PICTURE: 0, REPORT: 0}
     assert commitments.open_request(
@@ -62,7 +62,7 @@ def revision_id(database_engine: Engine) -> str:
 def test_a_study_is_committed_by_the_report(
     database_engine: Engine, revision_id: str, early: bool
 ) -> None:
-    """Whether it comes after the worker has recorded its request, or before."""
+    """After the worker has recorded the response to its request, or before."""
     with unit_of_work(database_engine) as session:
         claim = _ask(session, 50)
         waits = partial(commitments.await_report, now=after(51), timeout_s=600)
@@ -79,13 +79,13 @@ def test_a_study_is_committed_by_the_report(
         assert (delivery.state, delivery.proof) == (DeliveryState.DELIVERED, "commitment")
         assert session.get_one(Revision, revision_id).state is RevisionState.COMMITTED
         assert outbox.due(session, now=after(9999)) == []
-        # The archive did not see our answer and says it again.
+        # The archive did not receive the response and repeats its report.
         assert commitments.record_report(session, report, now=after(53))
         events = session.scalars(select(AuditEvent.event).order_by(AuditEvent.seq)).all()
         assert events[-3:] == ["delivery-done", "delivered", "committed"]
 
 
-def test_without_a_report_it_is_asked_for_again_but_not_stored_again(
+def test_without_a_report_commitment_is_requested_again_but_nothing_is_resent(
     database_engine: Engine, revision_id: str
 ) -> None:
     with unit_of_work(database_engine) as session:
@@ -96,12 +96,12 @@ def test_without_a_report_it_is_asked_for_again_but_not_stored_again(
         second = _ask(session, 651, "2.25.78")
         assert second.stored
         commitments.await_report(session, second, "2.25.78", now=after(652), timeout_s=600)
-        # A late report on the first request is as good as one on the second.
+        # A late report on the first request is accepted like one on the second.
         assert commitments.record_report(session, _report(PICTURE, REPORT), now=after(653))
         assert session.get_one(Revision, revision_id).state is RevisionState.COMMITTED
 
 
-def test_what_the_archive_does_not_answer_for_is_stored_again(
+def test_what_the_archive_does_not_commit_to_is_stored_again(
     database_engine: Engine, revision_id: str
 ) -> None:
     with unit_of_work(database_engine) as session:
@@ -115,7 +115,9 @@ def test_what_the_archive_does_not_answer_for_is_stored_again(
         assert session.get_one(Revision, revision_id).state is RevisionState.GRADED
 
 
-def test_a_final_reason_waits_for_a_person(database_engine: Engine, revision_id: str) -> None:
+def test_a_final_failure_reason_parks_the_delivery(
+    database_engine: Engine, revision_id: str
+) -> None:
     with unit_of_work(database_engine) as session:
         claim = _ask(session, 50)
         commitments.record_report(session, _report(REPORT, picture=0x0122), now=after(52))
@@ -126,7 +128,7 @@ def test_a_final_reason_waits_for_a_person(database_engine: Engine, revision_id:
         assert not _claim(session, 61).stored
 
 
-def test_a_late_report_betters_the_proof(database_engine: Engine, revision_id: str) -> None:
+def test_a_late_report_replaces_a_weaker_proof(database_engine: Engine, revision_id: str) -> None:
     with unit_of_work(database_engine) as session:
         claim = _ask(session, 50)
         claims.record_delivered(session, claim, now=after(51), proof=Proof.C_FIND, statuses={})
@@ -136,7 +138,9 @@ def test_a_late_report_betters_the_proof(database_engine: Engine, revision_id: s
         assert session.scalars(select(Delivery.delivered_at)).one() == after(51)
 
 
-def test_a_stranger_s_report_changes_nothing(database_engine: Engine, revision_id: str) -> None:
+def test_a_report_for_another_transaction_changes_nothing(
+    database_engine: Engine, revision_id: str
+) -> None:
     with unit_of_work(database_engine) as session:
         _ask(session, 50)
         strange = _report(PICTURE, REPORT, uid="2.25.99")

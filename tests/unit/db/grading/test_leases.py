@@ -20,7 +20,7 @@ def _try(session: Session, revision_id: str, at: float) -> leases.Claim | None:
     return leases.claim_revision(session, revision_id, now=after(at), lease_s=60, max_attempts=3)
 
 
-def test_a_claim_charges_the_attempt_and_silences_the_doorbell(database_engine: Engine) -> None:
+def test_a_claim_charges_the_attempt_and_removes_the_notification(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
         held = claim(session, revision_id, at=31)
@@ -32,7 +32,7 @@ def test_a_claim_charges_the_attempt_and_silences_the_doorbell(database_engine: 
         assert session.get_one(Revision, revision_id).lease_until == after(91)
 
 
-def test_a_lost_worker_is_swept_until_the_attempts_are_spent(database_engine: Engine) -> None:
+def test_expired_leases_are_requeued_until_no_attempts_are_left(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
         for attempt in (1, 2, 3):
@@ -60,7 +60,7 @@ def test_a_lost_worker_is_swept_until_the_attempts_are_spent(database_engine: En
 
 
 def test_revisions_of_a_study_are_graded_in_their_order(database_engine: Engine) -> None:
-    """Else the older one's report comes last, and the newer one cannot name it as superseded."""
+    """Otherwise the newer report could not supersede the older one, which would arrive last."""
     with unit_of_work(database_engine) as session:
         first, second = queue_study(session, n=2), queue_study(session, n=3, at=100)
         other = queue_study(session, study="1.2.3", at=100)
@@ -77,7 +77,7 @@ def test_revisions_of_a_study_are_graded_in_their_order(database_engine: Engine)
         assert claim(session, second, at=162).attempt == 1
 
 
-def test_a_claim_takes_over_an_expired_lease_without_the_sweeper(database_engine: Engine) -> None:
+def test_a_claim_takes_over_an_expired_lease_without_a_sweep(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
         first = claim(session, revision_id, at=31)
@@ -107,7 +107,7 @@ def test_a_stale_claim_changes_nothing(database_engine: Engine) -> None:
             assert _snapshot(session, revision_id) == before
 
 
-def test_a_service_that_is_away_costs_no_attempt(database_engine: Engine) -> None:
+def test_an_unavailable_service_costs_no_attempt(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
         for number in range(5):
@@ -128,7 +128,9 @@ def test_a_service_that_is_away_costs_no_attempt(database_engine: Engine) -> Non
             assert len(outbox.due(session, now=after(at + 20))) == 1
 
 
-def test_charged_releases_end_in_failed_with_the_last_code(database_engine: Engine) -> None:
+def test_failed_attempts_end_in_the_state_failed_with_the_last_code(
+    database_engine: Engine,
+) -> None:
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
         for number in range(3):

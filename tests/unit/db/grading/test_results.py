@@ -56,7 +56,7 @@ def _sop_uids(session: Session, revision_id: str) -> list[str]:
     return [i.sop_instance_uid.rpartition(".")[2] for i in study.instances]
 
 
-def test_revisions_carry_all_instances_up_to_their_closing(database_engine: Engine) -> None:
+def test_a_revision_has_all_instances_up_to_its_closing(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         first = queue_study(session, n=2)
         second = queue_study(session, n=3, at=100)
@@ -70,7 +70,7 @@ def test_revisions_carry_all_instances_up_to_their_closing(database_engine: Engi
             load_closed_study(session, "unknown")
 
 
-def test_a_report_supersedes_the_newest_one_before_it(database_engine: Engine) -> None:
+def test_a_report_supersedes_the_newest_earlier_one(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revisions = [queue_study(session, n=k, at=100.0 * k) for k in (1, 2, 3, 4)]
         assert load_closed_study(session, revisions[3]).superseded_reports == ()
@@ -104,14 +104,14 @@ def test_a_report_without_grade_supersedes_and_is_superseded(database_engine: En
             (),
             reports("2.25.100"),
             reports("2.25.200"),
-            # Not every destination was told that there is no grade: they still have the grade.
+            # Some destinations did not receive the report without grade and still have the grade.
             reports("2.25.200") + reports("2.25.300"),
             reports("2.25.200") + reports("2.25.400"),
             reports("2.25.500"),
         ]
 
 
-def test_a_grade_is_stored_with_all_that_it_rests_on(database_engine: Engine) -> None:
+def test_a_grade_is_stored_with_verdicts_timings_and_report(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
         grade_study(session, revision_id, PACS, ARCHIVE, at=40)
@@ -150,7 +150,7 @@ def test_a_grade_is_stored_with_all_that_it_rests_on(database_engine: Engine) ->
         assert report[2].path == "/reports/2.25.1.3"
 
 
-def test_without_destination_a_grade_counts_as_delivered(database_engine: Engine) -> None:
+def test_without_destinations_a_graded_revision_is_delivered(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
         grade_study(session, revision_id, at=40)
@@ -160,7 +160,7 @@ def test_without_destination_a_grade_counts_as_delivered(database_engine: Engine
         assert event.detail["reason"] == "no destination"
 
 
-def test_a_rejection_keeps_its_reason_and_every_verdict(database_engine: Engine) -> None:
+def test_a_study_that_is_not_graded_keeps_its_reason_and_verdicts(database_engine: Engine) -> None:
     verdict = SeriesVerdict(f"{STUDY}.5", Reason.MISSING_SLICE, "gap of 7.5 mm after slice 11", 19)
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
@@ -179,10 +179,12 @@ def test_a_rejection_keeps_its_reason_and_every_verdict(database_engine: Engine)
         assert (row.reason, row.detail, row.n_instances) == ("missing-slice", verdict.detail, 19)
 
 
-def test_a_report_on_a_rejection_goes_to_those_who_ask_for_it(database_engine: Engine) -> None:
+def test_a_report_without_grade_goes_to_destinations_that_ask_for_it(
+    database_engine: Engine,
+) -> None:
     told = parse_destination("ARCHIVE@127.0.0.1:4243?sr=comprehensive3d&notgraded=1")
     ris = parse_destination("hl7://127.0.0.1:2575?notgraded=1")
-    # Its own entry says of the scanner that it is not told, so as a sender it is not either.
+    # Its own entry does not ask for reports without grade; so it gets none as the sender, either.
     scanner = parse_destination("SCANNER@192.0.2.10:104")
     senders = parse_destination("*@*:104?notgraded=1")
     with unit_of_work(database_engine) as session:
@@ -205,7 +207,9 @@ def test_a_report_on_a_rejection_goes_to_those_who_ask_for_it(database_engine: E
         }
 
 
-def test_a_rejection_whose_report_could_not_be_made_stands(database_engine: Engine) -> None:
+def test_a_revision_is_rejected_although_its_report_could_not_be_built(
+    database_engine: Engine,
+) -> None:
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
         assert store_not_graded(
@@ -227,7 +231,7 @@ def test_a_rejection_whose_report_could_not_be_made_stands(database_engine: Engi
         assert event.detail["code"] == "report-invalid"
 
 
-def test_a_worker_that_outlived_its_lease_stores_nothing(database_engine: Engine) -> None:
+def test_a_worker_with_an_expired_lease_stores_nothing(database_engine: Engine) -> None:
     def count() -> dict[str, int]:
         with unit_of_work(database_engine, read_only=True) as session:
             return {

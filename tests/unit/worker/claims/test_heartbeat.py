@@ -1,4 +1,4 @@
-"""A lease is extended while an attempt runs, and no longer."""
+"""A lease is extended exactly as long as the attempt runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEASE_S = 0.03
 
 
 class Extensions:
-    """Counts extensions; `results` says how each ends, True once it is empty."""
+    """Counts extensions; `results` are their results, then True."""
 
     def __init__(self, *results: bool | Exception, wanted: int) -> None:
         self.count = 0
@@ -40,7 +40,7 @@ class Extensions:
 def test_the_lease_is_extended_until_the_block_ends(
     database_engine: Engine, first: bool | Exception
 ) -> None:
-    """A database that is away for a moment does not end the extensions."""
+    """A short outage of the database does not end the extensions."""
     extend = Extensions(first, wanted=3)
     with Heartbeat(database_engine, extend, LEASE_S):
         assert extend.reached.wait(20)

@@ -1,4 +1,4 @@
-"""An outcome survives a short absence of the database."""
+"""Recording an outcome survives a short outage of the database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Write:
-    """Fails `failures` times, as while the database is away; then returns `held`."""
+    """Raises `Unavailable` `failures` times, then returns `held`."""
 
     def __init__(self, failures: int, held: bool = True) -> None:
         self.calls = 0
@@ -31,7 +31,7 @@ class Write:
 
 
 @pytest.mark.parametrize("held", [True, False])
-def test_it_is_written_again_until_the_database_is_back(
+def test_an_outcome_is_written_again_until_the_database_responds(
     database_engine: Engine, held: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_RETRY_S", 0.001)
@@ -40,7 +40,7 @@ def test_it_is_written_again_until_the_database_is_back(
     assert write.calls == 3
 
 
-def test_a_database_that_stays_away_ends_the_attempt(
+def test_a_long_database_outage_ends_the_attempt(
     database_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_RETRY_S", 0.001)

@@ -1,4 +1,4 @@
-"""The worker's part of ``epvs-node doctor``: each service that is absent is named."""
+"""The worker's part of ``epvs-node doctor`` reports every missing service."""
 
 from __future__ import annotations
 

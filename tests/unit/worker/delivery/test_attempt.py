@@ -1,4 +1,4 @@
-"""Deliveries that are parked before anything is sent, and those whose attempt breaks off."""
+"""Deliveries that are parked before anything is sent, and attempts that raise."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_what_only_an_operator_can_mend_is_parked_without_connecting(
         (ValueError("PatientName CANARY^ANNA"), "ValueError"),
     ],
 )
-def test_an_attempt_that_breaks_off_is_postponed_and_names_no_patient(
+def test_an_attempt_that_raises_is_postponed_without_patient_data(
     error: Exception, stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def break_off(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""One attempt on a real database: what each end of the pipeline means for the revision."""
+"""One attempt on a real database: how each outcome changes the revision."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def not_grading(study: ClosedStudy, completed_at: datetime) -> NotGradedStudy:
 
 
 def reporting(study: ClosedStudy, completed_at: datetime) -> NotGradedStudy:
-    """A pipeline that does not grade and builds the report on that."""
+    """A pipeline that does not grade the study and builds a report."""
     number = int(hashlib.sha256(study.revision_id.encode()).hexdigest()[:12], 16)
     sr = report_object(ObjectKind.STRUCTURED_REPORT, f"2.25.{number}")
     return replace(not_grading(study, completed_at), report=Report((sr,), "Not graded"))
@@ -113,7 +113,7 @@ def telling(services: Services) -> Services:
 
 
 def stored(services: Services) -> tuple[list[ReportObjectRow], list[str], list[AuditEvent]]:
-    """Objects, destinations, and what the audit trail says of reports that were not made."""
+    """Objects, destinations, and audit events of reports that were not made."""
     with unit_of_work(services.engine, read_only=True) as session:
         return (
             list(session.scalars(select(ReportObjectRow))),
@@ -162,7 +162,7 @@ def test_a_full_disk_postpones_a_study_that_is_not_graded(
         (MemoryError(), "queued", 1, "unexpected"),
     ],
 )
-def test_how_an_attempt_ends(
+def test_each_exception_has_its_outcome(
     services: Services,
     revision_id: str,
     error: EpvsError | Exception,
@@ -177,7 +177,7 @@ def test_how_an_attempt_ends(
         assert revision.not_before is not None
 
 
-def test_full_disk_costs_no_attempt_and_leaves_nothing(
+def test_a_full_disk_costs_no_attempt_and_leaves_no_file(
     services: Services, revision_id: str
 ) -> None:
     reports = services.settings.reports_dir
@@ -186,7 +186,7 @@ def test_full_disk_costs_no_attempt_and_leaves_nothing(
         graded = grading(study, completed_at)
         digest = hashlib.sha256(graded.report.objects[-1].content).hexdigest()
         reports.mkdir(exist_ok=True)
-        # Whatever is written there ends in ENOSPC.
+        # Writing there raises ENOSPC.
         (reports / f"{digest}.{os.getpid()}.part").symlink_to("/dev/full")
         return graded
 
@@ -196,8 +196,8 @@ def test_full_disk_costs_no_attempt_and_leaves_nothing(
     assert not list(reports.glob("*.part"))
 
 
-def test_result_of_a_lost_claim_has_no_effect(services: Services, revision_id: str) -> None:
-    """While this attempt computes, its lease runs out and another worker takes over."""
+def test_the_result_of_a_stale_claim_is_dropped(services: Services, revision_id: str) -> None:
+    """During this attempt the lease expires and another worker claims the revision."""
 
     def overtaken(study: ClosedStudy, completed_at: datetime) -> GradedStudy:
         other = create_engine(services.settings.database_url)
@@ -214,13 +214,13 @@ def test_result_of_a_lost_claim_has_no_effect(services: Services, revision_id: s
         assert session.scalars(select(GradeRow)).all() == []
 
 
-def test_a_second_ring_does_nothing(services: Services, revision_id: str) -> None:
+def test_a_repeated_notification_does_nothing(services: Services, revision_id: str) -> None:
     attempt(services, revision_id, grading)
     revision = attempt(services, revision_id, raising(AssertionError("graded twice")))
     assert (revision.state, revision.attempt) == ("delivered", 1)
 
 
-def test_claim_reaches_the_report_as_its_time(services: Services, revision_id: str) -> None:
+def test_the_time_of_the_claim_is_that_of_the_report(services: Services, revision_id: str) -> None:
     times: list[datetime] = []
 
     def timed(study: ClosedStudy, completed_at: datetime) -> GradedStudy:

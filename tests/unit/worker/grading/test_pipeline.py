@@ -1,4 +1,4 @@
-"""The wiring around the stages."""
+"""The pipeline around its stages."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_a_silent_server_is_unavailable_within_the_timeout(
     with pytest.raises(Unavailable, match="DEADLINE_EXCEEDED") as caught:
         client.wait_ready(1.0)
     assert caught.value.service == "triton"
-    # Not a speed test: without a deadline the call would never return.
+    # Not a test of speed: without a deadline the call would never return.
     assert time.monotonic() - began < 60
 
 

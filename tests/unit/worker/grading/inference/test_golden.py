@@ -26,7 +26,7 @@ def test_rating_differences_report_each_tolerance() -> None:
         return list(rating_differences(found, golden))
 
     assert differences(0.515, 0.485, 0, 0, 0) == []
-    # Within the tolerance, yet the grade changes.
+    # Within the tolerance, but the rating changes.
     assert differences(0.495, 0.505, 0, 0, 0) == ["ratings [1] instead of [0]"]
     assert differences(0.6, 0.4, 0, 0, 0) == ["probabilities differ by 0.095 (at most 0.02)"]
     assert len(differences(np.nan, 0.4, 0, 0, 0)) >= 1

@@ -1,4 +1,4 @@
-"""Predictions that no model of the right kind can make are refused."""
+"""Impossible predictions are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volume assembly: every voxel has the right value at the right place in the patient."""
+"""Assembly: every voxel has the right value at the right position in patient space."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def test_sample_series_agrees_with_gdcm() -> None:
 
 
 @pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE, MIRRORED])
-def test_voxels_lie_where_the_header_says(tmp_path: Path, orientation: tuple[float, ...]) -> None:
+def test_voxel_positions_agree_with_the_header(
+    tmp_path: Path, orientation: tuple[float, ...]
+) -> None:
     slices = t2_slices(orientation=orientation)
     volume = volume_of(tmp_path, slices[::-1])
 
@@ -194,7 +196,7 @@ def test_truncated_enhanced_pixels_are_undecodable(tmp_path: Path, syntax: str) 
     assert caught.value.reason is Reason.UNDECODABLE_PIXELS
 
 
-@pytest.mark.filterwarnings("ignore")  # pydicom's, about the bytes that we damage
+@pytest.mark.filterwarnings("ignore")  # pydicom's warnings about the damaged bytes
 @settings(max_examples=30, deadline=None)
 @given(
     syntax=st.sampled_from([ExplicitVRLittleEndian, RLELossless, JPEGLSLossless, JPEG2000Lossless]),
@@ -214,10 +216,10 @@ def test_any_damage_to_a_slice_ends_in_a_volume_or_a_reason(
     try:
         assert np.isfinite(voxels_of(assemble(series))).all()
     except NotGradable as rejection:
-        assert rejection.reason is Reason.UNDECODABLE_PIXELS  # noqa: PT017 - either end is right
+        assert rejection.reason is Reason.UNDECODABLE_PIXELS  # noqa: PT017 - both results are correct
 
 
-def test_a_lost_spool_file_is_our_failure_not_the_studys(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_failure_of_the_node(tmp_path: Path) -> None:
     series = select_series(stored_study(tmp_path, t2_slices())).require_series()
     series.slices[3].path.unlink()
     with pytest.raises(Failed) as caught:

@@ -41,7 +41,9 @@ def graded(ratings: list[int], severity: float = 0.9, sure: list[float] | None =
         ([4, 0, 0, 2, 2, 3], 4, 2),
     ],
 )
-def test_highest_and_most_frequent(ratings: list[int], highest: int, majority: int) -> None:
+def test_the_rating_is_the_highest_and_the_most_frequent_is_reported(
+    ratings: list[int], highest: int, majority: int
+) -> None:
     result = graded(ratings)
     assert (result.rating, result.majority_rating) == (highest, majority)
     assert [image.rating for image in result.images] == ratings
@@ -61,7 +63,7 @@ def test_confidence_is_the_probability_that_the_highest_of_six_is_the_rating() -
         assert probability_of_highest(probabilities, rating) == expected
 
 
-def test_one_sure_image_does_not_make_the_subject_sure() -> None:
+def test_one_certain_image_does_not_make_the_rating_certain() -> None:
     result = graded([1, 1, 1, 1, 1, 1], sure=[1.0, 0.6, 0.6, 0.6, 0.6, 0.6])
     assert result.images[0].probability == pytest.approx(1.0)
     assert result.confidence < 0.6

@@ -1,4 +1,4 @@
-"""The six crops show the right place, the right way round, and the enhancement helps."""
+"""The six crops have the right position and orientation; enhancement increases contrast."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def pixel(x: float, y: float) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("to_patient", [pose(), pose((6, -4, 9), (5, -20, 30), 0.9)])
-def test_markers_land_on_their_pixels(to_patient: sitk.Transform) -> None:
+def test_markers_appear_at_their_pixels(to_patient: sitk.Transform) -> None:
     to_index = IndexMap.of(scan(to_patient, {}), to_patient)
     k = math.ceil(to_index.matrix[2, 2] * -4 + to_index.offset[2])
     left, right = (12.0, -20.0), (-32.0, 15.0)  # LPS: positive x is the patient's left
@@ -80,7 +80,7 @@ def test_corners_outline_the_crop_in_the_native_slice() -> None:
 
 
 @pytest.mark.parametrize(("spacing", "step"), [(1.0, 4), (2.5, 2), (4.0, 1), (5.0, 1), (6.5, 1)])
-def test_graded_slices_climb_from_the_commissure(spacing: float, step: int) -> None:
+def test_graded_slices_ascend_from_the_commissure(spacing: float, step: int) -> None:
     slices = int(120 / spacing)
     image = scan(pose(), {}, spacing=(0.5, 0.5, spacing), slices=slices)
     volume = volume_of(like(image, np.ones((slices, 400, 320), np.float32)))
@@ -99,7 +99,7 @@ def test_graded_slices_climb_from_the_commissure(spacing: float, step: int) -> N
     ]
 
 
-def test_slices_beyond_the_scan_are_rejected() -> None:
+def test_slices_outside_the_scan_are_not_gradable() -> None:
     image = scan(pose(), {}, slices=30)
     with pytest.raises(NotGradable) as rejection:
         prepare_rating(
@@ -109,7 +109,7 @@ def test_slices_beyond_the_scan_are_rejected() -> None:
     assert rejection.value.reason is Reason.OUTSIDE_FIELD_OF_VIEW
 
 
-def test_sides_look_alike() -> None:
+def test_both_sides_have_the_same_orientation() -> None:
     """A head that is its own mirror image gives the same crop on both sides."""
     image = scan(pose(), {})
     half = np.random.default_rng(0).random((30, 400, 160), np.float32)
@@ -125,7 +125,7 @@ def test_gain_one_without_threshold_restores_the_image(transform: haar.Transform
 
 
 @pytest.mark.parametrize("method", ["stationary", "block-group"])
-def test_faint_dots_stand_out_better(method: str) -> None:
+def test_the_contrast_of_faint_dots_increases(method: str) -> None:
     random = np.random.default_rng(0)
     dots = np.zeros((ROWS, COLUMNS), bool)
     for row in range(10, ROWS - 10, 14):

@@ -1,4 +1,4 @@
-"""Registration finds a head wherever it lies, and only a head."""
+"""Registration finds heads in any pose, and refuses everything else."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def distance(found: sitk.Transform, truth: sitk.Transform) -> float:
 
 @pytest.mark.sample_data
 def test_commissures_of_the_real_scan_are_found(real: Volume, registered: Registration) -> None:
-    """Marked by hand: the commissures cross the midline there as dark bands."""
+    """At positions marked by hand, where the commissures cross the midline as dark bands."""
     check_quality(registered.quality)
     marked = {(0.0, -3.0, -4.0): (191, 235, 27), (0.0, 25.0, -2.0): (191, 293, 26)}
     for mni, index in marked.items():
@@ -53,7 +53,7 @@ def test_commissures_of_the_real_scan_are_found(real: Volume, registered: Regist
 
 
 @pytest.mark.sample_data
-def test_same_scan_gives_the_same_answer_with_any_number_of_threads(
+def test_the_result_does_not_depend_on_the_number_of_threads(
     real: Volume, registered: Registration
 ) -> None:
     again = register(real, load_template(), threads=1)
@@ -63,7 +63,7 @@ def test_same_scan_gives_the_same_answer_with_any_number_of_threads(
 
 @pytest.mark.sample_data
 @pytest.mark.parametrize("wrong", ["front and back swapped", "shuffled", "inverted"])
-def test_what_is_not_a_t2_brain_is_rejected(real: Volume, wrong: str) -> None:
+def test_other_images_than_t2_brains_are_not_gradable(real: Volume, wrong: str) -> None:
     voxels = sitk.GetArrayFromImage(real.image)
     changed = {
         "front and back swapped": voxels[:, ::-1],
@@ -106,14 +106,14 @@ def test_storage_order_does_not_matter() -> None:
     assert distance(found.affine, pose((5, 0, 5), (4, -6, 3))) < 3
 
 
-def test_scan_without_basal_ganglia_is_rejected() -> None:
+def test_a_scan_without_basal_ganglia_is_not_gradable() -> None:
     volume = acquire(head(load_template()), pose())
     upper = volume_of(volume.image[:, :, 24:])
     with pytest.raises(NotGradable):
         check_quality(register(upper, load_template()).quality)
 
 
-def test_empty_scan_is_rejected() -> None:
+def test_an_empty_scan_is_not_gradable() -> None:
     empty = volume_of(sitk.Image((64, 64, 20), sitk.sitkFloat32))
     with pytest.raises(NotGradable) as rejection:
         register(empty, load_template())
@@ -131,7 +131,7 @@ def test_empty_scan_is_rejected() -> None:
         ({"coverage": 0.94}, Reason.OUTSIDE_FIELD_OF_VIEW),
     ],
 )
-def test_each_figure_alone_rejects(figures: dict[str, float], reason: Reason) -> None:
+def test_each_quality_figure_is_checked(figures: dict[str, float], reason: Reason) -> None:
     check_quality(GOOD)
     with pytest.raises(NotGradable) as rejection:
         check_quality(dataclasses.replace(GOOD, **figures))

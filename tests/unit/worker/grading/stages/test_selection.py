@@ -1,4 +1,4 @@
-"""Series selection: which series is graded, and what every other one is told."""
+"""Series selection: the series to grade, and the verdicts on all others."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def reject_files(folder: Path, *series: list[Dataset]) -> Selection:
     return reject(stored_study(folder, *series))
 
 
-# --- What is selected ---------------------------------------------------------------------------
+# --- Selected series ----------------------------------------------------------------------------
 @pytest.mark.sample_data
 def test_sample_study_yields_its_axial_t2() -> None:
     selection = select_series(closed_study(SAMPLE_DATA / "study-brain-siemens"))
@@ -67,7 +67,7 @@ def test_sample_study_yields_its_axial_t2() -> None:
 
 
 @pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE, (-1, 0, 0, 0, 1, 0), (1, 0, 0, 0, -1, 0)])
-def test_slices_run_from_inferior_to_superior_however_stored(
+def test_slices_are_sorted_from_inferior_to_superior(
     tmp_path: Path, orientation: tuple[float, ...]
 ) -> None:
     slices = t2_slices(orientation=orientation)
@@ -91,7 +91,7 @@ def test_enhanced_mr_is_selected_like_classic_mr(tmp_path: Path) -> None:
     assert multi_frame.pixel_spacing_mm == classic.pixel_spacing_mm
 
 
-def test_description_and_body_part_decide_nothing(tmp_path: Path) -> None:
+def test_description_and_body_part_are_ignored(tmp_path: Path) -> None:
     lying = t2_slices(SeriesDescription="T1 sag localizer DWI", BodyPartExamined="KNEE")
     select(stored_study(tmp_path / "lying", lying))
 
@@ -114,14 +114,14 @@ def test_finer_pixels_win_then_closer_slices_then_more_slices(tmp_path: Path) ->
         assert unselected == [Reason.LESS_SUITABLE] * len(others)
 
 
-# --- What is refused ----------------------------------------------------------------------------
+# --- Refused series -----------------------------------------------------------------------------
 @pytest.mark.sample_data
 @pytest.mark.parametrize(
     ("folder", "reason"),
     [
         ("reject/pd-fse-axial-ge", Reason.NOT_T2_WEIGHTED),
         ("reject/t1-gre-sagittal-uih", Reason.INVERSION_RECOVERY),
-        # De-identification removed every diffusion attribute of this one; that it is EPI remained.
+        # De-identification removed its diffusion attributes; it is still recognised as EPI.
         ("reject/dti-axial-toshiba", Reason.ECHO_PLANAR),
         ("reject/localizer-3plane-ge", Reason.LOCALIZER),
         ("reject/epi-mosaic-siemens", Reason.MOSAIC),
@@ -149,7 +149,7 @@ def test_real_series_that_are_not_axial_t2(folder: str, reason: Reason) -> None:
         ("hitachi-anatomical-001", Reason.NOT_T2_WEIGHTED, Reason.NOT_AXIAL),
     ],
 )
-def test_broken_geometry_is_always_named(folder: str, reason: Reason, geometric: Reason) -> None:
+def test_faulty_geometry_is_always_reported(folder: str, reason: Reason, geometric: Reason) -> None:
     selection = reject(closed_study(SAMPLE_DATA / "malformed/d2n-geometry" / folder))
     assert selection.reason is reason
     assert f"also {geometric.value}: " in selection.detail
@@ -244,7 +244,7 @@ def test_slices_too_thick(tmp_path: Path) -> None:
     assert reject_files(tmp_path, t2_slices(spacing_mm=7.5)).reason is Reason.SLICES_TOO_THICK
 
 
-def test_gap_is_told_in_figures(tmp_path: Path) -> None:
+def test_a_gap_is_reported_with_its_size(tmp_path: Path) -> None:
     slices = t2_slices()
     del slices[11]
     assert "gap of 8.00 mm after slice 11 (others 4.00 mm)" in reject_files(tmp_path, slices).detail
@@ -270,8 +270,8 @@ def test_enhanced_mr_faults_are_found_in_functional_groups(tmp_path: Path) -> No
         assert reject_files(tmp_path / reason.value, [ds]).reason is reason
 
 
-# --- What the study as a whole is told ----------------------------------------------------------
-def test_near_miss_gives_the_study_its_reason(tmp_path: Path) -> None:
+# --- The reason for the study -------------------------------------------------------------------
+def test_a_near_miss_gives_the_study_its_reason(tmp_path: Path) -> None:
     t1 = t2_slices(series_uid="2.25.20", EchoTime=10, RepetitionTime=500)
     incomplete = t2_slices(series_uid="2.25.21")
     del incomplete[4]
@@ -295,7 +295,7 @@ def test_empty_study(tmp_path: Path) -> None:
         selection.require_series()
 
 
-def test_one_unreadable_file_withholds_the_series(tmp_path: Path) -> None:
+def test_one_unreadable_file_excludes_the_series(tmp_path: Path) -> None:
     study = stored_study(tmp_path, t2_slices())
     damaged = study.instances[5].path
     damaged.write_bytes(damaged.read_bytes()[:420])
@@ -304,7 +304,7 @@ def test_one_unreadable_file_withholds_the_series(tmp_path: Path) -> None:
     assert selection.detail.startswith("1 of 20 files")
 
 
-def test_a_lost_spool_file_is_our_failure_not_the_studys(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_failure_of_the_node(tmp_path: Path) -> None:
     study = stored_study(tmp_path, t2_slices())
     study.instances[5].path.unlink()
     with pytest.raises(Failed) as caught:
@@ -334,7 +334,7 @@ HOSTILE = st.one_of(
 )
 
 
-@pytest.mark.filterwarnings("ignore")  # pydicom's, about what we make it write and read
+@pytest.mark.filterwarnings("ignore")  # pydicom's warnings about illegal values
 @settings(max_examples=30, deadline=None)
 @given(keyword=st.sampled_from(FUZZED), value=HOSTILE, which=st.sampled_from([0, 7, None]))
 def test_any_header_value_ends_in_a_selection_or_a_reason(
@@ -348,7 +348,7 @@ def test_any_header_value_ends_in_a_selection_or_a_reason(
     _select_or_reject(folder)
 
 
-@pytest.mark.filterwarnings("ignore")  # pydicom's, about what we make it write and read
+@pytest.mark.filterwarnings("ignore")  # pydicom's warnings about illegal values
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), n_bytes=st.integers(1, 40))
 def test_any_damage_to_an_enhanced_file_ends_in_a_selection_or_a_reason(
@@ -366,7 +366,7 @@ def test_any_damage_to_an_enhanced_file_ends_in_a_selection_or_a_reason(
 
 
 def _patch(path: Path, keyword: str, value: bytes) -> None:
-    """Replace an element's value in an explicit little-endian file, whatever it says."""
+    """Replace the value of an element in an explicit little-endian file, unchecked."""
     tag = Tag(tag_for_keyword(keyword) or 0)
     content = path.read_bytes()
     start = content.index(pack("<HH2s", tag.group, tag.element, dictionary_VR(tag).encode())) + 6
@@ -376,7 +376,7 @@ def _patch(path: Path, keyword: str, value: bytes) -> None:
 
 
 def _select_or_reject(folder: Path) -> None:
-    # As the receiver records it: its rows come from the association, not from these bytes.
+    # As the receiver records it: from the association, not from these bytes.
     instances = tuple(
         SpooledInstance(path, f"2.25.2.{k}", MRImageStorage, "2.25.2")
         for k, path in enumerate(sorted(folder.iterdir()))

@@ -1,4 +1,4 @@
-"""The severity model sees the windowed brain, and its saliency comes back to the right place."""
+"""The severity model's input is the windowed brain; its saliency is mapped back correctly."""
 
 from __future__ import annotations
 
@@ -80,16 +80,18 @@ def test_input_does_not_depend_on_the_scanner_scale(
     assert np.abs(other - prepared.volume).max() < 1e-3
 
 
-def test_brain_without_contrast_is_rejected(volume: Volume, registration: Registration) -> None:
+def test_a_brain_without_contrast_is_not_gradable(
+    volume: Volume, registration: Registration
+) -> None:
     voxels = np.full_like(sitk.GetArrayFromImage(volume.image), 500)
     with pytest.raises(NotGradable):
         prepare_severity(volume_of(like(volume.image, voxels)), registration, load_template())
 
 
-def test_saliency_returns_to_where_it_came_from(
+def test_saliency_is_mapped_back_to_its_place_in_the_scan(
     volume: Volume, registration: Registration, prepared: SeverityInput
 ) -> None:
-    """A map as fine as the grid carries one point there and back within a voxel."""
+    """A map with the resolution of the grid returns a point within one voxel."""
     saliency = np.zeros((16, 128, 128), np.float32)
     saliency[6, 50, 77] = 3.0
     result = map_saliency(answer(saliency), prepared, volume, registration, load_template())
@@ -104,10 +106,10 @@ def test_saliency_returns_to_where_it_came_from(
     assert (column, row, k) == pytest.approx(expected, abs=1.0)
 
 
-def test_activation_in_the_air_neither_shows_nor_sets_the_scale(
+def test_activation_outside_the_brain_is_not_shown_and_does_not_scale(
     volume: Volume, registration: Registration, prepared: SeverityInput
 ) -> None:
-    """A none-to-mild scan may excite the model most at the edge of its field of view."""
+    """In a none-to-mild scan the highest activation may lie at the edge of the field of view."""
     inside = np.zeros((16, 64, 64), np.float32)
     inside[6, 25, 38] = 0.01
     in_the_air = inside.copy()

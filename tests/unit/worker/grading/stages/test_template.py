@@ -1,4 +1,4 @@
-"""The template is read whole or not at all."""
+"""A damaged template is never read in part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "flipped", "other"])
-def test_a_damaged_template_says_which_file_and_what_to_do(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_template_is_reported_with_file_and_remedy(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "template.npz"
     content = TEMPLATE_FILE.read_bytes()
     middle = len(content) // 2
