@@ -1,4 +1,4 @@
-"""Alembic's environment: runs the migrations on the connection that `db.migrate` opened."""
+"""Alembic environment: runs the migrations on the connection that `db.migrate` has opened."""
 
 from alembic import context
 

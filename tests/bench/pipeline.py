@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
 
 from core.settings import SHIPPED_MODELS_DIR
-from core.studies import ClosedStudy, SpooledInstance
 from node.embedded.triton import EmbeddedTriton
+from tests.support.builders.series_files import closed_study
 from tests.support.builders.synthetic_studies import generate_synthetic_study
 from tests.support.paths import SAMPLE_DATA
 from worker.grading.errors import NotGradable
@@ -37,6 +36,8 @@ from worker.grading.stages.template import load_template
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from core.studies import ClosedStudy
+
 TO_THE_RATING = (
     "select_series",
     "assemble",
@@ -45,19 +46,6 @@ TO_THE_RATING = (
     "prepare_rating",
     "rate",
 )
-
-
-def read_study(folder: Path) -> ClosedStudy:
-    """Take a folder of DICOM files for a closed study."""
-    instances = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-        instances.append(
-            SpooledInstance(
-                path, header.SOPInstanceUID, header.SOPClassUID, header.SeriesInstanceUID
-            )
-        )
-    return ClosedStudy(str(header.StudyInstanceUID), "bench", 1, tuple(instances))
 
 
 def changed_copies(volume: Volume) -> Iterator[tuple[str, Volume]]:
@@ -150,7 +138,7 @@ def main() -> None:
         if not source.is_dir():
             source = generate_synthetic_study(work_dir / "study", seed=20)
         print(f"# The pipeline on {source.name}\n")
-        for line in report(read_study(source), options.runs, work_dir):
+        for line in report(closed_study(source), options.runs, work_dir):
             print(line)
 
 

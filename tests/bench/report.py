@@ -26,11 +26,11 @@ from core.results import SRClass, SRVariant
 from core.settings import SHIPPED_MODELS_DIR
 from core.uids import derived_uid
 from node.embedded.triton import EmbeddedTriton
-from tests.bench.pipeline import read_study
 from tests.bench.sending import archives, send
 from tests.bench.validation import tables
 from tests.conformance.matrix import build_reports
 from tests.conformance.syntaxes import COMMANDS, Kind, write_study
+from tests.support.builders.series_files import closed_study
 from tests.support.builders.series_files import enhanced as packed
 from tests.support.builders.sources import COMPLETED_AT, Inputs, classic, enhanced, inputs
 from tests.support.paths import SAMPLE_DATA
@@ -69,14 +69,14 @@ def pack(study: ClosedStudy, folder: Path) -> ClosedStudy:
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     folder.mkdir()
     ds.save_as(folder / "enhanced.dcm", enforce_file_format=True)
-    return read_study(folder)
+    return closed_study(folder)
 
 
 def graded_by_the_models(folder: Path) -> dict[str, Inputs]:
     """Grade the sample study, original and as Enhanced MR, with the shipped models."""
     if not SAMPLE.is_dir():
         return {}
-    study = read_study(SAMPLE)
+    study = closed_study(SAMPLE)
     studies = {"sample study": study, "sample study, Enhanced MR": pack(study, folder / "packed")}
     found: dict[str, Inputs] = {}
     with EmbeddedTriton(folder / "triton", folder / "triton.log") as server:

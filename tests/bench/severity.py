@@ -27,7 +27,7 @@ import torch
 
 from core.settings import SHIPPED_MODELS_DIR
 from node.embedded.triton import EmbeddedTriton
-from tests.bench.pipeline import read_study
+from tests.support.builders.series_files import closed_study
 from tests.support.builders.synthetic_studies import generate_synthetic_study
 from tests.support.paths import SAMPLE_DATA
 from training.release.evaluate import session
@@ -116,7 +116,7 @@ def report(layers: int, width: int, study: Path, runs: int, folder: Path) -> Ite
     volume = np.random.default_rng(2).random(SHAPE, dtype=np.float32)
     given = SeverityInput(volume, sitk.Image(1, 1, 1, sitk.sitkFloat32), sitk.Transform())
     template = load_template()
-    closed = read_study(study)
+    closed = closed_study(study)
     with EmbeddedTriton(
         folder / "triton", folder / "triton.log", models_dir=models, threads=THREADS
     ) as server:

@@ -145,25 +145,12 @@ def record(session: Session, claim: Claim, outcome: Outcome, settings: Settings)
                 now=now,
             )
         case Postponed(code, detail):
-            return leases.release(
-                session,
-                claim,
-                now=now,
-                retry_after_s=UNAVAILABLE_RETRY_S,
-                charge=False,
-                code=code,
-                detail=detail,
-            )
+            delay_s, charge = UNAVAILABLE_RETRY_S, False
         case AttemptFailed(code, detail):
-            return leases.release(
-                session,
-                claim,
-                now=now,
-                retry_after_s=failure_retry_s(claim.attempt, settings.max_attempts),
-                charge=True,
-                code=code,
-                detail=detail,
-            )
+            delay_s, charge = failure_retry_s(claim.attempt, settings.max_attempts), True
+    return leases.release(
+        session, claim, now=now, retry_after_s=delay_s, charge=charge, code=code, detail=detail
+    )
 
 
 def _log_graded(study: GradedStudy) -> None:

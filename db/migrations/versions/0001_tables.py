@@ -1,4 +1,4 @@
-"""Tables: what the node received, decided, made and sent; see `db.models` for the whole picture."""
+"""The tables; `db.models` describes their present form."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Audit trail: the end of an empty chain, and triggers that let it grow only."""
+"""Audit trail: the head of the empty chain, and triggers that refuse UPDATE and DELETE."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-# INSERT OR REPLACE deletes without firing a DELETE trigger, hence the two on INSERT.
+# INSERT OR REPLACE deletes without firing a DELETE trigger, so there are triggers on INSERT too.
 _SQLITE = (
     """
     CREATE TRIGGER audit_events_no_replace BEFORE INSERT ON audit_events

@@ -36,8 +36,8 @@ SELECT studies.patient_id, studies.accession_number, studies.study_date, studies
   LEFT JOIN model_versions AS severity_model ON severity_model.id = grades.severity_model_id
 """
 
-# The time in a state is the time to the revision's next change of state; retries add up. The next
-# change is looked up by index, so that asking for one study does not read the whole trail.
+# The time in a state ends with the revision's next change of state; retries are added. The next
+# change is found by an index, so a query for one study does not read the whole audit trail.
 _STATES = (
     "('receiving', 'closed', 'queued', 'processing', 'graded', 'delivered', 'committed', "
     "'rejected', 'failed')"

@@ -1,4 +1,4 @@
-"""Storage commitment: what was asked, and since when a delivery waits for the answer only."""
+"""Storage commitment: its requests, and the time at which a delivery was stored completely."""
 
 import sqlalchemy as sa
 from alembic import op

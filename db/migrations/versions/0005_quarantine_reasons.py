@@ -1,4 +1,4 @@
-"""Quarantine: also for instances whose UID is not taken, with the reason."""
+"""Quarantine with a reason, also for instances whose SOP Instance UID is not known yet."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""View of what was refused at the door, counted."""
+"""View of refused connections, associations, SOP classes and instances, counted by reason."""
 
 from alembic import op
 
@@ -7,7 +7,7 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-# Both databases know ``->>``; a contexts-refused event names classes instead of a reason.
+# Both databases support ``->>``; a contexts-refused event lists SOP classes, not a reason.
 _REFUSALS = """
 SELECT event, COALESCE(detail ->> 'reason', 'sop-class-not-taken') AS reason,
        detail ->> 'calling_ae' AS calling_ae, detail ->> 'peer_address' AS peer_address,

@@ -85,9 +85,9 @@ def test_a_database_outage_and_its_end_are_each_logged_once(
         keeper.sweep()
         keeper._engine = database_engine
         keeper.sweep()
-    told = [record.message for record in caplog.records]
-    assert sum(line.startswith("waiting for the database") for line in told) == 1
-    assert "the database responds again" in told
+    messages = [record.message for record in caplog.records]
+    assert sum(line.startswith("waiting for the database") for line in messages) == 1
+    assert "the database responds again" in messages
     assert waiting(redis_server) == 1
 
 

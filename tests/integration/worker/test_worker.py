@@ -123,7 +123,7 @@ def test_redis_may_lose_messages_and_stop(node: Node) -> None:
     node.receive("1.3.1")
     node.wait_for_state("1.3.1", "queued")
     with node.redis.client() as client:
-        node.wait(lambda: client.llen("epvs") > 0, "the first ring")
+        node.wait(lambda: client.llen("epvs") > 0, "the first notification")
         client.flushall()
         node.start_worker()
         node.wait_for_state("1.3.1", "delivered")
@@ -179,13 +179,13 @@ def test_a_report_without_grade_reaches_only_destinations_that_ask_for_it(
             )
             return [event.detail["destination"] for event in events]
 
-    with scripted_destination() as told, scripted_destination() as other:
-        node.set(destinations=f"{told.destination.name}?notgraded=1,{other.destination.name}")
+    with scripted_destination() as asking, scripted_destination() as other:
+        node.set(destinations=f"{asking.destination.name}?notgraded=1,{other.destination.name}")
         with unit_of_work(node.engine) as session:
             receive_files(session, study)
         node.start_worker()
         node.start_housekeeper()
-        node.wait(lambda: delivered_to() == [told.destination.name], "the report's delivery")
+        node.wait(lambda: delivered_to() == [asking.destination.name], "the report's delivery")
         node.receive(GOOD)  # the next study reaches both
         node.wait_for_state(GOOD, "delivered")
     assert node.state(study.study_uid) == "rejected"
@@ -195,7 +195,7 @@ def test_a_report_without_grade_reaches_only_destinations_that_ask_for_it(
         )
     assert report.sop_instance_uid not in other.arrivals
     kept = Path(report.path).read_bytes()
-    assert told.data_sets[report.sop_instance_uid] == encoded_data_set(kept)
+    assert asking.data_sets[report.sop_instance_uid] == encoded_data_set(kept)
     sr = pydicom.dcmread(report.path)
     assert sr.StudyInstanceUID == study.study_uid
     assert b"NGNOSERIES" in kept

@@ -161,8 +161,10 @@ def write(folder: Path, datasets: Iterable[Dataset], syntax: str = ExplicitVRLit
 def closed_study(*folders: Path) -> ClosedStudy:
     """One closed study of every file below the folders, as the receiver would record it."""
     instances = []
+    study_uid = STUDY_UID
     for path in sorted(p for folder in folders for p in folder.rglob("*") if p.is_file()):
         ds = dcmread(path, stop_before_pixels=True, force=True)
+        study_uid = str(ds.get("StudyInstanceUID") or study_uid)
         instances.append(
             SpooledInstance(
                 path=path,
@@ -171,7 +173,7 @@ def closed_study(*folders: Path) -> ClosedStudy:
                 series_uid=str(ds.get("SeriesInstanceUID", "")),
             )
         )
-    return ClosedStudy(STUDY_UID, "revision-1", 1, tuple(instances))
+    return ClosedStudy(study_uid, "revision-1", 1, tuple(instances))
 
 
 def stored_study(folder: Path, *series: Sequence[Dataset]) -> ClosedStudy:

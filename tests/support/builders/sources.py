@@ -38,6 +38,7 @@ from core.results import (
 )
 from core.studies import ClosedStudy, SpooledInstance
 from core.uids import derived_uid
+from tests.support.builders.series_files import closed_study
 from tests.support.paths import SAMPLE_DATA
 from worker.grading.records import RatingInput, SaliencyMap, SelectedSeries, SliceLocation, Volume
 from worker.grading.stages.assembly import assemble
@@ -251,18 +252,7 @@ def inputs(volume: Volume, ratings: Sequence[int] = (1, 2, 1, 3, 1, 2), p: float
 
 def sample_study() -> Inputs:
     """Build the records of the sample study: crops from the pipeline, made-up ratings."""
-    instances = []
-    for path in sorted((SAMPLE_DATA / "study-brain-siemens").rglob("*.dcm")):
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-        instances.append(
-            SpooledInstance(
-                path,
-                str(header.SOPInstanceUID),
-                str(header.SOPClassUID),
-                str(header.SeriesInstanceUID),
-            )
-        )
-    study = ClosedStudy(str(header.StudyInstanceUID), "sample", 1, tuple(instances))
+    study = closed_study(SAMPLE_DATA / "study-brain-siemens")
     volume = assemble(select_series(study).require_series())
     placed = prepare_rating(volume, register(volume, load_template(), threads=1))
     by_hand = inputs(volume)

@@ -112,19 +112,19 @@ def test_a_study_without_grade_shows_the_reason(database_engine: Engine) -> None
 
 def test_a_report_without_grade_is_no_grade(database_engine: Engine) -> None:
     """It is not listed as a grade, neither alone nor after one; its delivery is listed."""
-    told = parse_destination("ARCHIVE@127.0.0.1:4243?notgraded=1")
+    asking = parse_destination("ARCHIVE@127.0.0.1:4243?notgraded=1")
     with unit_of_work(database_engine) as session:
-        reject_study(session, queue_study(session, n=1), told, at=40, uid="2.25.100")
+        reject_study(session, queue_study(session, n=1), asking, at=40, uid="2.25.100")
         _deliver(session, at=50)
         row = _row(session, "worklist_results")
         assert (row["status"], row["reason"]) == ("rejected", "not-a-t2-brain")
         assert (row["sr_uid"], row["delivered_at"], row["rating"]) == (None, None, None)
 
-        grade_study(session, queue_study(session, n=2, at=100), told, at=140, uid="2.25.200")
+        grade_study(session, queue_study(session, n=2, at=100), asking, at=140, uid="2.25.200")
         _deliver(session, at=150)
-        reject_study(session, queue_study(session, n=3, at=200), told, at=240, uid="2.25.300")
+        reject_study(session, queue_study(session, n=3, at=200), asking, at=240, uid="2.25.300")
         pending = _row(session, "deliveries_pending")
-        assert (pending["destination"], pending["revision"]) == (told.name, 3)
+        assert (pending["destination"], pending["revision"]) == (asking.name, 3)
         (delivery_id,) = session.scalars(select(Delivery.id).where(Delivery.state == "pending"))
         sent = claims.claim_delivery(session, delivery_id, now=after(241), lease_s=60)
         assert sent is not None

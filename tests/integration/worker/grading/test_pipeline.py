@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import pydicom
 import pytest
 
 from core.results import GradedStudy, NotGradedStudy, ObjectKind, SRClass, SRVariant
-from core.studies import ClosedStudy, SpooledInstance
+from tests.support.builders.series_files import closed_study
 from tests.support.builders.stand_in_models import write_stand_ins
 from tests.support.paths import SAMPLE_DATA
 from worker.grading.inference import InferenceClient
@@ -27,21 +26,6 @@ STAGES = [
     *("prepare_severity", "assess", "map_saliency", "grade", "build_report"),
 ]
 COMPLETED_AT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
-
-
-def closed_study(folder: Path) -> ClosedStudy:
-    instances = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-        instances.append(
-            SpooledInstance(
-                path,
-                str(header.SOPInstanceUID),
-                str(header.SOPClassUID),
-                str(header.SeriesInstanceUID),
-            )
-        )
-    return ClosedStudy(str(header.StudyInstanceUID), "r1", 1, tuple(instances))
 
 
 @pytest.fixture

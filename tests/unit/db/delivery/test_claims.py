@@ -82,12 +82,12 @@ def test_the_last_delivery_finishes_the_revision(
 def test_a_rejected_revision_stays_rejected_when_its_report_is_delivered(
     database_engine: Engine,
 ) -> None:
-    told = [parse_destination(f"A{n}@127.0.0.1:1?notgraded=1") for n in (1, 2)]
+    asking = [parse_destination(f"A{n}@127.0.0.1:1?notgraded=1") for n in (1, 2)]
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
-        reject_study(session, revision_id, PACS, *told)
+        reject_study(session, revision_id, PACS, *asking)
         rows = session.scalars(select(Delivery).order_by(Delivery.destination)).all()
-        assert [row.destination for row in rows] == [destination.name for destination in told]
+        assert [row.destination for row in rows] == [destination.name for destination in asking]
         first, second = rows
         assert {item.target_id for item in outbox.due(session, now=after(41))} == {
             first.id,

@@ -182,14 +182,14 @@ def test_a_study_that_is_not_graded_keeps_its_reason_and_verdicts(database_engin
 def test_a_report_without_grade_goes_to_destinations_that_ask_for_it(
     database_engine: Engine,
 ) -> None:
-    told = parse_destination("ARCHIVE@127.0.0.1:4243?sr=comprehensive3d&notgraded=1")
+    asking = parse_destination("ARCHIVE@127.0.0.1:4243?sr=comprehensive3d&notgraded=1")
     ris = parse_destination("hl7://127.0.0.1:2575?notgraded=1")
     # Its own entry does not ask for reports without grade; so it gets none as the sender, either.
     scanner = parse_destination("SCANNER@192.0.2.10:104")
     senders = parse_destination("*@*:104?notgraded=1")
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
-        reject_study(session, revision_id, PACS, told, ris, scanner, senders)
+        reject_study(session, revision_id, PACS, asking, ris, scanner, senders)
     with unit_of_work(database_engine) as session:
         assert session.get_one(Revision, revision_id).state is RevisionState.REJECTED
         planned = session.execute(
@@ -198,7 +198,7 @@ def test_a_report_without_grade_goes_to_destinations_that_ask_for_it(
             .join(ReportObjectRow, ReportObjectRow.id == DeliveryObject.report_object_id)
         )
         chosen = {row.destination: row.sop_class_uid for row in planned}
-        assert chosen == {told.name: SR3D_CLASS, ris.name: SR_CLASS}
+        assert chosen == {asking.name: SR3D_CLASS, ris.name: SR_CLASS}
         event = session.scalars(select(AuditEvent).where(AuditEvent.event == "rejected")).one()
         assert event.detail == {
             "from": "processing",

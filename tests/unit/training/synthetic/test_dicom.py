@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from core.reasons import Reason
-from core.studies import ClosedStudy, SpooledInstance
+from tests.support.builders.series_files import closed_study
 from tests.support.paths import ROOT
 from training.synthetic.dicom import T2_TSE, write_sample_study, write_series
 from training.synthetic.subjects import Subject
@@ -23,23 +23,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Subject]:
     return folder, write_sample_study(folder, seed=7)
 
 
-def _closed(folder: Path) -> ClosedStudy:
-    instances = []
-    for path in sorted(folder.rglob("*.dcm")):
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-        instances.append(
-            SpooledInstance(
-                path, header.SOPInstanceUID, header.SOPClassUID, header.SeriesInstanceUID
-            )
-        )
-    return ClosedStudy(header.StudyInstanceUID, "revision", 1, tuple(instances))
-
-
 def test_the_node_selects_the_t2_series_and_reads_back_its_voxels(
     study: tuple[Path, Subject],
 ) -> None:
     folder, subject = study
-    selected = select_series(_closed(folder))
+    selected = select_series(closed_study(folder))
     volume = assemble(selected.require_series())
     assert sorted(v.reason for v in selected.verdicts).count(Reason.SELECTED) == 1
     assert len(selected.verdicts) == 2
