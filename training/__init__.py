@@ -1,5 +1,6 @@
-"""Cohorts, networks, training, evaluation and export: where the weights come from.
+"""Cohorts, networks, training, evaluation, export, and reproduction of the papers' evaluations.
 
-It shares the preprocessing stages with the worker, so that a network sees in training exactly what
-it is served. The node itself never imports it; ``training.synthetic`` needs no more than the node.
+Training uses the worker's preprocessing stages, so that a network is trained on exactly what it
+receives in the node. The node never imports this package, except for ``training.synthetic``, which
+generates its demonstration study and needs no further dependencies.
 """

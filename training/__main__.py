@@ -1,4 +1,4 @@
-"""Entry point of ``python -m training``."""
+"""Entry point for ``python -m training``."""
 
 from training.cli import main
 

@@ -1,15 +1,15 @@
-"""Asset step: derive the T2 base image, its masks and the tissue maps from MNI ICBM152 2009a.
+"""Derives the T2 template, its masks and the tissue maps from MNI ICBM152 2009a.
 
-Run once by hand: ``python -m training.derive_template``. The tissue maps that ship with nilearn
-are its only source; what it writes is kept in the repository, so that neither the node nor
-training needs nilearn:
+Run manually with ``python -m training.derive_template``. It reads only the tissue maps that ship
+with nilearn. The results are kept in the repository, so that neither the node nor training needs
+nilearn:
 
-- ``worker/assets/template.npz``: what the pipeline registers and crops with;
-- ``training/assets/tissue_maps.npz``: grey and white matter and the T1-defined brain, for phantoms.
+- ``worker/assets/template.npz``: the template for registration and cropping;
+- ``training/assets/tissue_maps.npz``: grey matter, white matter, brain mask (synthetic heads).
 
 Arrays are uint8 on the 1 mm MNI grid, indexed (slice, row, column) in LPS order; `origin_mm` is
-the LPS position of the first voxel. Intensities run from 0 to `LEVELS` for 0 to 1: finer than the
-noise of any scan that they are compared with, and coarse enough to compress well.
+the LPS position of the first voxel. Intensities from 0 to 1 are stored as 0 to `LEVELS`: finer than
+the noise of any scan, and coarse enough to compress well.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ TEMPLATE_FILE: Final = ROOT / "worker" / "assets" / "template.npz"
 TISSUE_FILE: Final = ROOT / "training" / "assets" / "tissue_maps.npz"
 
 CSF, GREY, WHITE = 1.0, 0.55, 0.36
-"""T2 contrast of the base image relative to CSF."""
+"""T2 signal of the template, relative to CSF."""
 LEVELS: Final = 63
 SULCI_CLOSING: Final = 6
-"""Radius (voxels) that closes the sulci, so that the brain mask holds the CSF in them."""
+"""Radius (voxels) of the closing that includes the CSF of the sulci in the brain mask."""
 MARGIN: Final = 8
 """Voxels kept around the brain."""
 
@@ -43,16 +43,16 @@ BASAL_GANGLIA: Final = (
     ((13.0, 13.0, 8.0), (7.5, 13.0, 14.0), 0.0),  # head of the caudate nucleus
 )
 NUCLEUS_EDGE: Final = 1.18
-"""Ellipsoid radius, in semi-axes, at which a nucleus ends; a little outside, as EPVS cross it."""
+"""Ellipsoid radius, in semi-axes, at which a nucleus ends; above 1 because EPVS cross its edge."""
 CAPSULE_CLOSING: Final = 4
-"""Radius (voxels) that adds the capsules between the nuclei to the zone."""
+"""Radius (voxels) of the closing that includes the capsules between the nuclei."""
 
 
 def nilearn_maps() -> Path:
-    """Folder with nilearn's copy of the ICBM152 2009a maps."""
+    """Return the folder of nilearn's copy of the ICBM152 2009a maps."""
     spec = importlib.util.find_spec("nilearn")
     if spec is None or spec.origin is None:
-        raise SystemExit("This script needs the maps that ship with nilearn: pip install nilearn")
+        raise SystemExit("This script needs the tissue maps of nilearn: pip install nilearn")
     return Path(spec.origin).parent / "datasets" / "data"
 
 
@@ -63,7 +63,7 @@ def read_map(folder: Path, tissue: str) -> sitk.Image:
 
 
 def crop_to_brain(maps: dict[str, sitk.Image]) -> dict[str, sitk.Image]:
-    """Cut the maps to the brain and a margin, which is padded where the template itself ends."""
+    """Crop the maps to the brain and a margin, padding where the maps end."""
     pad = [MARGIN] * 3
     padded = {name: sitk.ConstantPad(image, pad, pad) for name, image in maps.items()}
     shape = sitk.LabelShapeStatisticsImageFilter()
@@ -75,14 +75,14 @@ def crop_to_brain(maps: dict[str, sitk.Image]) -> dict[str, sitk.Image]:
 
 
 def fill_sulci(brain: sitk.Image) -> sitk.Image:
-    """Brain mask with the CSF of sulci, cisterns and ventricles."""
+    """Extend the brain mask to the CSF of sulci, cisterns and ventricles."""
     pad = [2 * SULCI_CLOSING] * 3
     closed = sitk.BinaryMorphologicalClosing(sitk.ConstantPad(brain, pad, pad), [SULCI_CLOSING] * 3)
     return sitk.Crop(sitk.BinaryFillhole(closed), pad, pad)
 
 
 def basal_ganglia_zone(tissue: sitk.Image) -> sitk.Image:
-    """Zone in which EPVS are counted: the nuclei and the capsules between them, tissue only.
+    """Return the region in which EPVS are counted: nuclei and the capsules between them, no CSF.
 
     Parameters
     ----------
@@ -111,12 +111,12 @@ def basal_ganglia_zone(tissue: sitk.Image) -> sitk.Image:
 
 
 def quantise(image: sitk.Image) -> NDArray[np.uint8]:
-    """Intensities 0–1 as whole steps 0–`LEVELS`."""
+    """Convert intensities 0–1 to integers 0–`LEVELS`."""
     return np.round(sitk.GetArrayViewFromImage(image) * LEVELS).astype(np.uint8)
 
 
 def main() -> None:
-    """Derive both files."""
+    """Write both files."""
     folder = nilearn_maps()
     maps = crop_to_brain({name: read_map(folder, name) for name in ("t1", "gm", "wm")})
     brain = sitk.Cast(maps["t1"] > 0, sitk.sitkUInt8)

@@ -1,4 +1,4 @@
-"""Progress of long work: log lines, and below them a bar where there is a terminal."""
+"""Progress display: log lines, with a progress bar below them on a terminal."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _CONSOLE: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class ConsoleHandler(logging.Handler):
-    """Writes log lines above the bar."""
+    """Writes log lines above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
+        """Write one log record."""
         _CONSOLE.print(self.format(record), markup=False)
 
 
 def track(work: Iterable[T], what: str, *, total: int | None = None, done: int = 0) -> Iterator[T]:
-    """Go through `work` beside a progress bar.
+    """Iterate over `work` and show a progress bar.
 
     Parameters
     ----------
     work : iterable
     what : str
-        Stands before the bar.
+        Label of the bar.
     total : int, optional
-        Steps in all, where that is known beforehand.
+        Number of steps, if known.
     done : int
-        Those that an earlier run has taken.
+        Steps finished by an earlier run.
     """
     columns = (
         TextColumn("{task.description}"),

@@ -1,12 +1,12 @@
-"""Statistics of gradings: agreement, calibration, comparison of trainings.
+"""Statistics for gradings: agreement, calibration and comparison of training configurations.
 
-The intraclass correlation is written out here: the library that has it is under a licence that this
-project cannot take on.
+The intraclass correlation is implemented here because the license of the library that offers it is
+incompatible with this project's.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FloatArray = NDArray[np.float64]
+Metrics = dict[str, Any]
+"""Named scores of a model, as they are written to JSON."""
 
 
 class Interval(NamedTuple):
@@ -30,7 +32,7 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Mean of paired differences, its 95 % interval, and the two-sided p that it is none."""
+    """Mean of paired differences, its 95 % interval and its two-sided p-value."""
 
     mean: float
     low: float
@@ -43,7 +45,7 @@ class Difference(NamedTuple):
 
 
 def icc(readings: ArrayLike) -> Interval:
-    """Intraclass correlation of absolute agreement, one reader alone: ICC(2,1) or ICC(A,1).
+    """Intraclass correlation, absolute agreement of a single reader: ICC(2,1) or ICC(A,1).
 
     McGraw and Wong, Psychological Methods 1996;1:30–46, Tables 4 and 7.
 
@@ -54,7 +56,7 @@ def icc(readings: ArrayLike) -> Interval:
     Returns
     -------
     Interval
-        Not a number where nothing varies.
+        NaN if all readings are equal.
     """
     x = np.asarray(readings, dtype=float)
     n, k = x.shape
@@ -84,23 +86,23 @@ def icc(readings: ArrayLike) -> Interval:
 
 
 def ac2(ratings: ArrayLike, categories: int, *, weighted: bool = True) -> Interval:
-    """Gwet's AC2: agreement beyond chance that stays meaningful where one category prevails.
+    """Gwet's AC2: chance-corrected agreement that is robust when one category prevails.
 
-    Gwet, Handbook of Inter-Rater Reliability, 4th edition (2014), chapter 5: coefficient, and
-    standard error for subjects drawn at random and fixed raters.
+    Gwet, Handbook of Inter-Rater Reliability, 4th edition (2014), chapter 5: coefficient, and its
+    standard error for randomly sampled subjects and fixed raters.
 
     Parameters
     ----------
     ratings : array_like of int, shape (subjects, raters)
-        Categories from 0 on; −1 where a rater did not rate.
+        Categories, starting at 0; −1 if a rater did not rate.
     categories : int
     weighted : bool
-        Quadratic weights, so that a rating one off agrees partly. Without: AC1.
+        Use quadratic weights, so that neighbouring categories agree partly; otherwise AC1.
 
     Returns
     -------
     Interval
-        Not a number where fewer than two subjects have two ratings.
+        NaN if fewer than two subjects have two ratings.
     """
     x = np.asarray(ratings)
     votes = np.stack([(x == category).sum(axis=1) for category in range(categories)], axis=1)
@@ -128,24 +130,24 @@ def ac2(ratings: ArrayLike, categories: int, *, weighted: bool = True) -> Interv
 
 
 def proportion(successes: int, trials: int) -> Interval:
-    """Share with its exact (Clopper–Pearson) interval."""
+    """Proportion with its exact (Clopper–Pearson) interval."""
     interval = stats.binomtest(successes, trials).proportion_ci()
     return Interval(successes / trials, float(interval.low), float(interval.high))
 
 
 def corrected_paired_test(differences: ArrayLike, test_share: float) -> Difference:
-    """Test that two ways of training differ, over repeated cross-validation.
+    """Compare two training configurations over repeated cross-validation.
 
-    The training sets of the folds overlap, so that an ordinary paired t-test finds differences
-    where there are none; the variance is corrected for it (Nadeau and Bengio, Machine Learning
+    The training sets of the folds overlap, so that an ordinary paired t-test has too many false
+    positives. The variance is corrected for the overlap (Nadeau and Bengio, Machine Learning
     2003;52:239–281; for repeated cross-validation Bouckaert and Frank, PAKDD 2004).
 
     Parameters
     ----------
     differences : array_like, shape (n,)
-        One for each fold of each repetition, on the same folds.
+        One per fold and repetition, on the same folds.
     test_share : float
-        Test images for each training image: 1/4 with five folds.
+        Ratio of test to training images: 1/4 with five folds.
     """
     d = np.asarray(differences, dtype=float)
     error = np.sqrt((1 / len(d) + test_share) * d.var(ddof=1))
@@ -158,31 +160,32 @@ def corrected_paired_test(differences: ArrayLike, test_share: float) -> Differen
 
 
 class Reliability(NamedTuple):
-    """How far confidence can be taken at its word.
+    """Reliability curve: accuracy as a function of confidence.
 
     Attributes
     ----------
     error : float
-        Expected calibration error: mean distance between confidence and accuracy over the bins,
-        by the answers in them (Guo et al., ICML 2017).
+        Expected calibration error: mean absolute difference between confidence and accuracy over
+        the bins, weighted by their predictions (Guo et al., ICML 2017).
     confidence, accuracy : ndarray, shape (bins,)
         Means of each bin that is not empty.
-    answers : ndarray, shape (bins,)
+    predictions : ndarray, shape (bins,)
+        Number of predictions in each of these bins.
     """
 
     error: float
     confidence: FloatArray
     accuracy: FloatArray
-    answers: NDArray[np.int64]
+    predictions: NDArray[np.int64]
 
 
 def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> Reliability:
-    """Reliability curve and expected calibration error, over bins of equal width.
+    """Compute reliability curve and expected calibration error over bins of equal width.
 
     Parameters
     ----------
     confidence : array_like, shape (n,)
-        Probability of the answer that was given.
+        Probability of the predicted class.
     correct : array_like of bool, shape (n,)
     bins : int
     """
@@ -191,12 +194,17 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> Re
     filled = np.unique(place)
     mean = np.array([c[place == b].mean() for b in filled])
     accuracy = np.array([right[place == b].mean() for b in filled])
-    answers = np.array([(place == b).sum() for b in filled])
-    error = float(np.sum(np.abs(mean - accuracy) * answers) / len(c))
-    return Reliability(error, mean, accuracy, answers)
+    predictions = np.array([(place == b).sum() for b in filled])
+    error = float(np.sum(np.abs(mean - accuracy) * predictions) / len(c))
+    return Reliability(error, mean, accuracy, predictions)
 
 
 def mean_sd(values: Sequence[float] | FloatArray) -> str:
-    """Mean ± standard deviation as the papers print it, in percent."""
+    """Format mean ± standard deviation in percent, as in the papers."""
     x = 100 * np.asarray(values, dtype=float)
     return f"{x.mean():.1f} ± {x.std(ddof=1):.1f}" if len(x) > 1 else f"{x[0]:.1f}"
+
+
+def rounded(value: Any) -> float:
+    """Round to four decimals, as a plain float for JSON."""
+    return round(float(value), 4)

@@ -1,4 +1,4 @@
-"""What TensorRT's ONNX parser documents as supported, of the operators that our graphs may need.
+"""ONNX operators that TensorRT's parser documents as supported, as far as the networks need them.
 
 Source: ``docs/operators.md`` of onnx/onnx-tensorrt (release 8.4), with its restrictions: Conv and
 pooling in two or three dimensions, weights as initialisers, no indices from MaxPool.
@@ -41,7 +41,7 @@ TENSORRT_OPERATORS = {
 
 
 def operators(path: Path) -> set[str]:
-    """Operators of a graph, whose restrictions are checked on the way."""
+    """Return the operators of a graph, after checking TensorRT's restrictions on them."""
     graph = onnx.load(path).graph
     weights = {tensor.name for tensor in graph.initializer}
     for node in graph.node:

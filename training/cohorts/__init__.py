@@ -1,1 +1,1 @@
-"""Cohorts: labelled scans, synthetic or a site's own, through the node's own preprocessing."""
+"""Labelled cohorts, synthetic or from a site, preprocessed by the node's own stages."""

@@ -1,7 +1,8 @@
-"""Synthetic subjects as DICOM studies that a node can receive, and a CSV file with the truth.
+"""Export of synthetic subjects as DICOM studies, with a CSV file of their true EPVS counts.
 
-The CSV file is one that ``cohort-from-csv`` takes, so that the way of a site's own data can be
-tried before the site has any; and a PACS can send the studies to the node, with the truth at hand.
+``cohort-from-csv`` reads the CSV file, so that a site can rehearse training before it has data of
+its own; and a PACS can send the studies to the node, where the true counts allow checking the
+grades.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING, Final
 
-from training.cohorts.examples import align
+from training.cohorts.examples import register_scan
 from training.cohorts.site_table import IMAGES, SEVERITY
 from training.cohorts.synthetic import as_volume
 from training.synthetic.conditions import CONDITIONS
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
     from training.synthetic.subjects import Subject
 
-TABLE: Final = "readings.csv"
+_TABLE: Final = "readings.csv"
 
 
 def write_dicom_cohort(folder: Path, seed: int, subjects: int, conditions: str) -> Iterator[str]:
-    """Write one folder of DICOM files a subject, and ``readings.csv`` with the true counts.
+    """Write one folder of DICOM files per subject, and ``readings.csv`` with the true counts.
 
     Parameters
     ----------
@@ -42,11 +43,11 @@ def write_dicom_cohort(folder: Path, seed: int, subjects: int, conditions: str) 
     Yields
     ------
     str
-        One line a subject. One whose registration the node would refuse is written too, but has
-        no line in the table: which of its slices would be graded is not known.
+        One line per subject. A subject that the node would not grade is written too, but gets no
+        row in the CSV file, because the slices to count in are unknown.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / TABLE).open("w", encoding="utf-8", newline="") as file:
+    with (folder / _TABLE).open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["subject", "path", *IMAGES, SEVERITY])
         for number in range(subjects):
@@ -55,21 +56,21 @@ def write_dicom_cohort(folder: Path, seed: int, subjects: int, conditions: str) 
             write_series(folder / name, subject.voxels, subject.grid, T2_TSE, name)
             try:
                 counts = graded_counts(subject)
-            except NotGradable as rejection:
-                yield f"{name}: {rejection}"
+            except NotGradable as error:
+                yield f"{name}: {error}"
                 continue
             table.writerow([name, name, *counts, subject.severity_count])
             yield f"{name}: {counts}"
 
 
 def graded_counts(subject: Subject) -> list[int]:
-    """Count in the six images that the node grades, found by its own registration.
+    """Return the true counts of the six images that the node would grade.
 
     Raises
     ------
     NotGradable
-        The node would refuse the scan.
+        The node would not grade the scan.
     """
     volume = as_volume(subject)
-    rating = prepare_rating(volume, align(volume, load_template()), enhancement="none")
+    rating = prepare_rating(volume, register_scan(volume, load_template()), enhancement="none")
     return [int(subject.counts(crop.side)[crop.slice_index]) for crop in rating.placements]

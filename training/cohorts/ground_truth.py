@@ -1,7 +1,7 @@
-"""What truly lies where in the severity network's input, for judging where its saliency points.
+"""Ground truth of a synthetic severity input: where brain, basal ganglia and EPVS lie.
 
-A phantom's EPVS are known one by one; that no reader of real scans could mark them all is why the
-severity paper had to judge its saliency by eye.
+It is used to judge the saliency map. The severity paper judged its maps by eye, because nobody can
+mark every EPVS in real scans.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from worker.grading.records import Float32Array, Registration, SeverityInput, Template
 
 BLOCK: Final = 8
-"""Rows and columns of the input that are taken together: 3.6 mm, near the slices' 4.5 mm."""
+"""Rows and columns of the input per block: 3.6 mm, close to the slice spacing of 4.5 mm."""
 BRAIN, BASAL_GANGLIA, EPVS = range(3)
-"""Planes of what `severity_truth` returns."""
+"""Indices into the first axis of the result of `ground_truth_of`."""
 
 
-def severity_truth(
+def ground_truth_of(
     subject: Subject, registration: Registration, template: Template, severity: SeverityInput
 ) -> NDArray[np.float16]:
-    """Describe the blocks of a phantom's severity input.
+    """Compute the contents of each block of a synthetic severity input.
 
     Parameters
     ----------
@@ -39,24 +39,24 @@ def severity_truth(
     registration : Registration
     template : Template
     severity : SeverityInput
-        Gives the grid.
+        Defines the grid.
 
     Returns
     -------
     ndarray of float16, shape (3, 16, 64, 64)
-        Share of each block that is brain, and that is basal ganglia; how many EPVS are visible in
-        it, each counted once in every slice of the scan that shows it.
+        Fraction of each block that is brain, fraction that is basal ganglia, and number of visible
+        EPVS. An EPVS counts once for each slice of the scan that shows it.
     """
     masks = (template.brain_mask, template.basal_ganglia_mask)
-    shares = [_share(on_grid(mask, severity.grid, registration)) for mask in masks]
-    epvs = np.zeros_like(shares[0])
+    fractions = [_block_fractions(on_grid(mask, severity.grid, registration)) for mask in masks]
+    epvs = np.zeros_like(fractions[0])
     scan = as_image(subject)
     to_grid = severity.rigid.GetInverse()
     for tube, visible in zip(subject.epvs, subject.visible, strict=True):
         for patch in render(tube, subject.grid):
             if not visible[patch.slice_index]:
                 continue
-            in_patient = scan.TransformContinuousIndexToPhysicalPoint(_middle(patch))
+            in_patient = scan.TransformContinuousIndexToPhysicalPoint(_centre_of(patch))
             index = severity.grid.TransformPhysicalPointToContinuousIndex(
                 to_grid.TransformPoint(in_patient)
             )
@@ -64,18 +64,19 @@ def severity_truth(
             place = (plane, row // BLOCK, column // BLOCK)
             if all(0 <= at < size for at, size in zip(place, epvs.shape, strict=True)):
                 epvs[place] += 1
-    return np.stack([*shares, epvs]).astype(np.float16)
+    return np.stack([*fractions, epvs]).astype(np.float16)
 
 
-def _share(mask: sitk.Image) -> Float32Array:
+def _block_fractions(mask: sitk.Image) -> Float32Array:
+    """Fraction of each block that a mask covers."""
     voxels = (sitk.GetArrayFromImage(mask) > 0).astype(np.float32)
     planes, rows, columns = voxels.shape
     blocks = voxels.reshape(planes, rows // BLOCK, BLOCK, columns // BLOCK, BLOCK)
     return np.asarray(blocks.mean(axis=(2, 4)))
 
 
-def _middle(patch: Patch) -> tuple[float, float, float]:
-    """Centre of a patch as continuous index (column, row, slice)."""
+def _centre_of(patch: Patch) -> tuple[float, float, float]:
+    """Weighted centre of a patch as a continuous index (column, row, slice)."""
     rows, columns = np.indices(patch.share.shape)
     total = patch.share.sum()
     return (

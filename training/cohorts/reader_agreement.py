@@ -1,8 +1,8 @@
-"""How far readers agree, from the CSV files in which each has written down what they read.
+"""Agreement between readers, computed from one CSV file of readings per reader.
 
-Rating paper, section 2.3: intraclass correlation of two readers. A file has the columns of
-`training.cohorts.site_table`, of which ``path`` may be missing; subjects are matched by name. Two
-readers, or a reader and the node's own ratings.
+Rating paper, section 2.3: intraclass correlation of two readers. The files have the columns of
+`training.cohorts.site_table`, except that ``path`` is optional; subjects are matched by name. The
+node's own ratings can take the place of a reader.
 """
 
 from __future__ import annotations
@@ -27,35 +27,37 @@ if TYPE_CHECKING:
 
 
 def agreement_report(files: Sequence[Path]) -> str:
-    """Compare the readings of the subjects that all files have.
+    """Compare the readings of the subjects that all files have in common.
 
     Parameters
     ----------
     files : sequence of Path
-        One a reader, at least two.
+        One per reader, at least two.
 
     Returns
     -------
     str
-        Markdown; without subjects' names.
+        Markdown, without the names of the subjects.
 
     Raises
     ------
     BadRows
-        A file cannot be used, or holds bad rows: all of them, with line and reason.
+        A file is unreadable or has invalid rows; the message lists line and reason.
     ConfigurationError
         Fewer than two files, or fewer than two subjects in common.
     """
     if len(files) < 2:
-        raise ConfigurationError("Agreement needs two readers.", "Name one CSV file for each.")
-    counts, common, only_grades = _match(files)
+        raise ConfigurationError(
+            "Agreement needs at least two readers.", "Give one CSV file per reader."
+        )
+    counts, common, any_grades = _match(files)
     ratings = rating_of(counts)
     images, subjects = ratings.reshape(len(files), -1), ratings.max(axis=2)
     rows = [
         _row("rating, image", images),
         _row("rating, subject (highest of six)", subjects),
     ]
-    if not only_grades:
+    if not any_grades:
         rows += [
             f"| count, image | {_icc(counts.reshape(len(files), -1))} | – | – | – |",
             f"| count, subject (fullest image) | {_icc(counts.max(axis=2))} | – | – | – |",
@@ -63,16 +65,16 @@ def agreement_report(files: Sequence[Path]) -> str:
     newline = "\n"
     return f"""\
 Agreement of {len(files)} readers on {common} subjects, {images.shape[1]} images.
-ICC(2,1): absolute agreement of one reader; intervals are 95 %.
+ICC(2,1): absolute agreement of a single reader. Intervals are 95 % confidence intervals.
 
-| | ICC(2,1) | the same rating | weighted kappa | Gwet's AC2 |
+| | ICC(2,1) | same rating | weighted kappa | Gwet's AC2 |
 |---|---|---|---|---|
 {newline.join(rows)}
 """
 
 
 def _match(files: Sequence[Path]) -> tuple[NDArray[np.int64], int, bool]:
-    """Stack the counts, (readers, subjects, 6), of the subjects that every file has."""
+    """Return counts (readers, subjects, 6), number of subjects, and whether any file has grades."""
     tables = [read_table(file, scans=False) for file in files]
     for table in tables:
         if table.problems:
@@ -82,7 +84,7 @@ def _match(files: Sequence[Path]) -> tuple[NDArray[np.int64], int, bool]:
     if len(common) < 2:
         raise ConfigurationError(
             f"The files have {len(common)} subjects in common.",
-            "Write each subject with the same name in every file.",
+            "Use the same subject names in every file.",
         )
     counts = np.array([[reading[name] for name in common] for reading in readings])
     return counts, len(common), any(table.labels == "grades" for table in tables)

@@ -1,7 +1,8 @@
-"""A site's own scan → `Volume`: a folder of DICOM files through the node's selection, or one NIfTI.
+"""Reads a site's scan as a `Volume`: a folder of DICOM files, or one NIfTI file.
 
-A NIfTI file says nothing of the sequence. Its geometry is held to the limits that selection sets;
-whether it shows a T2-weighted brain is left to the registration's quality check.
+DICOM folders go through the node's series selection. A NIfTI file does not record its sequence:
+its geometry must satisfy the limits of series selection, and the quality check of the registration
+decides whether it shows a T2-weighted brain.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ Cosines = tuple[float, float, float, float, float, float]
 
 
 class UnusableScan(EpvsError):
-    """The files are not one scan that can be read."""
+    """The files cannot be read as one scan."""
 
 
 def load_scan(path: Path) -> Volume:
-    """Read a scan as the pipeline's stages take it.
+    """Read a scan as the `Volume` that the pipeline's stages take.
 
     Parameters
     ----------
@@ -55,9 +56,9 @@ def load_scan(path: Path) -> Volume:
     Raises
     ------
     UnusableScan
-        The path is neither, or its content cannot be read.
+        The path is neither of these, or its content cannot be read.
     NotGradable
-        There is no axial T2 series that the node would grade, with selection's reason.
+        Series selection found no axial T2 series; the reason is its own.
     """
     if path.is_dir():
         return assemble(select_series(_study(path)).require_series())
@@ -67,14 +68,14 @@ def load_scan(path: Path) -> Volume:
 
 
 def volume_on_grid(image: sitk.Image, path: Path) -> Volume:
-    """Wrap an image in the record that the stages take, where no DICOM headers stand behind it.
+    """Return an image without DICOM headers as the `Volume` that the stages take.
 
     Parameters
     ----------
     image : SimpleITK.Image
         float32, LPS mm, slices from inferior to superior.
     path : Path
-        Names the scan; nothing is read from it.
+        Identifies the scan; no file is read.
     """
     direction = np.array(image.GetDirection()).reshape(3, 3)
     columns_mm, rows_mm, slices_mm = image.GetSpacing()
@@ -100,7 +101,7 @@ def volume_on_grid(image: sitk.Image, path: Path) -> Volume:
 
 
 def _study(folder: Path) -> ClosedStudy:
-    """All DICOM instances below a folder; files of other kinds lie beside them everywhere."""
+    """Collect all DICOM instances below a folder; other files are ignored."""
     instances, studies = [], set()
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for number, path in enumerate(files, 1):
@@ -112,33 +113,33 @@ def _study(folder: Path) -> ClosedStudy:
         except InvalidDicomError:
             continue
         except Exception as error:
-            # A damaged DICOM file fails anywhere in the parser; leaving it out would read half.
+            # The parser can raise anything here. Skipping the file would leave a gap in the series.
             raise UnusableScan(
-                f"file {number} of {len(files)} is damaged DICOM ({type(error).__name__})"
+                f"file {number} of {len(files)} is a damaged DICOM file ({type(error).__name__})"
             ) from error
         instances.append(SpooledInstance(path, *uids[:3]))
         studies.add(uids[3])
     if len(studies) != 1:
-        raise UnusableScan(f"the folder holds DICOM files of {len(studies)} studies instead of one")
+        raise UnusableScan(f"the folder contains DICOM files of {len(studies)} studies, not of one")
     return ClosedStudy(studies.pop(), "cohort", 1, tuple(instances))
 
 
 def _read_nifti(path: Path) -> Volume:
     try:
         image = sitk.ReadImage(str(path))
-    except RuntimeError as error:  # SimpleITK's only exception; its text names paths
-        raise UnusableScan("not a NIfTI file that SimpleITK reads") from error
+    except RuntimeError as error:  # the only exception of SimpleITK; its text contains paths
+        raise UnusableScan("not a NIfTI file that SimpleITK can read") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise UnusableScan("not one three-dimensional image with one value a voxel")
-    # Storage order says nothing in NIfTI: turn the axes until rows run to the patient's left,
-    # columns to posterior and slices to superior. Voxels stay where they are in the patient.
+        raise UnusableScan("not a single three-dimensional image with one value per voxel")
+    # NIfTI files use any storage order. Reorder the axes so that rows run to the patient's left,
+    # columns to posterior and slices to superior; positions in the patient do not change.
     image = sitk.Cast(sitk.DICOMOrient(image, "LPS"), sitk.sitkFloat32)
     _check_geometry(image)
     return volume_on_grid(image, path)
 
 
 def _check_geometry(image: sitk.Image) -> None:
-    """Refuse what selection would refuse in a DICOM series of this geometry."""
+    """Apply the geometric limits of series selection."""
     pixel, spacing, count = max(image.GetSpacing()[:2]), image.GetSpacing()[2], image.GetSize()[2]
     tilt = math.degrees(math.acos(min(1.0, image.GetDirection()[8])))
     if tilt > MAX_AXIAL_TILT_DEG:

@@ -1,7 +1,8 @@
-"""A cohort folder made from a site's own scans and readings.
+"""Builds a cohort folder from a site's own scans and readings.
 
-All scans are looked at before anything is said, so that one run names every bad row. Examples that
-are done are kept under the digest of row and files: a second run redoes only what has changed.
+All scans are processed before any error is raised, so that one run reports every invalid row.
+Finished examples are stored under a digest of row and files: the next run processes only what has
+changed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy as np
 
 from core.errors import ConfigurationError, EpvsError
 from core.version import VERSION
-from training.cohorts.examples import DESCRIPTION, align, label_inputs, store_example
+from training.cohorts.examples import label_inputs, register_scan
+from training.cohorts.folder import read_description, store_example, write_description
 from training.cohorts.scans import load_scan
 from training.cohorts.site_table import BadRows, Problem, Row, read_table
 from worker.grading.stages.rating import prepare_rating
@@ -30,27 +32,27 @@ if TYPE_CHECKING:
 
 
 def build_site_cohort(file: Path, folder: Path, *, skip_bad_rows: bool = False) -> Iterator[str]:
-    """Preprocess and store the subjects of a CSV file.
+    """Preprocess and store the subjects that a CSV file lists.
 
     Parameters
     ----------
     file : Path
-        See `training.cohorts.site_table`.
+        CSV file; see `training.cohorts.site_table`.
     folder : Path
-        New, or of an earlier run, whose examples are used again. It counts as a cohort only once
-        every row has been dealt with.
+        A new folder, or that of an earlier run, whose examples are reused. It is marked complete
+        once every row has been processed.
     skip_bad_rows : bool
-        Leave bad rows out instead of refusing the cohort.
+        Leave invalid rows out instead of rejecting the whole cohort.
 
     Yields
     ------
     str
-        One line a row, for the progress display; at the end one for each row left out.
+        One line per row, for the progress display; at the end one for each row left out.
 
     Raises
     ------
     BadRows
-        All bad rows, with line and reason; or no good row is left.
+        Some rows are invalid, or no valid row is left; the message lists line and reason.
     """
     table = read_table(file)
     problems = list(table.problems)
@@ -59,7 +61,7 @@ def build_site_cohort(file: Path, folder: Path, *, skip_bad_rows: bool = False) 
         "labels": table.labels,
         "csv_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
     }
-    _begin(folder, description)
+    _start(folder, description)
     template = load_template()
     kept: dict[str, Row] = {}
     for number, row in enumerate(table.rows, 1):
@@ -78,14 +80,14 @@ def build_site_cohort(file: Path, folder: Path, *, skip_bad_rows: bool = False) 
     if not kept or (problems and not skip_bad_rows):
         raise BadRows(problems or [Problem(1, "no rows below the header")])
     for path in folder.glob("*.npz"):
-        if path.name not in kept:  # of a row that has been changed or taken out since
+        if path.name not in kept:  # its row has since been changed or removed
             path.unlink()
     description |= {
         "complete": True,
         "severity_labels": all(row.severity_count is not None for row in kept.values()),
         "skipped_rows": len({problem.line for problem in problems}),
     }
-    _describe(folder, description)
+    write_description(folder, description)
     for problem in sorted(problems):
         yield f"skipped {problem}"
 
@@ -99,7 +101,7 @@ def make_site_example(row: Row, template: Template) -> Example:
         The scan cannot be read, or the node would not grade it.
     """
     volume = load_scan(row.path)
-    registration = align(volume, template)
+    registration = register_scan(volume, template)
     return label_inputs(
         prepare_rating(volume, registration, enhancement="none"),
         prepare_severity(volume, registration, template),
@@ -109,31 +111,29 @@ def make_site_example(row: Row, template: Template) -> Example:
 
 
 def _key(row: Row) -> str:
-    """Name of a row's example: subject (decides the split), then everything that shapes it."""
+    """File name of a row's example: digests of the subject, and of all that the example depends on.
+
+    The subject comes first because it decides the split.
+    """
     files = sorted(row.path.rglob("*")) if row.path.is_dir() else [row.path]
     content = [
         (path.relative_to(row.path).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
         for path in files
     ]
-    shaped_by = [VERSION, str(row.path), content, row.counts, row.severity_count]
-    return f"{_digest(row.subject)}-{_digest(json.dumps(shaped_by))}"
+    depends_on = [VERSION, str(row.path), content, row.counts, row.severity_count]
+    return f"{_digest(row.subject)}-{_digest(json.dumps(depends_on))}"
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _begin(folder: Path, description: dict[str, Any]) -> None:
-    """Take a folder for this cohort, but never one that holds something else."""
+def _start(folder: Path, description: dict[str, Any]) -> None:
+    """Mark the folder as an incomplete cohort, unless it is in use for something else."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / DESCRIPTION
-    ours = path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("kind") == "site"
-    if not ours and any(folder.iterdir()):
-        raise ConfigurationError(f"{folder} holds something else.", "Name a new folder.")
-    _describe(folder, description | {"complete": False})
-
-
-def _describe(folder: Path, description: dict[str, Any]) -> None:
-    partial = folder / f"{DESCRIPTION}.part"
-    partial.write_text(json.dumps(description) + "\n", encoding="utf-8")
-    partial.rename(folder / DESCRIPTION)
+    found = read_description(folder)
+    if any(folder.iterdir()) and (found is None or found.get("kind") != "site"):
+        raise ConfigurationError(
+            f"{folder} is not empty and holds no cohort of a site.", "Name a new folder."
+        )
+    write_description(folder, description | {"complete": False})

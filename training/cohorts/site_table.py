@@ -1,7 +1,7 @@
-"""A site's cohort as a CSV file → rows that can be used, and what is wrong with the others.
+"""Reads the CSV file of a site's cohort: valid rows, and what is wrong with the others.
 
 Columns (``docs/training.md``): ``subject``, ``path``, six labels, optionally ``severity_count``.
-Only the table is read here; whether the scans are what they should be is found out later.
+Only the table is checked here; the scans are checked when they are read.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ IMAGES: Final = tuple(f"{level.value}_{side.value}" for level in Level for side 
 """Columns of counts, in the order of `RatingInput.placements`."""
 GRADES: Final = tuple(f"{image}_grade" for image in IMAGES)
 LEAST_COUNT: Final = (0, 1, 11, 21, 41)
-"""Fewest EPVS of each grade (rating paper, Table 2): what stands for a grade without a count."""
+"""Lowest count of each grade (rating paper, Table 2), used where readers gave grades."""
 MAX_COUNT: Final = 500
 SEVERITY: Final = "severity_count"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One subject of a cohort.
+    """A valid row: one subject of the cohort.
 
     Attributes
     ----------
     line : int
-        In the CSV file; the header is line 1.
+        Line in the CSV file; the header is line 1.
     subject : str
     path : Path
     counts : tuple of int
-        Of the six images, or the least count of each one's grade.
+        EPVS in each of the six images, or the lowest count of its grade.
     severity_count : int, optional
         EPVS in the slice and hemisphere with most of them.
     """
@@ -51,7 +51,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """What is wrong with one line."""
+    """A fault in one line of the file."""
 
     line: int
     reason: str
@@ -62,7 +62,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A CSV file as read: `labels` is ``"counts"`` or ``"grades"``."""
+    """Content of a CSV file; `labels` is ``"counts"`` or ``"grades"``."""
 
     rows: tuple[Row, ...]
     problems: tuple[Problem, ...]
@@ -70,30 +70,30 @@ class Table:
 
 
 class BadRows(EpvsError):
-    """Lines of the cohort that cannot be used; the message lists all of them."""
+    """Some rows of the CSV file are invalid; the message lists all of them."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         listed = "".join(f"\n  {problem}" for problem in sorted(problems))
         super().__init__(
-            f"The readings cannot be used as they are; nothing was trained or written:{listed}\n",
-            "Correct these lines; where a command has --skip-bad-rows, it leaves them out.",
+            f"The CSV file has invalid rows; nothing was trained or written:{listed}\n",
+            "Correct these rows, or leave them out with --skip-bad-rows, where the command has it.",
         )
         self.problems = tuple(sorted(problems))
 
 
 def read_table(file: Path, *, scans: bool = True) -> Table:
-    """Read a cohort's CSV file: UTF-8, commas, a header line; other columns are ignored.
+    """Read a cohort's CSV file: UTF-8, comma-separated, with a header; other columns are ignored.
 
     Parameters
     ----------
     file : Path
     scans : bool
-        Whether the scans are wanted; otherwise only readings are, and ``path`` is not looked at.
+        Whether to check the column ``path``, which is optional if only the readings are needed.
 
     Raises
     ------
     BadRows
-        The file or its header cannot be used, so that no row can be read.
+        The file or its header is invalid, so that no row can be read.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as text:
@@ -126,17 +126,17 @@ def read_table(file: Path, *, scans: bool = True) -> Table:
 
 
 def _labels(header: Sequence[str], *, scans: bool) -> str:
-    """Whether the header promises counts or grades."""
+    """Return which labels the columns hold: ``"counts"`` or ``"grades"``."""
     needed = ("subject", "path") if scans else ("subject",)
     problems = [f"missing column {name}" for name in needed if name not in header]
     repeated = sorted({name for name in header if header.count(name) > 1})
     problems += [f"column {name} appears twice" for name in repeated]
     kinds = [kind for kind in (IMAGES, GRADES) if set(kind) & set(header)]
     if len(kinds) == 2:
-        problems.append("counts and grades in one file: keep either")
+        problems.append("counts and grades in one file: keep one of them")
     else:
         expected = kinds[0] if kinds else IMAGES
-        hint = "" if kinds else " (or the same with _grade)"
+        hint = "" if kinds else " (or the same name with _grade)"
         problems += [f"missing column {name}{hint}" for name in expected if name not in header]
     if problems:
         raise BadRows([Problem(1, problem) for problem in problems])
@@ -147,17 +147,17 @@ def _row(
     line: int,
     fields: Mapping[str | None, str | None],
     labels: str,
-    beside: Path | None,
+    folder: Path | None,
     found: list[str],
 ) -> Row:
-    """Read one line; what is wrong with it goes to `found`. Paths are relative to `beside`."""
+    """Parse one row and append its faults to `found`; paths are relative to `folder`."""
     if None in fields:
         found.append("more fields than columns")
     text = {str(name): str(value or "").strip() for name, value in fields.items()}
     if not text["subject"]:
         found.append("subject is empty")
-    path = (beside or Path()).absolute() / (text.get("path") or "(empty)")
-    if beside is not None and not path.exists():
+    path = (folder or Path()).absolute() / (text.get("path") or "(empty)")
+    if folder is not None and not path.exists():
         found.append("path does not exist" if text["path"] else "path is empty")
     names, most = (GRADES, 4) if labels == "grades" else (IMAGES, MAX_COUNT)
     values = [_number(text[name], name, most, found) for name in names]
@@ -166,7 +166,9 @@ def _row(
     if text.get(SEVERITY):
         severity = _number(text[SEVERITY], SEVERITY, MAX_COUNT, found)
         if not found and severity < max(counts):
-            found.append(f"{SEVERITY} {severity} is below the fullest image, {max(counts)}")
+            found.append(
+                f"{SEVERITY} {severity} is below the highest count of an image, {max(counts)}"
+            )
     return Row(line, text["subject"], path, counts, severity)
 
 

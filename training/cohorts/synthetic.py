@@ -1,13 +1,12 @@
-"""A cohort folder of synthetic subjects, put through the node's own preprocessing.
+"""Synthetic cohorts: generated scans of known EPVS counts, preprocessed as the node does.
 
-The registration is the real one, with its errors; where the head truly lies is used for nothing but
-to say how large these are.
+The scans are registered for real, with the errors that this has. The true position of the head is
+used only to measure those errors.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,8 +18,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from core.errors import ConfigurationError
-from training.cohorts.examples import DESCRIPTION, Example, align, label_inputs, store_example
-from training.cohorts.ground_truth import severity_truth
+from training.cohorts.examples import Example, label_inputs, register_scan
+from training.cohorts.folder import read_description, store_example, write_description
+from training.cohorts.ground_truth import ground_truth_of
 from training.cohorts.scans import volume_on_grid
 from training.synthetic.conditions import CONDITIONS, STANDARD
 from training.synthetic.dicom import as_image
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from worker.grading.records import Registration, Template, Volume
 
 CROP_CENTRES: Final = np.array([(side * 22.0, 0.0, 0.5) for side in (-1, 1)])
-"""MNI (LPS mm) of the middle of the crops."""
+"""Centres of the right and left crops, MNI LPS mm."""
 
 
 @dataclass(frozen=True)
 class CohortPlan:
-    """What a synthetic cohort consists of.
+    """Parameters of a synthetic cohort.
 
     Attributes
     ----------
@@ -49,12 +49,12 @@ class CohortPlan:
     conditions : str
         Key of `CONDITIONS`.
     protocol : str, optional
-        Key of `PROTOCOLS`; each head's own when not given.
+        Key of `PROTOCOLS`; by default each head draws its own.
     scans : int
-        Scans of each head, with other EPVS every time. They lie in the same place, so the first
-        scan's registration serves them all: that is what makes further scans cheap.
+        Scans of each head, each with different EPVS. They share the head's position, so that the
+        registration of the first scan serves all of them.
     volumes : bool
-        Whether the severity model's input is made too.
+        Whether to compute the severity model's input too.
     """
 
     seed: int
@@ -67,12 +67,12 @@ class CohortPlan:
 def build_cohort(
     folder: Path, plan: CohortPlan, heads: range, *, processes: int = 1
 ) -> Iterator[str]:
-    """Make, preprocess and store the heads of a synthetic cohort; what is there is kept.
+    """Generate, preprocess and store the heads of a synthetic cohort that are still missing.
 
     Yields
     ------
     str
-        One line a head, for the progress display.
+        One line per head, for the progress display.
 
     Raises
     ------
@@ -80,51 +80,50 @@ def build_cohort(
         The folder holds another cohort.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made_from = {"kind": "synthetic", **asdict(plan)}
-    described = folder / DESCRIPTION
-    if described.is_file() and json.loads(described.read_text(encoding="utf-8")) != made_from:
+    description = {"kind": "synthetic", **asdict(plan)}
+    if read_description(folder) not in (None, description):
         raise ConfigurationError(f"{folder} holds another cohort.", "Name a new folder.")
-    described.write_text(json.dumps(made_from) + "\n", encoding="utf-8")
-    missing = [number for number in heads if not _is_made(folder, plan, number)]
+    write_description(folder, description)
+    missing = [number for number in heads if not _is_built(folder, plan, number)]
     if processes == 1:
-        yield from (_make_head(folder, plan, number) for number in missing)
+        yield from (_build_head(folder, plan, number) for number in missing)
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(partial(_make_head, folder, plan), missing)
+        yield from pool.map(partial(_build_head, folder, plan), missing)
 
 
 def _scan_file(folder: Path, head: int, scan: int) -> Path:
     return folder / f"{head:05d}-{scan}.npz"
 
 
-def _refusal_file(folder: Path, head: int) -> Path:
+def _rejection_file(folder: Path, head: int) -> Path:
     return folder / f"{head:05d}.rejected"
 
 
-def _is_made(folder: Path, plan: CohortPlan, head: int) -> bool:
-    made = all(_scan_file(folder, head, scan).exists() for scan in range(plan.scans))
-    return made or _refusal_file(folder, head).exists()
+def _is_built(folder: Path, plan: CohortPlan, head: int) -> bool:
+    built = all(_scan_file(folder, head, scan).exists() for scan in range(plan.scans))
+    return built or _rejection_file(folder, head).exists()
 
 
-def _make_head(folder: Path, plan: CohortPlan, head: int) -> str:
+def _build_head(folder: Path, plan: CohortPlan, head: int) -> str:
     template = load_template()
     registration = None
-    most = []
+    severity_counts = []
     scans = scan_head(plan.seed, head, plan.protocol, CONDITIONS[plan.conditions])
     for scan, subject in enumerate(itertools.islice(scans, plan.scans)):
         try:
-            registration = registration or align(as_volume(subject), template)
+            registration = registration or register_scan(as_volume(subject), template)
             example = make_example(subject, registration, template, volumes=plan.volumes)
-        except NotGradable as rejection:
-            _refusal_file(folder, head).write_text(f"{rejection}\n", encoding="utf-8")
-            return f"{head}: {rejection}"
+        except NotGradable as error:
+            _rejection_file(folder, head).write_text(f"{error}\n", encoding="utf-8")
+            return f"{head}: {error}"
         store_example(_scan_file(folder, head, scan), example)
-        most.append(example.severity_count)
-    return f"{head}: at most {most} EPVS in one slice and hemisphere"
+        severity_counts.append(example.severity_count)
+    return f"{head}: at most {severity_counts} EPVS in one slice and hemisphere"
 
 
 def as_volume(subject: Subject) -> Volume:
-    """Wrap a synthetic subject in the record that the pipeline's stages take."""
+    """Return a synthetic scan as the `Volume` that the pipeline's stages take."""
     name = f"synthetic-{subject.seed}-{subject.number}"
     return volume_on_grid(sitk.Cast(as_image(subject), sitk.sitkFloat32), Path(name))
 
@@ -137,13 +136,13 @@ def make_example(
     Raises
     ------
     NotGradable
-        A graded slice lies outside the scan.
+        A slice to grade lies outside the scan.
     """
     volume = as_volume(subject)
     rating = prepare_rating(volume, registration, enhancement="none")
     severity = prepare_severity(volume, registration, template) if volumes else None
     counts = [subject.counts(crop.side)[crop.slice_index] for crop in rating.placements]
-    example = label_inputs(
+    labelled = label_inputs(
         rating,
         severity,
         counts=np.array(counts, dtype=np.int64),
@@ -153,15 +152,15 @@ def make_example(
         "protocol": subject.protocol,
         "registration_error_mm": registration_error_mm(subject, registration),
     }
-    known = replace(example, facts=facts)
+    example = replace(labelled, facts=facts)
     if severity is None:
-        return known
-    truth = severity_truth(subject, registration, template, severity)
-    return replace(known, severity_truth=truth)
+        return example
+    ground_truth = ground_truth_of(subject, registration, template, severity)
+    return replace(example, ground_truth=ground_truth)
 
 
 def registration_error_mm(subject: Subject, registration: Registration) -> float:
-    """Mean distance between where the crops' centres were found and where they truly lie."""
-    truth = subject.pose.to_patient(CROP_CENTRES)
+    """Mean distance between the true and the registered positions of the crop centres."""
+    true_positions = subject.pose.to_patient(CROP_CENTRES)
     found = [registration.affine.TransformPoint(centre.tolist()) for centre in CROP_CENTRES]
-    return float(np.linalg.norm(truth - np.array(found), axis=1).mean())
+    return float(np.linalg.norm(true_positions - np.array(found), axis=1).mean())

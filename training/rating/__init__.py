@@ -1,1 +1,1 @@
-"""Rating model: network, training recipe, training and scores."""
+"""Rating model: network, training recipe, training, calibration and scores."""

@@ -1,7 +1,7 @@
-"""Calibration: probabilities that can be taken at their word.
+"""Calibration of probabilities by temperature scaling.
 
-Temperature scaling (Guo et al., On calibration of modern neural networks, ICML 2017): one number
-divides all logits. No answer changes, only how sure it is.
+All logits are divided by one number, the temperature (Guo et al., On calibration of modern neural
+networks, ICML 2017). This changes the confidence of a prediction, never the predicted class.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def fit_temperature(probabilities: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
-    """Find the temperature under which the truth is likeliest.
+def fit_temperature(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Find the temperature that maximises the likelihood of the true classes.
 
     Parameters
     ----------
     probabilities : ndarray, shape (n, classes)
-        Of the network as it is, for subjects that it was not trained on.
-    truth : ndarray, shape (n,)
+        Of the uncalibrated network, for subjects that it was not trained on.
+    labels : ndarray, shape (n,)
 
     Returns
     -------
     float
-        Between 1/20 and 20; above 1 where the network is too sure.
+        Between 1/20 and 20; above 1 if the network is overconfident.
     """
     logits = np.log(np.maximum(probabilities.astype(float), 1e-12))
 
-    def unlikelihood(log_temperature: float) -> float:
+    def negative_log_likelihood(log_temperature: float) -> float:
         scaled = log_softmax(logits / np.exp(log_temperature), axis=1)
-        return float(-scaled[np.arange(len(truth)), truth].mean())
+        return float(-scaled[np.arange(len(labels)), labels].mean())
 
-    found = minimize_scalar(unlikelihood, bounds=(-np.log(20), np.log(20)), method="bounded")
+    found = minimize_scalar(
+        negative_log_likelihood, bounds=(-np.log(20), np.log(20)), method="bounded"
+    )
     return float(np.exp(found.x))

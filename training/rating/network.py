@@ -2,7 +2,7 @@
 
 Rating paper, section 2.4.2: five convolutional layers with ReLU, average pooling rather than max
 pooling so that thin structures are preserved, two fully connected layers and softmax. The paper
-gives neither filter counts nor kernel sizes; those here are ours.
+gives neither filter counts nor kernel sizes; those here were chosen by this project.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 INPUT_SHAPE: Final = (1, 112, 86)
 RATINGS: Final = 5
 FILTERS: Final = (8, 24, 48, 64, 96)
-"""Few at full resolution, where most of the time would go: EPVS are simple shapes there."""
+"""Few at full resolution, which costs most of the time: EPVS are simple shapes there."""
 WIDE_FILTERS: Final = (16, 32, 64, 64, 96)
-"""Of the shipped weights: they are trained once."""
+"""Filters of the shipped weights, which need training only once."""
 
 
 class RatingNet(nn.Module):
     """Five convolutions, average pooling, two fully connected layers.
 
     Each convolution is followed by batch normalisation, which the paper does not mention, and the
-    first four by 2 × 2 average pooling; the last feature map is averaged whole, so that a dot
+    first four by 2 × 2 average pooling. The last feature map is averaged globally, so that an EPVS
     counts wherever it lies.
 
     Parameters
@@ -41,8 +41,8 @@ class RatingNet(nn.Module):
     Attributes
     ----------
     temperature : Tensor
-        The logits are divided by it before softmax, so that probabilities are frequencies
-        (`training.rating.calibration`); it moves no grade.
+        Divides the logits before softmax to calibrate the probabilities
+        (`training.rating.calibration`); it does not change the predicted rating.
     """
 
     temperature: Tensor
@@ -69,18 +69,18 @@ class RatingNet(nn.Module):
         )
         self.score = nn.Linear(hidden, RATINGS)
         self.log_count = nn.Linear(hidden, 1)
-        """Auxiliary target of training; not part of the exported graph."""
+        """Head for the auxiliary target; used in training only and not exported."""
         self.register_buffer("temperature", torch.ones(()))
 
     def heads(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits, shape (n, 5), and predicted logarithm of 1 + count, shape (n,), for training."""
+        """Return logits, shape (n, 5), and predicted log(1 + count), shape (n,), for training."""
         hidden = self.hidden(self.features(crops).mean(dim=(2, 3)))
         return self.score(hidden), self.log_count(hidden)[:, 0]
 
     def logits(self, crops: Tensor) -> Tensor:
-        """Unnormalised log-probabilities, shape (n, 5), of crops (n, 1, 112, 86)."""
+        """Return calibrated logits, shape (n, 5), for crops (n, 1, 112, 86)."""
         return self.score(self.hidden(self.features(crops).mean(dim=(2, 3)))) / self.temperature
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Probabilities, shape (n, 5)."""
+        """Return the probabilities of the five ratings, shape (n, 5)."""
         return torch.softmax(self.logits(crops), dim=1)

@@ -1,7 +1,7 @@
-"""How the rating network learns: the rating paper's recipe, and what may be added to it.
+"""Training recipe of the rating network: the rating paper's, with optional additions.
 
 Rating paper, section 2.4.2: Adam at 0.001, cross-entropy or mean squared error, 300 epochs,
-rotation by up to 30° and flips, image by image. `RatingPlan` says what differs.
+rotation by up to 30° and flips, image by image. `RatingPlan` lists the additions.
 """
 
 from __future__ import annotations
@@ -29,40 +29,41 @@ if TYPE_CHECKING:
 
 _ROTATION_DEG: Final = 30.0
 _PIXEL_MM: Final = 0.465
-_MOVED: Final = 0.6
+_MOTION_SHARE: Final = 0.6
 _MOTION_MM: Final = (0.1, 0.5)
 _SAMPLED: Final = (0.65, 1.0)
 _NOISE: Final = (0.003, 0.03)
-"""Of worse copies, in addition to what they have: as far as the training scans go, but more often.
-The scan's maximum is about one and a half times CSF."""
+"""Noise added to degraded copies, relative to the scan's maximum (about 1.5 times CSF); same
+range as in the training scans."""
 
 Loss = Literal["cross-entropy", "mse"]
 
 
 @dataclass(frozen=True)
 class RatingPlan:
-    """One training.
+    """Hyperparameters of one training.
 
     Attributes
     ----------
     epochs, batch : int
     rate : float
-        Adam's at the start; it decays to zero along a cosine (ours).
+        Initial learning rate of Adam; it decays to zero along a cosine (not in the paper).
     loss : {"cross-entropy", "mse"}
-        The paper's two; the squared error is that of the probabilities.
+        Both are the paper's; the squared error is computed on the probabilities.
     enhancement : {"stationary", "block-group", "none"}
         Haar enhancement of the crops.
     count_weight : float
-        Weight of the logarithm of the count as a further target (ours); 0 is the paper's.
+        Weight of the auxiliary target log(1 + count); 0 in the paper.
     averaging : float
-        Decay of the running average of the weights, per step (ours); 0 keeps the last ones.
+        Decay per step of a running average of the weights; 0, as in the paper, keeps the last
+        weights.
     balanced : bool
-        Draw every rating equally often (ours).
-    worse_copies : int
-        Copies of every training image as a worse scan would have it (ours): noise and motion are
-        what costs most accuracy on scans that are harsher than those trained on.
+        Sample all ratings equally often (not in the paper).
+    degraded_copies : int
+        Copies of each training image with the motion and noise of a poorer scan (not in the
+        paper): these cost the most accuracy on scans of poorer quality than the training scans.
     filters : tuple of int
-        Of the network's convolutions.
+        Filters of the convolutions.
     """
 
     epochs: int = 300
@@ -73,25 +74,25 @@ class RatingPlan:
     count_weight: float = 0.0
     averaging: float = 0.0
     balanced: bool = False
-    worse_copies: int = 0
+    degraded_copies: int = 0
     filters: tuple[int, ...] = FILTERS
 
 
 def shipped_plan(epochs: int) -> RatingPlan:
-    """Plan of the shipped weights: the paper's, and everything that is ours."""
+    """Plan of the shipped weights: the paper's recipe with all additions."""
     return RatingPlan(
         epochs=epochs,
         count_weight=1.0,
         averaging=0.99,
         balanced=True,
-        worse_copies=2,
+        degraded_copies=2,
         filters=WIDE_FILTERS,
     )
 
 
 @dataclass(frozen=True)
 class RatingData:
-    """Images with their labels: crops (n, 1, 112, 86), counts (n,), ratings (n,)."""
+    """Images with their labels: crops (n, 1, 112, 86), counts (n,) and ratings (n,)."""
 
     crops: Tensor
     counts: Tensor
@@ -99,8 +100,8 @@ class RatingData:
 
     @classmethod
     def of(cls, examples: Sequence[Example], enhancement: str) -> RatingData:
-        """Enhance the six images of each example and lay them one after the other."""
-        if not examples:  # a cohort too small to validate on
+        """Enhance the six images of each example and concatenate them."""
+        if not examples:  # the cohort is too small for validation subjects
             return cls(torch.empty(0, *INPUT_SHAPE), torch.empty(0), torch.empty(0).long())
         crops = crops_as_input(np.stack([e.crops for e in examples]), enhancement)
         counts = np.concatenate([e.counts for e in examples])
@@ -112,15 +113,15 @@ class RatingData:
 
     @classmethod
     def for_training(cls, examples: Sequence[Example], plan: RatingPlan) -> RatingData:
-        """Take the examples and the plan's copies of them."""
+        """Return the examples together with the degraded copies that the plan asks for."""
         copies = [examples]
-        for number in range(plan.worse_copies):
+        for number in range(plan.degraded_copies):
             rng = np.random.default_rng(number)
-            copies.append([replace(e, crops=worsen(rng, e.crops)) for e in examples])
+            copies.append([replace(e, crops=degrade_crops(rng, e.crops)) for e in examples])
         return cls.of([example for copy in copies for example in copy], plan.enhancement)
 
     def of_subjects(self, chosen: NDArray[np.bool_]) -> RatingData:
-        """Keep the images of the chosen subjects, six each."""
+        """Select the images of the chosen subjects, six each."""
         images = torch.from_numpy(np.repeat(chosen, 6))
         return RatingData(self.crops[images], self.counts[images], self.ratings[images])
 
@@ -132,7 +133,7 @@ class RatingTrainer:
     ----------
     plan : RatingPlan
     seed : int
-        Of initial weights, order and augmentation.
+        Determines initial weights, order and augmentation.
     """
 
     def __init__(self, plan: RatingPlan, seed: int = 0) -> None:
@@ -147,12 +148,12 @@ class RatingTrainer:
 
     @property
     def trained(self) -> RatingNet:
-        """The network to keep: the running average, or the last weights."""
+        """The resulting network: the running average, or the last weights."""
         averaged: RatingNet = self._average.module  # type: ignore[assignment]
         return averaged if self._plan.averaging else self.net
 
     def state(self) -> dict[str, Any]:
-        """Everything that is needed to go on."""
+        """Return all that is needed to resume."""
         return {
             "net": self.net.state_dict(),
             "average": self._average.state_dict(),
@@ -160,13 +161,13 @@ class RatingTrainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Resume from a saved state."""
         self.net.load_state_dict(state["net"])
         self._average.load_state_dict(state["average"])
         self._optimiser.load_state_dict(state["optimiser"])
 
     def epoch(self, number: int, data: RatingData) -> float:
-        """Learn from all images once; returns the mean loss."""
+        """Train on all images once; returns the mean loss."""
         plan = self._plan
         generator = torch.Generator().manual_seed(1_000_003 * self._seed + number)
         torch.manual_seed(1_000_003 * self._seed + number)  # dropout
@@ -192,20 +193,20 @@ class RatingTrainer:
 
     def _loss(self, crops: Tensor, chosen: Tensor, data: RatingData) -> Tensor:
         logits, log_count = self.net.heads(crops.contiguous(memory_format=torch.channels_last))
-        truth = data.ratings[chosen]
+        ratings = data.ratings[chosen]
         if self._plan.loss == "mse":
-            wanted = functional.one_hot(truth, RATINGS).float()
-            loss = functional.mse_loss(torch.softmax(logits, dim=1), wanted)
+            expected = functional.one_hot(ratings, RATINGS).float()
+            loss = functional.mse_loss(torch.softmax(logits, dim=1), expected)
         else:
-            loss = functional.cross_entropy(logits, truth)
+            loss = functional.cross_entropy(logits, ratings)
         if self._plan.count_weight:
             error = functional.smooth_l1_loss(log_count, torch.log1p(data.counts[chosen]))
             loss = loss + self._plan.count_weight * error
         return loss
 
 
-def worsen(rng: np.random.Generator, crops: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Put the motion, ringing and noise of a worse scan into stored crops.
+def degrade_crops(rng: np.random.Generator, crops: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Add the motion, ringing and noise of a poorer scan to stored crops.
 
     Parameters
     ----------
@@ -218,21 +219,21 @@ def worsen(rng: np.random.Generator, crops: NDArray[np.uint16]) -> NDArray[np.ui
         Same shape.
     """
     scale = float(np.iinfo(crops.dtype).max)
-    moved = rng.random() < _MOVED
+    has_motion = rng.random() < _MOTION_SHARE
     quality = Imperfections(
-        motion_mm=rng.uniform(*_MOTION_MM) if moved else 0.0, sampled=rng.uniform(*_SAMPLED)
+        motion_mm=rng.uniform(*_MOTION_MM) if has_motion else 0.0, sampled=rng.uniform(*_SAMPLED)
     )
     noise = np.exp(rng.uniform(*np.log(_NOISE)))
-    # Mirrored above and below: the transform would join the crop's top to its bottom.
+    # Mirror the crop above and below: the Fourier transform would join its top to its bottom.
     margin = crops.shape[1] // 2
     padded = np.pad(crops / scale, ((0, 0), (margin, margin), (0, 0)), mode="symmetric")
-    worse = through_k_space(rng, padded.astype(np.float32), _PIXEL_MM, quality)
-    noisy = worse[:, margin:-margin] + noise * rng.standard_normal(crops.shape)
+    degraded = through_k_space(rng, padded.astype(np.float32), _PIXEL_MM, quality)
+    noisy = degraded[:, margin:-margin] + noise * rng.standard_normal(crops.shape)
     return np.rint(np.clip(noisy, 0, 1) * scale).astype(np.uint16)
 
 
 def augment(crops: Tensor, generator: torch.Generator) -> Tensor:
-    """Rotate by up to 30° either way and flip both axes at random.
+    """Rotate randomly by up to 30° in either direction and flip both axes at random.
 
     Parameters
     ----------
@@ -242,14 +243,14 @@ def augment(crops: Tensor, generator: torch.Generator) -> Tensor:
     Returns
     -------
     Tensor
-        Same shape; the border is mirrored.
+        Same shape; mirrored beyond the border.
     """
     count, _, rows, columns = crops.shape
     angle = torch.deg2rad((torch.rand(count, generator=generator) * 2 - 1) * _ROTATION_DEG)
     flip = torch.randint(0, 2, (2, count), generator=generator) * 2 - 1
     aspect = rows / columns
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros(count)
-    # affine_grid's coordinates run from −1 to 1 along each axis: rotation needs the aspect ratio.
+    # The coordinates of affine_grid run from −1 to 1 along each axis, hence the aspect ratio.
     matrix = torch.stack(
         [
             torch.stack([cos * flip[0], -sin * aspect * flip[0], zero], dim=1),
@@ -263,6 +264,6 @@ def augment(crops: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def predict(net: RatingNet, crops: Tensor) -> NDArray[np.float32]:
-    """Probabilities of the five ratings, shape (n, 5), of crops (n, 1, 112, 86)."""
+    """Predict the probabilities of the five ratings, shape (n, 5), for crops (n, 1, 112, 86)."""
     net.eval()
     return torch.cat([net(part) for part in crops.split(96)]).numpy()

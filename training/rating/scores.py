@@ -1,15 +1,15 @@
-"""Scores of ratings: right or wrong, how far off, how sure, and under which circumstances."""
+"""Scores of ratings: accuracy, agreement, calibration, and errors by circumstance."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from scipy.stats import spearmanr
 from sklearn.metrics import confusion_matrix
 
 from training.cohorts.examples import rating_of
-from training.statistics import icc, reliability
+from training.statistics import Metrics, icc, reliability, rounded
 from worker.grading.stages.grade import probability_of_highest
 
 if TYPE_CHECKING:
@@ -22,57 +22,58 @@ if TYPE_CHECKING:
     from worker.grading.records import Float32Array
 
 BOUNDARIES: Final = (0.5, 10.5, 20.5, 40.5)
-"""Between the counts of two ratings (rating paper, Table 2)."""
+"""Boundaries between the counts of neighbouring ratings (rating paper, Table 2)."""
 NEAR: Final = 2.0
-"""Counts this near to a boundary are within two of the other rating: 0–2, 9–12, 19–22, 39–42."""
-
-Metrics = dict[str, Any]
+"""Largest distance of a count that is near a boundary: 0–2, 9–12, 19–22, 39–42."""
 
 
 def score_ratings(probabilities: Float32Array, counts: NDArray[np.int64]) -> Metrics:
-    """Image and subject figures (rating paper, section 2.5).
+    """Scores for images and subjects (rating paper, section 2.5).
 
-    The subject's rating is the highest of its six images; the majority vote is given beside it.
+    The rating of a subject is the highest of its six images; scores for the majority vote, which
+    the paper uses, are included.
 
     Parameters
     ----------
     probabilities : ndarray, shape (subjects, 6, 5)
     counts : ndarray, shape (subjects, 6)
     """
-    predicted, truth = probabilities.argmax(axis=2), rating_of(counts)
-    highest, true_highest = predicted.max(axis=1), truth.max(axis=1)
-    majority, true_majority = majority_of(predicted), majority_of(truth)
-    wrong = predicted != truth
+    predicted, expected = probabilities.argmax(axis=2), rating_of(counts)
+    highest, expected_highest = predicted.max(axis=1), expected.max(axis=1)
+    majority, expected_majority = majority_of(predicted), majority_of(expected)
+    wrong = predicted != expected
     image = reliability(probabilities.max(axis=2).ravel(), ~wrong.ravel())
-    sure = [probability_of_highest(p, int(r)) for p, r in zip(probabilities, highest, strict=True)]
-    subject = reliability(sure, highest == true_highest)
+    confidence = [
+        probability_of_highest(p, int(r)) for p, r in zip(probabilities, highest, strict=True)
+    ]
+    subject = reliability(confidence, highest == expected_highest)
     return {
         "subjects": len(counts),
-        "images": int(truth.size),
+        "images": int(expected.size),
         "image_accuracy": rounded(np.mean(~wrong)),
-        "image_within_one": rounded(np.mean(np.abs(predicted - truth) <= 1)),
-        "image_spearman": rounded(spearmanr(predicted.ravel(), truth.ravel()).statistic),
-        "image_icc": [rounded(v) for v in icc(np.stack([predicted.ravel(), truth.ravel()], 1))],
-        "image_most_frequent_rating": rounded(np.bincount(truth.ravel()).max() / truth.size),
-        "image_calibration": _curve(image),
-        "subject_accuracy": rounded(np.mean(highest == true_highest)),
-        "subject_within_one": rounded(np.mean(np.abs(highest - true_highest) <= 1)),
-        "subject_spearman": rounded(spearmanr(highest, true_highest).statistic),
-        "subject_icc": [rounded(v) for v in icc(np.stack([highest, true_highest], 1))],
-        "subject_majority_accuracy": rounded(np.mean(majority == true_majority)),
-        "subject_calibration": _curve(subject),
+        "image_within_one": rounded(np.mean(np.abs(predicted - expected) <= 1)),
+        "image_spearman": rounded(spearmanr(predicted.ravel(), expected.ravel()).statistic),
+        "image_icc": [rounded(v) for v in icc(np.stack([predicted.ravel(), expected.ravel()], 1))],
+        "image_most_frequent_rating": rounded(np.bincount(expected.ravel()).max() / expected.size),
+        "image_calibration": _calibration(image),
+        "subject_accuracy": rounded(np.mean(highest == expected_highest)),
+        "subject_within_one": rounded(np.mean(np.abs(highest - expected_highest) <= 1)),
+        "subject_spearman": rounded(spearmanr(highest, expected_highest).statistic),
+        "subject_icc": [rounded(v) for v in icc(np.stack([highest, expected_highest], 1))],
+        "subject_majority_accuracy": rounded(np.mean(majority == expected_majority)),
+        "subject_calibration": _calibration(subject),
         "image_confusion": confusion_matrix(
-            truth.ravel(), predicted.ravel(), labels=range(5)
+            expected.ravel(), predicted.ravel(), labels=range(5)
         ).tolist(),
-        "subject_confusion": confusion_matrix(true_highest, highest, labels=range(5)).tolist(),
+        "subject_confusion": confusion_matrix(expected_highest, highest, labels=range(5)).tolist(),
         "near_boundary": near_boundary(predicted, counts),
     }
 
 
 def near_boundary(predicted: NDArray[np.int64], counts: NDArray[np.int64]) -> Metrics:
-    """How often counts near a boundary between ratings are rated wrongly, and which way.
+    """Accuracy near the boundaries between ratings, and the direction of the errors.
 
-    The rating paper observes (section 3) that they tend to be rated too low.
+    The rating paper (section 3) observes that images near a boundary tend to be rated too low.
     """
     distance = np.abs(counts[..., None] - BOUNDARIES).min(axis=-1)
     near = distance <= NEAR
@@ -88,25 +89,25 @@ def near_boundary(predicted: NDArray[np.int64], counts: NDArray[np.int64]) -> Me
 
 
 def majority_of(ratings: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Most frequent rating of each row; the higher one of two that are equally frequent."""
+    """Most frequent rating of each row; of several equally frequent ones, the highest."""
     frequency = np.stack([(ratings == rating).sum(axis=1) for rating in range(5)], axis=1)
     return np.asarray(4 - frequency[:, ::-1].argmax(axis=1))
 
 
-def _curve(found: Reliability) -> Metrics:
-    rows = zip(found.confidence, found.accuracy, found.answers, strict=True)
+def _calibration(found: Reliability) -> Metrics:
+    rows = zip(found.confidence, found.accuracy, found.predictions, strict=True)
     return {
         "expected_calibration_error": rounded(found.error),
-        "confidence_accuracy_answers": [[rounded(c), rounded(a), int(n)] for c, a, n in rows],
+        "confidence_accuracy_count": [[rounded(c), rounded(a), int(n)] for c, a, n in rows],
     }
 
 
 def by_circumstance(
     probabilities: Float32Array, counts: NDArray[np.int64], examples: Sequence[Example]
 ) -> Metrics:
-    """Image accuracy of groups of scans, and the registration's errors.
+    """Image accuracy for groups of synthetic scans, and the errors of their registration.
 
-    Empty for a site's own scans, of which nobody knows how they came to be.
+    Empty for a site's scans, whose imperfections are not known.
 
     Parameters
     ----------
@@ -145,8 +146,3 @@ def by_circumstance(
             "largest": rounded(error.max()),
         },
     }
-
-
-def rounded(value: Any) -> float:
-    """Four decimals, as a plain number."""
-    return round(float(value), 4)

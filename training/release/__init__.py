@@ -1,1 +1,1 @@
-"""Release: evaluating a trained model, exporting it, writing its model card."""
+"""Release of trained weights: evaluation on held-out data, export, model cards."""

@@ -1,4 +1,4 @@
-"""Score the exported models on held-out subjects: what is measured is what Triton serves."""
+"""Evaluation of the exported models, the files that Triton serves, on held-out subjects."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from training.cohorts.examples import (
     SEVERE_COUNT,
     Example,
     crops_as_input,
-    load_cohort,
     rating_of,
-    require_severity_labels,
     volume_as_input,
 )
+from training.cohorts.folder import load_cohort, require_severity_labels
 from training.plots import draw_reliability
-from training.rating.scores import Metrics, by_circumstance, rounded, score_ratings
+from training.rating.scores import by_circumstance, score_ratings
 from training.severity.saliency_scores import saliency_figures, score_saliency
 from training.severity.scores import score_severities
+from training.statistics import Metrics, rounded
 from worker.grading.stages.grade import MODERATE_RATING
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def evaluate_models(
     out: Path | None = None,
     chart: Path | None = None,
 ) -> dict[str, Metrics]:
-    """Score the model repository on a stored cohort.
+    """Score the models of a repository on a stored cohort.
 
     Parameters
     ----------
@@ -60,14 +60,14 @@ def evaluate_models(
         ``triton_models``.
     only : {"rating", "severity"}, optional
     out : Path, optional
-        Where the scores go as JSON.
+        JSON file to write the scores to.
     chart : Path, optional
-        PNG file of the rating's reliability curves.
+        PNG file for the reliability curves of the rating model.
 
     Returns
     -------
     dict
-        Scores of each model, and of both together.
+        Scores of each model, and of the agreement between them.
     """
     if only != "rating":
         require_severity_labels(cohort)
@@ -75,12 +75,12 @@ def evaluate_models(
     scores: dict[str, Metrics] = {}
     if only != "severity":
         folder = models / "rating"
-        ratings = rating_answers(current_network(folder), examples, enhancement_of(folder))
+        ratings = predict_ratings(current_network(folder), examples, enhancement_of(folder))
         scores["rating"] = rating_metrics(ratings, examples)
         if chart is not None:
             draw_reliability(chart, _reliability_curves(scores["rating"]))
     if only != "rating":
-        severity = severity_answers(current_network(models / "severity"), examples)
+        severity = predict_severities(current_network(models / "severity"), examples)
         scores["severity"] = severity_metrics(severity, examples)
     if only is None:
         scores["joint"] = joint_metrics(ratings, severity.probability, examples)
@@ -93,30 +93,30 @@ def evaluate_models(
 
 
 def _reliability_curves(metrics: Metrics) -> dict[str, list[list[float]]]:
-    """Name the curves by level and calibration error."""
+    """Return both reliability curves with their titles."""
     found = {level: metrics[f"{level}_calibration"] for level in ("image", "subject")}
     return {
         f"{level} (calibration error {curve['expected_calibration_error']:.3f})": curve[
-            "confidence_accuracy_answers"
+            "confidence_accuracy_count"
         ]
         for level, curve in found.items()
     }
 
 
 def current_network(model: Path) -> Path:
-    """``model.onnx`` of the version that ``model.json`` describes."""
+    """Return ``model.onnx`` of the version that ``model.json`` describes."""
     info = json.loads((model / "model.json").read_text(encoding="utf-8"))
     return model / str(info["version"]) / "model.onnx"
 
 
 def enhancement_of(model: Path) -> str:
-    """Haar enhancement that the current version was trained on."""
+    """Return the Haar enhancement that the current version was trained with."""
     info = json.loads((model / "model.json").read_text(encoding="utf-8"))
     return str(info["preprocessing"]["enhancement"])
 
 
-def rating_answers(model: Path, examples: Sequence[Example], enhancement: str) -> Float32Array:
-    """Probabilities, shape (subjects, 6, 5), that an exported rating model gives."""
+def predict_ratings(model: Path, examples: Sequence[Example], enhancement: str) -> Float32Array:
+    """Run an exported rating model; returns probabilities, shape (subjects, 6, 5)."""
     runtime = session(model)
     return np.stack(
         [
@@ -126,14 +126,14 @@ def rating_answers(model: Path, examples: Sequence[Example], enhancement: str) -
     )
 
 
-def rating_metrics(answers: Float32Array, examples: Sequence[Example]) -> Metrics:
-    """Figures of the rating model; see `training.rating.scores`."""
+def rating_metrics(probabilities: Float32Array, examples: Sequence[Example]) -> Metrics:
+    """Scores of the rating model; see `training.rating.scores`."""
     counts = np.stack([example.counts for example in examples])
-    return score_ratings(answers, counts) | by_circumstance(answers, counts, examples)
+    return score_ratings(probabilities, counts) | by_circumstance(probabilities, counts, examples)
 
 
-class SeverityAnswers(NamedTuple):
-    """What an exported severity model says of subjects.
+class SeverityPredictions(NamedTuple):
+    """Predictions of an exported severity model.
 
     Attributes
     ----------
@@ -145,14 +145,14 @@ class SeverityAnswers(NamedTuple):
     saliency: Float32Array
 
 
-def severity_answers(model: Path, examples: Sequence[Example]) -> SeverityAnswers:
+def predict_severities(model: Path, examples: Sequence[Example]) -> SeverityPredictions:
     """Run an exported severity model on full-size volumes."""
     runtime = session(model)
     found = [
         runtime.run(["probability", "saliency"], {"volume": volume_as_input(e.volume[None])})
         for e in examples
     ]
-    return SeverityAnswers(
+    return SeverityPredictions(
         np.array([probability.item() for probability, _ in found]),
         np.concatenate([saliency for _, saliency in found]),
     )
@@ -161,31 +161,31 @@ def severity_answers(model: Path, examples: Sequence[Example]) -> SeverityAnswer
 def joint_metrics(
     ratings: Float32Array, severity: NDArray[np.float64], examples: Sequence[Example]
 ) -> Metrics:
-    """How often the two models contradict each other, as the node would flag it.
+    """How often the predictions of the two models contradict each other, as flagged by the node.
 
-    The truths may differ too: the rating knows six images, severity all slices.
+    The labels can contradict each other too: rating uses six images, severity all slices.
     """
-    rated = ratings.argmax(axis=2).max(axis=1) >= MODERATE_RATING
+    predicted_rated = ratings.argmax(axis=2).max(axis=1) >= MODERATE_RATING
     counts = np.stack([example.counts for example in examples])
-    truly_rated = rating_of(counts).max(axis=1) >= MODERATE_RATING
-    truly_severe = np.array([e.severity_count for e in examples]) >= SEVERE_COUNT
-    flagged, truths_differ = rated != (severity >= 0.5), truly_rated != truly_severe
+    expected_rated = rating_of(counts).max(axis=1) >= MODERATE_RATING
+    expected_severe = np.array([e.severity_count for e in examples]) >= SEVERE_COUNT
+    flagged, labels_differ = predicted_rated != (severity >= 0.5), expected_rated != expected_severe
     return {
         "subjects": len(examples),
         "flagged": rounded(flagged.mean()),
-        "truths_differ": rounded(truths_differ.mean()),
-        "flagged_where_truths_agree": rounded(flagged[~truths_differ].mean()),
+        "labels_differ": rounded(labels_differ.mean()),
+        "flagged_where_labels_agree": rounded(flagged[~labels_differ].mean()),
     }
 
 
-def severity_metrics(answers: SeverityAnswers, examples: Sequence[Example]) -> Metrics:
-    """Figures of the severity model: scores, and scores of its saliency."""
+def severity_metrics(predictions: SeverityPredictions, examples: Sequence[Example]) -> Metrics:
+    """Scores of the severity model and, for synthetic scans, of its saliency maps."""
     counts = np.array([e.severity_count for e in examples])
-    metrics = score_severities(answers.probability, counts)
-    if not all(e.severity_truth.size for e in examples):
+    metrics = score_severities(predictions.probability, counts)
+    if not all(e.ground_truth.size for e in examples):
         return metrics
     figures = [
-        saliency_figures(saliency, e.severity_truth)
-        for saliency, e in zip(answers.saliency, examples, strict=True)
+        saliency_figures(saliency, e.ground_truth)
+        for saliency, e in zip(predictions.saliency, examples, strict=True)
     ]
-    return metrics | {"saliency": score_saliency(figures, answers.probability, counts)}
+    return metrics | {"saliency": score_saliency(figures, predictions.probability, counts)}

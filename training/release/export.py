@@ -1,8 +1,8 @@
-"""Export a training run into the model repository: graph, golden answer, model card.
+"""Exports a training run to the model repository: ONNX file, golden test, description and card.
 
-The ONNX file is what every backend serves (onnxruntime, TensorRT built from it), so the golden
-answer and the figures in the card come from it and not from PyTorch. Every export is a new version;
-what is there stays as it is.
+Every backend serves the ONNX file or an engine built from it, so that the golden outputs and the
+scores in the card are computed with it and not with PyTorch. Every export is a new version;
+existing versions are never changed.
 """
 
 from __future__ import annotations
@@ -24,23 +24,22 @@ from training import checkpoints
 from training.cohorts.examples import (
     Example,
     crops_as_input,
-    describe_cohort,
-    load_cohort,
     rating_of,
-    require_severity_labels,
     volume_as_input,
 )
+from training.cohorts.folder import describe_cohort, load_cohort, require_severity_labels
 from training.rating import network as rating_network
 from training.release.cards import rating_card, severity_card
 from training.release.evaluate import (
     current_network,
-    rating_answers,
+    predict_ratings,
+    predict_severities,
     rating_metrics,
     session,
-    severity_answers,
     severity_metrics,
 )
 from training.severity import network as severity_network
+from training.storage import atomic_write, write_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,14 +48,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 OPSET: Final = 17
-"""Understood by onnxruntime ≥ 1.13 and TensorRT ≥ 8.6."""
+"""Supported by onnxruntime ≥ 1.13 and TensorRT ≥ 8.6."""
 _TOLERANCE: Final[dict[str, dict[str, Any]]] = {
     "rating": {"argmax": "equal", "probability": 0.02},
     "severity": {"probability": 0.02, "saliency_correlation": 0.99},
 }
 _PREPROCESSING: Final[dict[str, Any]] = {"version": 1}
 _TRAINED_ON: Final = {"synthetic": "synthetic", "site": "site cohort"}
-"""Kind of the cohort → ``training_data`` in ``model.json``."""
+"""``training_data`` in ``model.json``, by kind of cohort."""
 INTENDED_USE: Final = {
     "synthetic": (
         "Not for clinical use: the models were trained on synthetic data. Research use only; "
@@ -67,7 +66,7 @@ INTENDED_USE: Final = {
         "not a medical device; not for diagnosis or treatment decisions."
     ),
 }
-"""Kind of the cohort → ``intended_use`` in ``model.json`` where the site does not state its own."""
+"""Default of ``intended_use`` in ``model.json``, by kind of cohort."""
 
 
 def export_rating(
@@ -82,13 +81,13 @@ def export_rating(
     Parameters
     ----------
     run : Path
-        Of `training.rating.train.train_rating`.
+        Folder of a run of `training.rating.train.train_rating`.
     cohort : Path
-        Held-out subjects: they give the golden input and the card's figures.
+        Held-out subjects, for the golden input and the scores in the card.
     models : Path
         ``triton_models``.
     version : int, optional
-        Of the export; by default one above the highest.
+        By default one above the highest.
     intended_use : str, optional
         Statement that every report of this model repeats: SR, pictures, SQL, HL7, command line.
         By default it says that the model is for research only, and what it was trained on.
@@ -102,7 +101,7 @@ def export_rating(
     ------
     ConfigurationError
         The version exists or is not above all others; the run has no checkpoint; the cohort is
-        the one that was trained on; the intended use is not one line of ASCII text.
+        the training cohort; the intended use is not one line of ASCII text.
     """
     state = checkpoints.require(run)
     statement = _intended_use(state, intended_use)
@@ -135,7 +134,7 @@ def export_rating(
                 "temperature": round(net.temperature.item(), 4),
             },
             held_out=describe_cohort(cohort),
-            metrics=rating_metrics(rating_answers(network, examples, enhancement), examples),
+            metrics=rating_metrics(predict_ratings(network, examples, enhancement), examples),
             inputs={"crops": [-1, *rating_network.INPUT_SHAPE]},
             outputs={"probabilities": [-1, rating_network.RATINGS]},
         )
@@ -178,6 +177,7 @@ def export_severity(
                 "units": list(severity_network.UNITS[plan["layers"]]),
                 "stem_filters": plan["width"],
                 "width_factor": plan["width"] / severity_network.FULL_WIDTH,
+                "padding_planes": False,
                 "parameters": _count(net) - _count(net.log_count),
             },
             training={
@@ -186,7 +186,7 @@ def export_severity(
                 "phases": state["phases"],
             },
             held_out=describe_cohort(cohort),
-            metrics=severity_metrics(severity_answers(network, examples), examples),
+            metrics=severity_metrics(predict_severities(network, examples), examples),
             inputs={"volume": [-1, *severity_network.INPUT_SHAPE]},
             outputs={"probability": [-1, 1], "saliency": [-1, 1, 16, 16]},
         )
@@ -194,30 +194,32 @@ def export_severity(
     return models / "severity" / str(number)
 
 
-def new_version(model: Path, wanted: int | None = None) -> int:
-    """Choose the version to export: one above the highest, or the one that is wanted.
+def new_version(model: Path, requested: int | None = None) -> int:
+    """Return the version to export: one above the highest, or the requested one.
 
     Raises
     ------
     ConfigurationError
-        The wanted version is not above all others: Triton serves the highest, so that
-        ``model.json`` would describe weights that are not served, or it exists already.
+        The requested version exists or is not above all others. Triton serves the highest
+        version, so that ``model.json`` would describe weights that are not served.
     """
     versions = [int(path.name) for path in model.glob("[0-9]*") if path.name.isdigit()]
     highest = max(versions, default=0)
-    if wanted is not None and wanted <= highest:
-        state = "exists" if wanted in versions else f"is below version {highest}, which is served"
+    if requested is not None and requested <= highest:
+        state = (
+            "exists" if requested in versions else f"is below version {highest}, which is served"
+        )
         raise ConfigurationError(
-            f"Version {wanted} of {model.name} {state}; an export never replaces another.",
+            f"Version {requested} of {model.name} {state}; an export never replaces another.",
             f"Leave --version out: the next is {highest + 1}.",
         )
-    return highest + 1 if wanted is None else wanted
+    return highest + 1 if requested is None else requested
 
 
 @contextmanager
 def _new_folder(model: Path, version: int) -> Iterator[Path]:
-    """Folder that becomes the version once everything in it is written."""
-    building = model / f"building-{version}"  # no version folder to Triton or to us
+    """Yield a temporary folder, which becomes the version folder on success."""
+    building = model / f"building-{version}"  # not a number, hence not a version
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
@@ -230,38 +232,36 @@ def _new_folder(model: Path, version: int) -> Iterator[Path]:
 def to_onnx(
     net: nn.Module, shape: tuple[int, ...], target: Path, input_name: str, outputs: list[str]
 ) -> None:
-    """Write a network as one ONNX file with a dynamic batch.
+    """Write a network as one ONNX file with a dynamic batch size.
 
     Parameters
     ----------
     net : Module
     shape : tuple of int
-        Of an example input, batch first.
+        Shape of an example input, batch first.
     target : Path
     input_name : str
     outputs : list of str
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".part")
-    torch.onnx.export(
-        net.eval(),
-        (torch.zeros(shape),),
-        str(partial),
-        input_names=[input_name],
-        output_names=outputs,
-        dynamic_axes={name: {0: "batch"} for name in (input_name, *outputs)},
-        opset_version=OPSET,
-        dynamo=False,
-    )
-    partial.rename(target)
+    with atomic_write(target) as path:
+        torch.onnx.export(
+            net.eval(),
+            (torch.zeros(shape),),
+            str(path),
+            input_names=[input_name],
+            output_names=outputs,
+            dynamic_axes={name: {0: "batch"} for name in (input_name, *outputs)},
+            opset_version=OPSET,
+            dynamo=False,
+        )
 
 
 def _golden_crops(model: Path, examples: list[Example], enhancement: str) -> NDArray[np.uint8]:
-    """Choose two crops of every rating, those whose answer is least open to rounding."""
+    """Choose the two crops of every rating whose predictions are least sensitive to rounding."""
     crops = quantise(crops_as_input(np.concatenate([e.crops for e in examples]), enhancement))
     ratings = rating_of(np.concatenate([e.counts for e in examples]))
-    (answers,) = session(model).run(None, {"crops": dequantise(crops)})
-    ordered = np.sort(answers, axis=1)
+    (probabilities,) = session(model).run(None, {"crops": dequantise(crops)})
+    ordered = np.sort(probabilities, axis=1)
     margin = ordered[:, -1] - ordered[:, -2]
     chosen = [
         np.flatnonzero(ratings == rating)[np.argsort(-margin[ratings == rating])[:2]]
@@ -271,7 +271,7 @@ def _golden_crops(model: Path, examples: list[Example], enhancement: str) -> NDA
 
 
 def _golden_volume(model: Path, examples: list[Example]) -> NDArray[np.uint8]:
-    """Choose a volume whose answer would move with any fault: severe, but not saturated."""
+    """Choose a severe volume whose probability is not saturated, so that any fault changes it."""
     runtime = session(model)
     best, distance = examples[0].volume, np.inf
     for example in examples[:40]:
@@ -283,32 +283,31 @@ def _golden_volume(model: Path, examples: list[Example]) -> NDArray[np.uint8]:
 
 
 def quantise(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Values 0–1 in steps of 1/255: golden inputs are stored so, and answered after decoding."""
+    """Convert values 0–1 to integers 0–255, in which golden inputs are stored."""
     return np.rint(values * 255).astype(np.uint8)
 
 
 def dequantise(values: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Decode what `quantise` stored."""
+    """Convert stored integers 0–255 back to values 0–1."""
     return values.astype(np.float32) / np.float32(255)
 
 
 def write_golden(folder: Path, name: str, stored: NDArray[np.uint8]) -> None:
-    """Store an input and onnxruntime's answer to it.
+    """Write ``golden.npz``: an input and the outputs that onnxruntime computes for it.
 
     Parameters
     ----------
     folder : Path
-        Of the version.
+        Version folder with ``model.onnx``.
     name : str
-        Of the input.
+        Name of the input.
     stored : ndarray of uint8
-        As `quantise` gives it.
+        Input, as returned by `quantise`.
     """
     runtime = session(folder / "model.onnx")
     names = [output.name for output in runtime.get_outputs()]
-    answers = runtime.run(names, {name: dequantise(stored)})
-    arrays: dict[str, Any] = {name: stored, **dict(zip(names, answers, strict=True))}
-    np.savez_compressed(folder / "golden.npz", **arrays)
+    outputs = runtime.run(names, {name: dequantise(stored)})
+    write_arrays(folder / "golden.npz", **{name: stored}, **dict(zip(names, outputs, strict=True)))
 
 
 def _describe(
@@ -339,9 +338,7 @@ def _describe(
 def _intended_use(state: dict[str, Any], given: str | None) -> str:
     """Return the statement of the site, or the default for the cohort of the run."""
     try:
-        kind = state["cohort"]["kind"]
-        statement = INTENDED_USE[kind] if given is None else given
-        return parse_statement(statement)
+        return parse_statement(INTENDED_USE[state["cohort"]["kind"]] if given is None else given)
     except ValueError as error:
         raise ConfigurationError(
             f"The intended use cannot be exported: {error}.", "Shorten or rewrite --intended-use."
@@ -349,7 +346,7 @@ def _intended_use(state: dict[str, Any], given: str | None) -> str:
 
 
 def _write_card(folder: Path, info: dict[str, Any], card: str) -> None:
-    """Describe the new version; the description of the one before goes into its own folder."""
+    """Write ``model.json`` and the card; those of the previous version are kept in its folder."""
     if (folder / "model.json").is_file():
         before = folder / current_network(folder).parent.name
         for name in ("model.json", "MODEL.md"):
@@ -363,13 +360,13 @@ def _check_held_out(trained_on: dict[str, Any], held_out: dict[str, Any]) -> Non
     same = [trained_on.get(key) == held_out.get(key) for key in ("kind", "seed", "csv_sha256")]
     if all(same):
         raise ConfigurationError(
-            "The held-out cohort is the one that was trained on.",
-            "Export with subjects that the network has not seen.",
+            "The held-out cohort is the training cohort.",
+            "Export with subjects that were not used for training.",
         )
 
 
 def _enhancement(state: dict[str, Any]) -> dict[str, str]:
-    """Haar enhancement of a rating run; the severity model knows none."""
+    """Return the Haar enhancement of a rating run; a severity run has none."""
     plan = state["plan"]
     return {"enhancement": plan.get("enhancement", "none")}
 

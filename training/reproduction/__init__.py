@@ -1,1 +1,1 @@
-"""The papers' evaluations, on synthetic cohorts shaped like theirs: one command a model."""
+"""Reproduction of both papers' evaluations, on synthetic cohorts or on a site's cohort."""

@@ -4,10 +4,11 @@ Severity paper, Methods: a 3-D residual network of 152 layers. As in the paper's
 residual unit is two 3 × 3 × 3 convolutions; the 1 × 1 × 1 convolution is the projection on its
 skip path where the shape changes.
 
-Of sixteen slices the third stage leaves one, and a kernel three planes deep then sees zeros
-above and below: at full width 110 of the 173 million weights are never multiplied with anything
-else. The network is built without them, which changes no answer and spares most of the time and
-of the file; `drop_padding` takes them out of weights of the published shape.
+After the third stage one of the sixteen slices is left, and the outer planes of a kernel three
+planes deep then see only zero padding: at full width 110 of the 173 million weights are multiplied
+by nothing else. The network is built without these planes. Its output is the same, and both the
+computation and the file are much smaller. `drop_padding` removes the planes from weights of the
+published shape.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ UNITS: Final[dict[int, tuple[int, int, int, int]]] = {
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
-"""Residual units of each stage by the name of the network; the papers compare 50, 101 and 152."""
+"""Residual units per stage, by number of layers; the paper compares 50, 101 and 152 layers."""
 FULL_WIDTH: Final = 64
-"""Filters of the stem and the first stage in the paper."""
+"""Filters of the stem and of the first stage in the paper."""
 ANY_DEPTH: Final = 1 << 16
-"""More planes than any volume has."""
+"""Depth of input for which every kernel plane is kept."""
 _STEM_STRIDES: Final = 2 * 2
 
 
 def _convolution(inputs: int, outputs: int, stride: int, depth: int) -> nn.Conv3d:
-    """3 × 3 × 3 convolution with a border of zeros, without the planes that see only that.
+    """3 × 3 × 3 convolution with zero padding, without the planes that see only padding.
 
     Parameters
     ----------
@@ -47,10 +48,10 @@ def _convolution(inputs: int, outputs: int, stride: int, depth: int) -> nn.Conv3
 
 
 class ResidualUnit(nn.Module):
-    """Two 3 × 3 × 3 convolutions beside a skip path.
+    """Two 3 × 3 × 3 convolutions with a skip path.
 
-    The scale of the last batch normalisation starts at zero, so that an untrained unit passes its
-    input on: without it 50 units in a row do not start to learn.
+    The scale of the last batch normalisation is initialised to zero, so that an untrained unit is
+    the identity. Otherwise training of 50 units in a row does not get started.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ class ResidualUnit(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps (n, outputs, depth, height, width)."""
+        """Return feature maps (n, outputs, depth, height, width)."""
         return torch.relu(self.body(x) + self.skip(x))
 
 
@@ -89,11 +90,11 @@ class SeverityNet(nn.Module):
     layers : int
         Key of `UNITS`.
     width : int
-        Filters of the stem; 64 is the paper's, later stages have 2, 4 and 8 times as many.
+        Filters of the stem (paper: 64); later stages have 2, 4 and 8 times as many.
     dropout : float
-        Before the last layer (paper: 0.4).
+        Dropout before the last layer (paper: 0.4).
     published : bool
-        Keep the planes of kernels that see nothing but padding.
+        Keep the kernel planes that see only padding.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class SeverityNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.score = nn.Linear(channels, 1)
         self.log_count = nn.Linear(channels, 1)
-        """Auxiliary target of training; not part of the exported graph."""
+        """Head for the auxiliary target; used in training only and not exported."""
         self._initialise()
 
     def _initialise(self) -> None:
@@ -138,20 +139,20 @@ class SeverityNet(nn.Module):
                 nn.init.zeros_(last.weight)
 
     def features(self, volume: Tensor) -> Tensor:
-        """Last feature map, shape (n, 8 · width, 1, 16, 16) of a full-size volume."""
+        """Return the last feature map, shape (n, 8 · width, 1, 16, 16) of a full-size volume."""
         return self.units(self.stem(volume))
 
     def heads(self, volume: Tensor) -> tuple[Tensor, Tensor]:
-        """Logit and predicted logarithm of 1 + count, both of shape (n,), for training."""
+        """Return logit and predicted log(1 + count), both of shape (n,), for training."""
         pooled = self.dropout(self.features(volume).mean(dim=(2, 3, 4)))
         return self.score(pooled)[:, 0], self.log_count(pooled)[:, 0]
 
     def forward(self, volume: Tensor) -> tuple[Tensor, Tensor]:
-        """Probability and Grad-CAM.
+        """Compute probability and Grad-CAM.
 
-        After global averaging the logit is linear in the last feature map A: its derivative by
-        every voxel of A_k is w_k / N, so Grad-CAM is ReLU(Σ_k w_k A_k) / N exactly and needs no
-        gradients.
+        Because of the global averaging, the logit is linear in the last feature map A: its
+        derivative with respect to every voxel of A_k is w_k / N. Grad-CAM is therefore exactly
+        ReLU(Σ_k w_k A_k) / N and needs no gradients.
 
         Parameters
         ----------
@@ -172,23 +173,23 @@ class SeverityNet(nn.Module):
 
 
 def drop_padding(published: dict[str, Tensor], lean: SeverityNet) -> dict[str, Tensor]:
-    """Weights of a network as published, for one of the same size without idle planes.
+    """Convert weights of the published shape to a network without padding-only planes.
 
     Parameters
     ----------
     published : dict
         ``state_dict`` of ``SeverityNet(…, published=True)``.
     lean : SeverityNet
-        Gives the shapes.
+        Network of the same size; defines the shapes.
 
     Returns
     -------
     dict
-        For ``lean.load_state_dict``; the answers are the same.
+        For ``lean.load_state_dict``; the output of the network is the same.
     """
     shapes = {name: value.shape for name, value in lean.state_dict().items()}
     return {
-        # Kernels are centred: the first plane lies above the first slice.
+        # Kernels are centred, so their first plane lies above the first slice.
         name: value if value.shape == shapes[name] else value[:, :, 1 : 1 + shapes[name][2]]
         for name, value in published.items()
     }

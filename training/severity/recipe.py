@@ -1,9 +1,9 @@
-"""How the severity network learns: the severity paper's recipe, and what may be added to it.
+"""Training recipe of the severity network: the severity paper's, with optional additions.
 
 Severity paper, Methods: Adam at 0.001, binary cross-entropy, batches of 20, a tenth of the learning
-rate after 10 epochs without progress of the validation loss, best validation AUC kept. By itself
-that stays at chance on a few hundred phantoms: a dozen dots of one to three pixels decide over a
-picture of four million. `SeverityPlan` says what may be added.
+rate after 10 epochs without improvement of the validation loss, best validation AUC kept. With a
+few hundred synthetic scans this recipe does not get beyond chance, because the class depends on a
+dozen dots of one to three pixels in four million voxels. `SeverityPlan` lists the additions.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BORDERLINE: Final = range(5, 16)
-"""Counts left out of the first `SeverityPlan.easy` share of the first phase's epochs."""
-_PATIENCE_EPOCHS: Final = 10
+"""Counts left out at the start of the first phase (`SeverityPlan.easy_share`)."""
+_PLATEAU_EPOCHS: Final = 10
 _SHIFT_PX: Final = 6
 _WARM_UP_EPOCHS: Final = 3
 
 
 @dataclass(frozen=True)
 class SeverityPlan:
-    """One training phase.
+    """Hyperparameters of one training phase.
 
     Attributes
     ----------
     layers, width : int
-        Of the network.
+        Size of the network.
     dropout : float
-        Before its last layer.
+        Dropout before the last layer.
     window : int
-        Central rows and columns used; 512 is the whole volume. A first phase on less costs less
-        (the network ends in global averaging and takes either).
+        Central rows and columns used; 512 is the whole volume. A first phase on a smaller window
+        is faster; the network accepts any size because of its global averaging.
     epochs, batch, micro_batch : int
-        Gradients of micro-batches are added up to a batch.
+        Gradients are accumulated over the micro-batches of a batch.
     rate : float
         Highest learning rate.
     schedule : {"cosine", "plateau"}
-        Warm-up and cosine decay (ours), or the paper's steps.
-    easy : float
-        Share of the epochs without borderline counts, if this is the first phase (ours).
+        Warm-up and cosine decay, or the paper's steps.
+    easy_share : float
+        Share of the epochs without borderline counts, if this is the first phase (paper: 0).
     count_weight : float
-        Weight of the logarithm of the count as a further target (ours); 0 is the paper's.
+        Weight of the auxiliary target log(1 + count) (paper: 0).
     augmented : bool
-        Mirror and shift the volumes (ours).
-    idle_start : bool
-        Start every residual unit as one that passes its input on (ours).
+        Mirror and shift the volumes (not in the paper).
+    identity_start : bool
+        Initialise every residual unit as the identity (not in the paper).
     """
 
     layers: int = 152
@@ -71,24 +71,24 @@ class SeverityPlan:
     micro_batch: int = 5
     rate: float = 1e-3
     schedule: Literal["cosine", "plateau"] = "cosine"
-    easy: float = 0.2
+    easy_share: float = 0.2
     count_weight: float = 1.0
     augmented: bool = True
-    idle_start: bool = True
+    identity_start: bool = True
 
 
-PUBLISHED: Final[dict[str, Any]] = {
+PAPER_RECIPE: Final[dict[str, Any]] = {
     "schedule": "plateau",
-    "easy": 0.0,
+    "easy_share": 0.0,
     "count_weight": 0.0,
     "augmented": False,
-    "idle_start": False,
+    "identity_start": False,
 }
-"""Fields of a plan that follows the paper to the letter."""
+"""Fields of a plan that follows the paper's recipe exactly."""
 
 
 class Validation(NamedTuple):
-    """How a network does on subjects that it does not learn from."""
+    """Scores of a network on subjects that it is not trained on."""
 
     auc: float
     accuracy: float
@@ -102,23 +102,23 @@ class SeverityTrainer:
     ----------
     plan : SeverityPlan
     seed : int
-        Of initial weights, order and augmentation.
+        Determines initial weights, order and augmentation.
     """
 
     def __init__(self, plan: SeverityPlan, seed: int = 0) -> None:
         self._plan, self._seed = plan, seed
         torch.manual_seed(seed)
         self.net = SeverityNet(plan.layers, plan.width, plan.dropout)
-        if not plan.idle_start:
-            _start_every_unit(self.net)
+        if not plan.identity_start:
+            _reset_unit_scales(self.net)
         self.net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self._optimiser = torch.optim.Adam(self.net.parameters(), plan.rate)
         self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self._optimiser, factor=0.1, patience=_PATIENCE_EPOCHS
+            self._optimiser, factor=0.1, patience=_PLATEAU_EPOCHS
         )
 
     def state(self) -> dict[str, Any]:
-        """Everything that is needed to go on."""
+        """Return all that is needed to resume."""
         return {
             "net": self.net.state_dict(),
             "optimiser": self._optimiser.state_dict(),
@@ -126,20 +126,20 @@ class SeverityTrainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Resume from a saved state."""
         self.net.load_state_dict(state["net"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._plateau.load_state_dict(state["plateau"])
 
     def epoch(self, number: int, examples: Sequence[Example], *, first_phase: bool = True) -> float:
-        """Learn from all examples once; returns the mean loss."""
+        """Train on all examples once; returns the mean loss."""
         plan = self._plan
         rng = np.random.default_rng([self._seed, number])
         torch.manual_seed(1_000_003 * self._seed + number)  # dropout
         if plan.schedule == "cosine":
             for group in self._optimiser.param_groups:
                 group["lr"] = plan.rate * _cosine(number, plan.epochs)
-        if first_phase and number < plan.easy * plan.epochs:
+        if first_phase and number < plan.easy_share * plan.epochs:
             examples = [e for e in examples if e.severity_count not in _BORDERLINE]
         self.net.train()
         losses = []
@@ -156,8 +156,8 @@ class SeverityTrainer:
             self._optimiser.step()
         return float(np.mean(losses))
 
-    def note_validation(self, loss: float) -> None:
-        """Let the paper's schedule see how the validation goes."""
+    def report_validation(self, loss: float) -> None:
+        """Pass the validation loss to the paper's learning-rate schedule."""
         if self._plan.schedule == "plateau":
             self._plateau.step(loss)
 
@@ -178,7 +178,7 @@ class SeverityTrainer:
 
 
 def augment(volume: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Mirror left and right; shift by a few pixels, as registration errors do."""
+    """Mirror left and right at random; shift by a few pixels, like a registration error."""
     if rng.random() < 0.5:
         volume = volume[:, :, ::-1]
     rows, columns = rng.integers(-_SHIFT_PX, _SHIFT_PX + 1, 2)
@@ -187,30 +187,31 @@ def augment(volume: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
 
 @torch.no_grad()
 def predict(net: SeverityNet, examples: Sequence[Example]) -> NDArray[np.float64]:
-    """Probability of each example to be severe."""
+    """Predict the probability that each example is moderate-to-severe."""
     net.eval()
-    answers = []
+    probabilities = []
     for example in examples:
         x = torch.from_numpy(volume_as_input(example.volume[None]))
         probability, _ = net(x.contiguous(memory_format=torch.channels_last_3d))
-        answers.append(float(probability))
-    return np.array(answers)
+        probabilities.append(float(probability))
+    return np.array(probabilities)
 
 
 def validate(net: SeverityNet, examples: Sequence[Example]) -> Validation:
-    """Score a network; the AUC is 0.5 where there is one class only."""
+    """Score a network; the AUC is 0.5 if there is only one class."""
     severe = np.array([e.severity_count >= SEVERE_COUNT for e in examples])
     probability = predict(net, examples)
-    sure = np.clip(np.where(severe, probability, 1 - probability), 1e-7, 1)
+    of_true_class = np.clip(np.where(severe, probability, 1 - probability), 1e-7, 1)
     mixed = severe.any() and not severe.all()
     return Validation(
         auc=float(roc_auc_score(severe, probability)) if mixed else 0.5,
         accuracy=float(np.mean((probability >= 0.5) == severe)),
-        loss=float(-np.log(sure).mean()),
+        loss=float(-np.log(of_true_class).mean()),
     )
 
 
-def _start_every_unit(net: SeverityNet) -> None:
+def _reset_unit_scales(net: SeverityNet) -> None:
+    """Initialise the last scale of every residual unit to one, PyTorch's default."""
     for module in net.modules():
         if isinstance(module, ResidualUnit):
             last = module.body[-1]

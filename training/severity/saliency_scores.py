@@ -1,7 +1,7 @@
-"""Where the severity network's activation lies, and what its distribution says.
+"""Scores of saliency maps: where the activation lies, and how its distribution relates to errors.
 
-Severity paper, Results: high activations in the basal ganglia mark severe cases, and their
-distribution is said to be indicative of the model's confidence.
+Severity paper, Results: severe cases have high activations in the basal ganglia, and the
+distribution of the activation is said to indicate the model's confidence.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy.stats import mannwhitneyu
 
 from training.cohorts.examples import SEVERE_COUNT
 from training.cohorts.ground_truth import BASAL_GANGLIA, BRAIN, EPVS
-from training.rating.scores import Metrics, rounded
+from training.statistics import Metrics, rounded
 from worker.grading.stages.severity.saliency import HIGH, PEAK, skewness, spread_over
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SaliencyFigures:
-    """Activation of one subject over its brain, as the node describes it.
+    """Activation in the brain of one subject, with the statistics that the node reports.
 
     Attributes
     ----------
     in_basal_ganglia, on_epvs : float
-        Share of the activation in the basal ganglia, and in blocks that hold an EPVS.
+        Share of the activation in the basal ganglia, and in blocks that contain an EPVS.
     basal_ganglia, epvs : float
-        Share of the brain that these are: what chance would give.
+        Share of the brain that these regions occupy: the value expected by chance.
     mean, skewness, share_above_7 : float
         As in `SaliencyMap`.
     """
@@ -49,30 +49,30 @@ class SaliencyFigures:
     share_above_7: float
 
 
-def saliency_figures(saliency: Float32Array, truth: NDArray[np.float16]) -> SaliencyFigures:
-    """Describe one subject's activation.
+def saliency_figures(saliency: Float32Array, ground_truth: NDArray[np.float16]) -> SaliencyFigures:
+    """Compute the figures for one saliency map.
 
     Parameters
     ----------
     saliency : ndarray, shape (1, 16, 16)
-    truth : ndarray, shape (3, 16, 64, 64)
-        Of `training.cohorts.ground_truth`; what the activation spans.
+    ground_truth : ndarray, shape (3, 16, 64, 64)
+        See `training.cohorts.ground_truth`; it spans the same volume.
 
     Returns
     -------
     SaliencyFigures
-        Shares are 0 where nothing in the brain is active.
+        Shares are 0 if there is no activation in the brain.
     """
-    blocks = sitk.Image(truth.shape[:0:-1], sitk.sitkFloat32)
+    blocks = sitk.Image(ground_truth.shape[:0:-1], sitk.sitkFloat32)
     coarse = sitk.Resample(
         spread_over(saliency, blocks), blocks, sitk.Transform(3, sitk.sitkIdentity)
     )
     activation = sitk.GetArrayFromImage(coarse)
-    places = truth.astype(np.float64)
-    brain = places[BRAIN] > 0.5
+    regions = ground_truth.astype(np.float64)
+    brain = regions[BRAIN] > 0.5
     weight = activation[brain].astype(np.float64)
     total = weight.sum() or 1.0
-    nuclei, with_epvs = places[BASAL_GANGLIA][brain], places[EPVS][brain] > 0
+    nuclei, with_epvs = regions[BASAL_GANGLIA][brain], regions[EPVS][brain] > 0
     scaled = weight * (PEAK / weight.max()) if weight.max() > 0 else weight
     return SaliencyFigures(
         in_basal_ganglia=float((weight * nuclei).sum() / total),
@@ -88,7 +88,7 @@ def saliency_figures(saliency: Float32Array, truth: NDArray[np.float16]) -> Sali
 def score_saliency(
     figures: Sequence[SaliencyFigures], probability: NDArray[np.float64], counts: NDArray[np.int64]
 ) -> Metrics:
-    """Where the activation of many subjects lies.
+    """Summarise the saliency figures of many subjects.
 
     Parameters
     ----------
@@ -98,36 +98,35 @@ def score_saliency(
     Returns
     -------
     dict
-        Medians of those called severe, whose activation the paper interprets: shares, and how many
-        times as large they are as chance gives. Areas under the curve of right over wrong answers.
+        Medians over the subjects predicted severe, whose activation the paper interprets: shares,
+        absolute and relative to chance. Area under the curve for separating correct from wrong
+        predictions by skewness.
     """
-    called_severe = probability >= 0.5
-    right = called_severe == (counts >= SEVERE_COUNT)
-    chosen = [f for f, is_severe in zip(figures, called_severe, strict=True) if is_severe]
+    predicted_severe = probability >= 0.5
+    correct = predicted_severe == (counts >= SEVERE_COUNT)
+    chosen = [f for f, is_severe in zip(figures, predicted_severe, strict=True) if is_severe]
     if not chosen:
-        return {"called_severe": 0}
+        return {"predicted_severe": 0}
     nuclei = [f.in_basal_ganglia for f in chosen]
-    skewness = tells_right_from_wrong([f.skewness for f in figures], right)
+    skewness = separation([f.skewness for f in figures], correct)
     return {
-        "called_severe": len(chosen),
+        "predicted_severe": len(chosen),
         "in_basal_ganglia": rounded(np.median(nuclei)),
         "in_basal_ganglia_times_chance": rounded(
             np.median([f.in_basal_ganglia / f.basal_ganglia for f in chosen if f.basal_ganglia])
         ),
         "on_epvs_times_chance": rounded(np.median([f.on_epvs / f.epvs for f in chosen if f.epvs])),
-        "skewness_right_from_wrong": None if skewness is None else [rounded(v) for v in skewness],
+        "skewness_correct_from_wrong": None if skewness is None else [rounded(v) for v in skewness],
     }
 
 
-def tells_right_from_wrong(
-    values: Sequence[float], right: NDArray[np.bool_]
-) -> tuple[float, float] | None:
-    """Area under the curve of "right" over "wrong" by one figure, and its two-sided p.
+def separation(values: Sequence[float], group: NDArray[np.bool_]) -> tuple[float, float] | None:
+    """How well a value separates a group from the rest: area under the curve, two-sided p-value.
 
-    None where all answers are right, or all wrong.
+    None if all or none belong to the group.
     """
-    if right.all() or not right.any():
+    if group.all() or not group.any():
         return None
-    of = np.asarray(values)
-    found = mannwhitneyu(of[right], of[~right], alternative="two-sided")
-    return float(found.statistic / (right.sum() * (~right).sum())), float(found.pvalue)
+    every = np.asarray(values)
+    found = mannwhitneyu(every[group], every[~group], alternative="two-sided")
+    return float(found.statistic / (group.sum() * (~group).sum())), float(found.pvalue)

@@ -1,4 +1,4 @@
-"""Scores of severities: the severity paper's figures, and those of the cases near its threshold."""
+"""Scores of severities: those of the severity paper, and scores near the threshold."""
 
 from __future__ import annotations
 
@@ -9,38 +9,37 @@ from scipy.stats import binomtest, spearmanr
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from training.cohorts.examples import SEVERE_COUNT
-from training.rating.scores import Metrics, rounded
-from training.statistics import Interval, proportion, reliability
+from training.statistics import Interval, Metrics, proportion, reliability, rounded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BORDERLINE: Final = range(5, 16)
-"""Counts near the threshold of ten, where readers disagree too."""
+"""Counts near the threshold of ten, on which readers disagree too."""
 _RESAMPLES: Final = 2000
 
 
 def score_severities(probability: NDArray[np.float64], counts: NDArray[np.int64]) -> Metrics:
-    """Figures of the severity paper's Evaluation and Results.
+    """Scores of the severity paper's sections Evaluation and Results.
 
     Parameters
     ----------
     probability : ndarray, shape (subjects,)
-        Of at least ten EPVS.
+        Probability of at least ten EPVS.
     counts : ndarray, shape (subjects,)
-        EPVS in the fullest slice and hemisphere.
+        EPVS in the slice and hemisphere with most of them.
 
     Returns
     -------
     dict
-        Proportions with exact 95 % intervals; the AUC's by the bootstrap; the one-sided binomial
-        test against the no-information rate (the share of the larger class).
+        Proportions with exact 95 % intervals, the AUC with a bootstrap interval, and the one-sided
+        binomial test against the no-information rate (the share of the larger class).
     """
-    severe, answer = counts >= SEVERE_COUNT, probability >= 0.5
-    (tn, fp), (fn, tp) = confusion_matrix(severe, answer, labels=[False, True]).tolist()
+    severe, predicted = counts >= SEVERE_COUNT, probability >= 0.5
+    (tn, fp), (fn, tp) = confusion_matrix(severe, predicted, labels=[False, True]).tolist()
     no_information = max(severe.mean(), 1 - severe.mean())
     near = np.isin(counts, BORDERLINE)
-    sure = np.maximum(probability, 1 - probability)
+    confidence = np.maximum(probability, 1 - probability)
     return {
         "subjects": len(counts),
         "severe": int(severe.sum()),
@@ -57,10 +56,10 @@ def score_severities(probability: NDArray[np.float64], counts: NDArray[np.int64]
         "ppv": _share(tp, tp + fp),
         "npv": _share(tn, tn + fn),
         "f1": rounded(2 * tp / max(2 * tp + fp + fn, 1)),
-        "calibration_error": rounded(reliability(sure, severe == answer).error),
+        "calibration_error": rounded(reliability(confidence, severe == predicted).error),
         "borderline_subjects": int(near.sum()),
         "borderline_auc": _auc(severe[near], probability[near]),
-        "borderline_accuracy": rounded(np.mean(severe[near] == answer[near]))
+        "borderline_accuracy": rounded(np.mean(severe[near] == predicted[near]))
         if near.any()
         else None,
         "confusion": [[tn, fp], [fn, tp]],
@@ -68,15 +67,17 @@ def score_severities(probability: NDArray[np.float64], counts: NDArray[np.int64]
     }
 
 
-def auc_interval(truth: NDArray[np.bool_], score: NDArray[np.float64], seed: int = 0) -> Interval:
+def auc_interval(
+    positives: NDArray[np.bool_], score: NDArray[np.float64], seed: int = 0
+) -> Interval:
     """Area under the ROC curve with its bootstrap interval, resampled within the classes.
 
-    Not a number where there is one class only.
+    NaN if there is only one class.
     """
-    if truth.all() or not truth.any():
+    if positives.all() or not positives.any():
         return Interval(np.nan, np.nan, np.nan)
     rng = np.random.default_rng(seed)
-    positive, negative = score[truth], score[~truth]
+    positive, negative = score[positives], score[~positives]
     ranks = np.sign(np.subtract.outer(positive, negative)) / 2 + 0.5
     areas = [
         ranks[
@@ -91,10 +92,10 @@ def auc_interval(truth: NDArray[np.bool_], score: NDArray[np.float64], seed: int
     return Interval(float(ranks.mean()), float(low), float(high))
 
 
-def _auc(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> float | None:
-    if truth.all() or not truth.any():
+def _auc(positives: NDArray[np.bool_], score: NDArray[np.float64]) -> float | None:
+    if positives.all() or not positives.any():
         return None
-    return rounded(roc_auc_score(truth, score))
+    return rounded(roc_auc_score(positives, score))
 
 
 def _share(part: int, whole: int) -> float:

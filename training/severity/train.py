@@ -1,4 +1,4 @@
-"""Train the severity model on a cohort, with checkpoints from which a run goes on."""
+"""Training of the severity model on a cohort; resumes from its checkpoint."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from training import checkpoints
-from training.cohorts.examples import (
+from training.cohorts.folder import (
     describe_cohort,
-    is_validation,
     load_cohort,
     require_severity_labels,
+    split_validation,
 )
-from training.progress import track
+from training.runs import TrainingRun, copy_weights
 from training.severity.recipe import SeverityPlan, SeverityTrainer, validate
 
 if TYPE_CHECKING:
@@ -31,18 +31,18 @@ def train_severity(
     start_from: Path | None = None,
     threads: int = 1,
 ) -> SeverityNet:
-    """Train on a stored cohort; goes on from the run's checkpoint if there is one.
+    """Train on a stored cohort; resumes if the run has a checkpoint.
 
-    The weights kept are those of the epoch with the best AUC on validation subjects (every
-    eleventh), which are never trained on.
+    The weights of the epoch with the best AUC on the validation subjects are kept (see
+    `split_validation`).
 
     Parameters
     ----------
     cohort, run : Path
-        Folder of the cohort; folder of checkpoint and log.
+        Folder of the cohort; folder for checkpoint and log.
     plan : SeverityPlan
     start_from : Path, optional
-        Run whose best weights are the start (the phase before).
+        Run of the previous phase, whose best weights are the initial ones.
     threads : int
 
     Returns
@@ -53,52 +53,37 @@ def train_severity(
     Raises
     ------
     ConfigurationError
-        The run began with another plan, or other subjects of a site; a subject of the cohort has
-        no severity; `start_from` holds no checkpoint.
+        The run was started with another plan or with another cohort of a site; a subject has no
+        severity count; `start_from` has no checkpoint.
     """
     torch.set_num_threads(threads)
     require_severity_labels(cohort)
-    description = describe_cohort(cohort)
-    examples = load_cohort(cohort, window=plan.window)
-    held_back = is_validation(examples)
-    training = [e for e, held in zip(examples, held_back, strict=True) if not held]
-    validation = [e for e, held in zip(examples, held_back, strict=True) if held]
-    trainer, state = SeverityTrainer(plan), checkpoints.load(run)
-    first, best = 0, -1.0
+    training, validation = split_validation(load_cohort(cohort, window=plan.window))
+    trainer = SeverityTrainer(plan)
+    progress = TrainingRun(run, trainer, asdict(plan), describe_cohort(cohort))
     earlier: list[dict[str, Any]] = []
-    if state is not None:
-        checkpoints.check_same(state, description, asdict(plan))
-        trainer.load_state(state)
-        first, best, earlier = state["epoch"], state["best"], state["phases"][:-1]
+    if progress.resumed is not None:
+        earlier = progress.resumed["phases"][:-1]
     elif start_from is not None:
-        before = checkpoints.require(start_from)
-        trainer.net.load_state_dict(before["best_weights"])
-        earlier = before["phases"]
-    best_weights = _copy(trainer.net) if state is None else state["best_weights"]
-    for epoch in track(range(first, plan.epochs), "training", total=plan.epochs, done=first):
+        previous = checkpoints.require(start_from)
+        trainer.net.load_state_dict(previous["best_weights"])
+        earlier = previous["phases"]
+    phases = [*earlier, asdict(plan) | {"scans": len(training) + len(validation)}]
+    for epoch in progress.epochs():
         loss = trainer.epoch(epoch, training, first_phase=not earlier)
         found = validate(trainer.net, validation)
-        trainer.note_validation(found.loss)
-        if found.auc >= best:
-            best, best_weights = found.auc, _copy(trainer.net)
-        checkpoints.record(
-            run, epoch, loss=loss, validation_auc=found.auc, validation_accuracy=found.accuracy
-        )
-        checkpoints.save(
-            run,
+        trainer.report_validation(found.loss)
+        progress.finish_epoch(
+            epoch,
+            found.auc,
+            lambda: copy_weights(trainer.net),
             {
-                **trainer.state(),
-                "epoch": epoch + 1,
-                "best": best,
-                "best_weights": best_weights,
-                "plan": asdict(plan),
-                "phases": [*earlier, asdict(plan) | {"scans": len(examples)}],
-                "cohort": description,
+                "loss": loss,
+                "validation_auc": found.auc,
+                "validation_accuracy": found.accuracy,
             },
+            phases=phases,
         )
-    trainer.net.load_state_dict(best_weights)
+    if progress.best_weights is not None:
+        trainer.net.load_state_dict(progress.best_weights)
     return trainer.net.eval()
-
-
-def _copy(net: SeverityNet) -> dict[str, Any]:
-    return {name: value.clone() for name, value in net.state_dict().items()}

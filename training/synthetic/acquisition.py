@@ -1,7 +1,7 @@
-"""Acquisition: what a scanner makes of a head's signal on a grid of slices.
+"""Simulated acquisition: from the signal of a head to the voxels of a scan.
 
-In this order: sampling with averaging through the slice, sensitivity (bias field), k-space
-(truncation with Gibbs ringing, motion ghosts), Rician noise.
+The steps are, in this order: sampling with averaging through the slice, sensitivity (bias field),
+k-space (truncation with Gibbs ringing, motion ghosts), Rician noise.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from training.synthetic.grids import Grid
 
 _BASE_PIXEL_MM: Final = 0.87
-"""The 1 mm tissue maps hold nothing finer; thin tubes are drawn on the full matrix afterwards."""
+"""Resolution of the tissue maps is 1 mm; thin vessels are drawn later, on the full matrix."""
 _SUBSLICE_MM: Final = 1.5
 
 
 @dataclass(frozen=True)
 class Imperfections:
-    """How far the scan is from ideal.
+    """Imperfections of one scan.
 
     Attributes
     ----------
     noise : float
         Standard deviation in each channel, relative to CSF.
     bias : float
-        Largest natural logarithm of the sensitivity.
+        Maximum of the natural logarithm of the sensitivity.
     sampled : float
-        Share of the phase-encoding lines that is acquired; the rest is zero-filled.
+        Share of the phase-encoding lines that are acquired; the others are zero-filled.
     motion_mm : float
         Standard deviation of the head's position between segments of k-space.
     """
@@ -46,7 +46,7 @@ class Imperfections:
 
 
 def random_imperfections(rng: np.random.Generator, conditions: Conditions) -> Imperfections:
-    """Draw one scan's imperfections."""
+    """Draw the imperfections of one scan."""
     return Imperfections(
         noise=float(np.exp(rng.uniform(*np.log(conditions.noise)))),
         bias=rng.uniform(*conditions.bias),
@@ -56,14 +56,14 @@ def random_imperfections(rng: np.random.Generator, conditions: Conditions) -> Im
 
 
 def sample(signal: sitk.Image, to_signal: sitk.Transform, grid: Grid) -> Float32Array:
-    """Signal on the grid, averaged through each slice.
+    """Sample the signal on the grid, averaged through each slice.
 
     Parameters
     ----------
     signal : SimpleITK.Image
-        On a grid of its own space.
+        Signal in its own space.
     to_signal : SimpleITK.Transform
-        From patient points to points of that space.
+        Maps patient points to points in the space of `signal`.
     grid : Grid
 
     Returns
@@ -82,7 +82,7 @@ def sample(signal: sitk.Image, to_signal: sitk.Transform, grid: Grid) -> Float32
         coarse.SetOrigin((grid.origin_mm + grid.direction[:, 2] * offset).tolist())
         shifted = sitk.Resample(signal, coarse, to_signal, sitk.sitkLinear, 0.0, sitk.sitkFloat32)
         mean += sitk.GetArrayViewFromImage(shifted) / np.float32(count)
-    # In-plane interpolation of each slice onto the full matrix; the coarse grid covers it all.
+    # Interpolate each slice in-plane to the full matrix, which the coarse grid covers.
     averaged = sitk.GetImageFromArray(mean)
     averaged.SetSpacing((pixel, pixel, 1.0))
     fine = sitk.Image([grid.columns, grid.rows, grid.slices], sitk.sitkFloat32)
@@ -93,7 +93,7 @@ def sample(signal: sitk.Image, to_signal: sitk.Transform, grid: Grid) -> Float32
 def degrade(
     rng: np.random.Generator, voxels: Float32Array, grid: Grid, quality: Imperfections
 ) -> Float32Array:
-    """Bias field, truncated k-space, motion and noise, in that order.
+    """Apply bias field, truncated k-space, motion and noise, in this order.
 
     Parameters
     ----------
@@ -124,16 +124,16 @@ def degrade(
 def through_k_space(
     rng: np.random.Generator, voxels: Float32Array, pixel_mm: float, quality: Imperfections
 ) -> Float32Array:
-    """Acquire each slice line by line along the columns' direction and reconstruct it.
+    """Acquire each slice line by line, with phase encoding along the columns, and reconstruct it.
 
     Parameters
     ----------
     rng : numpy.random.Generator
     voxels : ndarray, shape (slices, rows, columns)
     pixel_mm : float
-        Between rows.
+        Distance between rows.
     quality : Imperfections
-        Of which truncation and motion are looked at.
+        Truncation and motion are applied.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def through_k_space(
     for index, plane in enumerate(voxels):
         lines = np.fft.fft(plane, axis=0) * acquired[:, None]
         if quality.motion_mm > 0:
-            # Interleaved echo trains: neighbouring lines are seconds apart.
+            # Interleaved echo trains: neighbouring lines are acquired seconds apart.
             shift = rng.normal(0, quality.motion_mm / pixel_mm, 8).astype(np.float32)
             phase = -2j * np.pi * frequency * shift[np.arange(rows) % 8]
             lines = lines * np.exp(phase).astype(np.complex64)[:, None]
@@ -156,7 +156,7 @@ def through_k_space(
 
 
 def _stretch(field: Float32Array, shape: tuple[int, ...]) -> Float32Array:
-    """Linear interpolation of a coarse field onto a larger array."""
+    """Interpolate a coarse field linearly to a larger array."""
     image = sitk.GetImageFromArray(field)
     fine = sitk.Image([int(n) for n in shape[::-1]], sitk.sitkFloat32)
     fine.SetSpacing(

@@ -1,7 +1,7 @@
-"""Anatomy of a synthetic head: the T2 (or T1) signal of every point in MNI space.
+"""Anatomy of synthetic heads: the T2 or T1 signal at every point of MNI space.
 
-The brain comes from the MNI ICBM152 tissue probability maps; skull, scalp, face, eyes and air
-spaces around it are simple shapes. A subject's contrast, cortical detail and texture are random.
+The brain is derived from the MNI ICBM152 tissue probability maps. Skull, scalp, face, eyes and air
+spaces are simple shapes. Contrast, cortical detail and texture are random for each subject.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LOW_MM: Final = (-110, -112, -112)
-"""First voxel centre of the head grid, MNI LPS mm; its voxels are 1 mm."""
+"""Centre of the first voxel of the head grid, MNI LPS mm; voxels are 1 mm."""
 HIGH_MM: Final = (110, 145, 112)
 _SHAPE: Final = tuple(high - low + 1 for low, high in zip(LOW_MM, HIGH_MM, strict=True))[::-1]
 
-# Non-brain tissues in the label map; a lookup table turns them into signal.
+# Tissues in the label map; a lookup table converts them to signal.
 _AIR, _BONE, _MARROW, _FAT, _MUSCLE, _ORBIT, _EYE, _LENS, _BRAIN = range(9)
 
 
 @dataclass(frozen=True)
 class Head:
-    """What all synthetic heads have in common, in MNI space.
+    """Anatomy that all synthetic heads share, in MNI space.
 
     Attributes
     ----------
     labels : ndarray of uint8, shape (depth, height, width)
-        Tissue outside the brain; ``_BRAIN`` where the intracranial maps below apply.
+        Tissue outside the brain; ``_BRAIN`` inside the skull, where the maps below apply.
     brain : ndarray of int
         Flat indices of the intracranial voxels.
     log_tissue : ndarray of float32, shape (3, len(brain))
-        Logarithms of the grey matter, white matter and CSF shares.
+        Logarithms of the shares of grey matter, white matter and CSF.
     nuclei : ndarray of float32, shape (3, len(brain))
-        Soft membership of putamen, pallidum and thalamus, which are darker than cortex on T2.
+        Soft membership in putamen, pallidum and thalamus, which are darker than cortex on T2.
     basal_ganglia : ndarray of float, shape (n, 3)
-        LPS mm of the voxels in which EPVS may lie.
+        Positions, MNI LPS mm, of the voxels that may contain EPVS.
     """
 
     labels: NDArray[np.uint8]
@@ -65,15 +65,15 @@ class Contrast:
     marrow: float = 0.35
     bone: float = 0.05
     nuclei: tuple[float, float, float] = (0.9, 0.7, 0.88)
-    """Factors on grey matter in putamen, pallidum and thalamus."""
+    """Factors applied to grey matter in putamen, pallidum and thalamus."""
     sharpness: float = 2.0
-    """Above 1, tissue borders are sharper than the template's averages."""
+    """Above 1, tissue borders are sharper than in the averaged template."""
     atrophy: float = 0.0
-    """Above 0, mixed voxels turn to CSF: wider sulci and ventricles."""
+    """Above 0, mixed voxels become CSF, which widens sulci and ventricles."""
 
 
 def random_t2_contrast(rng: np.random.Generator) -> Contrast:
-    """T2 contrast as scanners, echo times and ages vary it."""
+    """Draw a T2 contrast from the range over scanners, echo times and ages."""
     white = rng.uniform(0.16, 0.42)
     return Contrast(
         grey=white * rng.uniform(1.35, 1.7),
@@ -94,7 +94,7 @@ T1_CONTRAST: Final = Contrast(
 
 @lru_cache(maxsize=1)
 def head() -> Head:
-    """Build the common head from the tissue maps (some seconds, once a process)."""
+    """Build the shared anatomy from the tissue maps (takes seconds, once per process)."""
     grey, white, brain_mask = _tissue_maps()
     z, y, x = np.meshgrid(
         *(np.arange(LOW_MM[a], HIGH_MM[a] + 1, dtype=np.float32) for a in (2, 1, 0)),
@@ -119,7 +119,7 @@ def head() -> Head:
     pallidum = _ellipsoid(at, (19, 4, -1), (6, 10, 6.5), 30)
     caudate = _ellipsoid(at, (13, -13, 8), (7.5, 13, 14), 0)
     thalamus = _ellipsoid(at, (11, 19, 7), (11, 15, 10), 0)
-    # EPVS lie in the lentiform nucleus, the caudate head and the capsules between them.
+    # EPVS lie in the lentiform nucleus, the head of the caudate and the capsules between them.
     ax, y_b, z_b = np.abs(at[:, 0]), at[:, 1], at[:, 2]
     box = (ax > 8) & (ax < 35) & (np.abs(y_b + 2) < 22) & (z_b > -7) & (z_b < 18)
     nuclei = np.zeros(labels.shape, dtype=bool)
@@ -131,12 +131,12 @@ def head() -> Head:
 
 
 def signal_map(rng: np.random.Generator, contrast: Contrast) -> sitk.Image:
-    """Signal of one subject's head.
+    """Compute the signal of one subject's head.
 
     Parameters
     ----------
     rng : numpy.random.Generator
-        Draws cortical detail, texture and the thickness of scalp layers.
+        Determines cortical detail, texture and the signal of the scalp.
     contrast : Contrast
 
     Returns
@@ -179,7 +179,7 @@ def signal_map(rng: np.random.Generator, contrast: Contrast) -> sitk.Image:
 
 
 def _tissue_maps() -> tuple[Float32Array, Float32Array, NDArray[np.bool_]]:
-    """Grey matter, white matter and brain mask on the head grid."""
+    """Load grey matter, white matter and brain mask on the head grid."""
     with as_file(files("training") / "assets" / "tissue_maps.npz") as path, np.load(path) as maps:
         first = np.round(maps["origin_mm"]).astype(int) - LOW_MM
         levels = np.float32(maps["levels"])
@@ -194,10 +194,10 @@ def _tissue_maps() -> tuple[Float32Array, Float32Array, NDArray[np.bool_]]:
 
 
 def _distance_outside(brain: NDArray[np.bool_], canal: NDArray[np.bool_]) -> Float32Array:
-    """Distance in mm outside the inner table of the skull, negative within.
+    """Signed distance in mm from the inner table of the skull, negative inside.
 
-    The intracranial space is the brain with its sulci and cisterns closed, and the spinal canal.
-    At half resolution: the surface is smooth, and closing by 10 mm is costly.
+    The intracranial space is the brain with closed sulci and cisterns, and the spinal canal. It is
+    computed at half resolution, because the surface is smooth and closing by 10 mm is slow.
     """
     half = brain[::2, ::2, ::2] | canal[::2, ::2, ::2]
     distance = sitk.GetImageFromArray(_signed_distance(_close(half, 5)) * 2)
@@ -243,7 +243,7 @@ def _ellipsoid(
     radii: tuple[float, float, float],
     turn_deg: float,
 ) -> Float32Array:
-    """Soft membership of points in an ellipsoid of either hemisphere, turned about z."""
+    """Soft membership of points in a pair of ellipsoids, one per hemisphere, rotated about z."""
     dx, dy, dz = np.abs(at[:, 0]) - centre[0], at[:, 1] - centre[1], at[:, 2] - centre[2]
     c, s = np.float32(np.cos(np.deg2rad(turn_deg))), np.float32(np.sin(np.deg2rad(turn_deg)))
     radius = np.sqrt(
@@ -255,7 +255,7 @@ def _ellipsoid(
 
 
 def _close(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    """Morphological closing and filling of holes."""
+    """Close a mask morphologically and fill its holes."""
     image = sitk.ConstantPad(
         sitk.GetImageFromArray(mask.astype(np.uint8)), [2 * radius] * 3, [2 * radius] * 3, 0
     )
@@ -264,7 +264,7 @@ def _close(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
 
 
 def _signed_distance(mask: NDArray[np.bool_]) -> Float32Array:
-    """Distance in mm to the border of `mask`, negative within."""
+    """Signed distance in mm from the border of `mask`, negative inside."""
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     distance = sitk.SignedMaurerDistanceMap(image, insideIsPositive=False, squaredDistance=False)
     return sitk.GetArrayFromImage(distance)

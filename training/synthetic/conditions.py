@@ -1,7 +1,7 @@
-"""Conditions: how good scans are and how much in them looks like EPVS without being any.
+"""Simulated conditions: quality of the scans, pose of the head, and structures that mimic EPVS.
 
-Networks are trained under `STANDARD` and tested under `HARSH`, whose ranges reach beyond what was
-trained on in every respect; a score under the conditions of training would flatter them.
+Networks are trained under `STANDARD` and tested under `HARSH`, whose ranges exceed those of
+training in every respect. Scores under the training conditions would be too optimistic.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Conditions:
-    """Ranges from which each scan draws.
+    """Ranges from which the parameters of each scan are drawn.
 
     Attributes
     ----------
     noise : tuple of float
-        Standard deviation in each channel, relative to CSF; drawn evenly on a logarithmic scale.
+        Standard deviation in each channel, relative to CSF; uniform on a logarithmic scale.
     bias : tuple of float
-        Largest natural logarithm of the sensitivity.
+        Maximum of the natural logarithm of the sensitivity.
     sampled : tuple of float
-        Share of the phase-encoding lines that is acquired; less of it rings more.
+        Share of the phase-encoding lines that are acquired; fewer lines cause more ringing.
     motion_mm : tuple of float
-        Standard deviation of the head's position between segments of k-space, where it moved.
+        Standard deviation of the head's position between segments of k-space, if it moved.
     moved : float
         Share of the scans in which the head moved.
     lacunes, hyperintensities, flow_voids : float
-        Mean number in a scan.
+        Mean number per scan.
     epvs_signal : tuple of float
-        Of what is inside an EPVS, relative to CSF.
+        Signal inside EPVS, relative to CSF.
     pose : PoseRange
         Size, shape and position of the head.
     shift_mm, oblique_deg : float
-        How far the slices are off the head's middle and axis.
+        Largest offset of the slices from the centre of the head, and largest tilt.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A synthetic subject as a study of classic MR DICOM files, as a scanner would send it."""
+"""Writes synthetic subjects as classic MR Image Storage instances, as a scanner would send them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DATE: Final = "20260101"
 
 @dataclass(frozen=True)
 class Sequence:
-    """The acquisition parameters by which a series is told apart (PS3.3 C.8.3.1)."""
+    """Acquisition parameters of a series (PS3.3 C.8.3.1)."""
 
     number: int
     description: str
@@ -48,14 +48,14 @@ T1_MPRAGE: Final = Sequence(
 
 
 def write_sample_study(folder: Path, seed: int) -> Subject:
-    """Write a study of two series: the axial T2 to grade and a sagittal T1 to refuse.
+    """Write a study of two series: an axial T2 that the node grades and a sagittal T1.
 
     Parameters
     ----------
     folder : Path
-        Created; receives one folder a series.
+        Created, with one folder per series.
     seed : int
-        Decides anatomy, EPVS and UIDs; the same seed gives the same files.
+        Determines anatomy, EPVS and UIDs; the same seed gives the same files.
 
     Returns
     -------
@@ -88,12 +88,12 @@ def write_series(
     grid : Grid
     sequence : Sequence
     study : str
-        Names the study, of at most 13 characters: series of the same name belong together.
+        Name of the study, at most 13 characters; series with the same name belong together.
 
     Returns
     -------
     list of Path
-        One a slice.
+        One per slice.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -192,10 +192,10 @@ def _describe_pixels(dataset: Dataset, pixels: NDArray[np.uint16], index: int, g
 
 
 def _decimal(value: float) -> str:
-    """Decimal String of at most 16 characters (PS3.5 section 6.2)."""
+    """Format a Decimal String of at most 16 characters (PS3.5 section 6.2)."""
     return f"{value:.10g}"[:16]
 
 
 def as_image(subject: Subject) -> sitk.Image:
-    """Return the T2 series as one image in patient space, as the pipeline assembles it."""
+    """Return the T2 series as one image in patient space, as the pipeline would assemble it."""
     return subject.grid.image(subject.voxels)

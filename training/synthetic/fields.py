@@ -1,4 +1,4 @@
-"""Random smooth fields, interpolation, rotation: the arithmetic that the phantom shares."""
+"""Random smooth fields, interpolation and rotation matrices."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Float64Array = NDArray[np.float64]
 def smooth_noise(
     rng: np.random.Generator, shape: Sequence[int], fwhm: float, step: float
 ) -> Float32Array:
-    """Gaussian random field of unit variance.
+    """Draw a Gaussian random field of unit variance.
 
-    Drawn and smoothed on a grid `step` voxels apart and interpolated linearly: a field that varies
-    over `fwhm` voxels needs no more.
+    The field is smoothed on a grid with a spacing of `step` voxels and interpolated linearly, which
+    is sufficient for a smoothness of `fwhm` voxels.
 
     Parameters
     ----------
     rng : numpy.random.Generator
     shape : sequence of int
-        Of the result, any number of dimensions that SimpleITK knows (2 or 3).
+        Shape of the result, with 2 or 3 dimensions.
     fwhm, step : float
         In voxels of the result.
 
@@ -46,7 +46,7 @@ def smooth_noise(
 
 
 def interpolate(field: Float32Array, index: Float64Array) -> Float64Array:
-    """Trilinear interpolation of a vector field; zero outside it.
+    """Interpolate a vector field trilinearly; the result is zero outside the field.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def interpolate(field: Float32Array, index: Float64Array) -> Float64Array:
 
 
 def rotation(degrees: ArrayLike) -> Float64Array:
-    """Rotation matrix, about x, then y, then z.
+    """Return the matrix of a rotation about x, then y, then z.
 
     Parameters
     ----------

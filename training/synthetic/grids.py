@@ -1,4 +1,4 @@
-"""Scan grids: the slices that a scanner lays through the head."""
+"""Scan grids: position and spacing of the slices through the head."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Grid:
     pixel_mm : float
         Square pixels.
     spacing_mm, thickness_mm : float
-        Between slice centres, and of a slice.
+        Distance between slice centres, and thickness of a slice.
     direction : ndarray, shape (3, 3)
-        Columns: direction of a row, of a column, of the slice normal (LPS).
+        Its columns are the directions of a row, of a column and of the slice normal (LPS).
     origin_mm : ndarray, shape (3,)
         Centre of the first pixel.
     """
@@ -38,11 +38,11 @@ class Grid:
     origin_mm: Float64Array
 
     def to_slice(self, points_mm: Float64Array) -> Float64Array:
-        """Millimetres along row, column and normal from the first pixel, shape (n, 3)."""
+        """Convert points to distances (mm) from the first pixel along row, column and normal."""
         return (points_mm - self.origin_mm) @ self.direction
 
     def image(self, voxels: np.ndarray) -> sitk.Image:
-        """`voxels` (slice, row, column) as a float32 image on this grid."""
+        """Return `voxels` (slice, row, column) as a float32 image on this grid."""
         image = sitk.GetImageFromArray(voxels.astype(np.float32, copy=False))
         image.SetSpacing((self.pixel_mm, self.pixel_mm, self.spacing_mm))
         image.SetOrigin(self.origin_mm.tolist())
@@ -54,7 +54,7 @@ class Grid:
 class Protocol:
     """Matrix and spacing of one kind of axial T2 series.
 
-    `slices` is the fewest and the most that are acquired.
+    `slices` gives the smallest and the largest number of slices.
     """
 
     columns: int
@@ -78,7 +78,7 @@ PROTOCOLS: Final[dict[str, Protocol]] = {
 def place(
     rng: np.random.Generator, protocol: Protocol, *, shift_mm: float = 8.0, oblique_deg: float = 6.0
 ) -> Grid:
-    """Axial grid around the patient origin, a little shifted and tilted as technologists do."""
+    """Draw an axial grid around the patient origin, slightly shifted and tilted as in practice."""
     direction = rotation(rng.uniform(-oblique_deg, oblique_deg, 3))
     centre = rng.uniform(-shift_mm, shift_mm, 3) * np.array([0.6, 0.6, 1.0])
     slices = int(rng.integers(protocol.slices[0], protocol.slices[1], endpoint=True))
@@ -86,7 +86,7 @@ def place(
 
 
 def sagittal(slices: int, size: int, pixel_mm: float, spacing_mm: float) -> Grid:
-    """Sagittal grid through the patient origin: rows run to posterior, columns to inferior."""
+    """Return a sagittal grid through the patient origin: rows to posterior, columns to inferior."""
     direction = np.array([[0.0, 0.0, -1.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
     protocol = Protocol(size, size, (slices, slices), pixel_mm, spacing_mm, spacing_mm)
     return _centred(protocol, slices, direction, np.zeros(3))

@@ -1,4 +1,4 @@
-"""Confounders: lacunes and white-matter hyperintensities, bright but no perivascular spaces."""
+"""Lacunes and white-matter hyperintensities: bright lesions that are not perivascular spaces."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _SUBSLICES = 4
 
 @dataclass(frozen=True)
 class Lesion:
-    """Soft ellipsoid in patient space.
+    """Ellipsoid with a soft edge in patient space.
 
     Attributes
     ----------
     centre_mm, radii_mm : ndarray, shape (3,)
     axes : ndarray, shape (3, 3)
-        Rows: directions of the radii.
+        Its rows are the directions of the radii.
     signal : float
         Relative to CSF.
     rim : float
-        Strength (0–1) of a gliotic rim around it.
+        Strength (0–1) of the gliotic rim.
     """
 
     centre_mm: Float64Array
@@ -43,7 +43,7 @@ class Lesion:
 
 
 def random_lesions(rng: np.random.Generator, pose: Pose, conditions: Conditions) -> list[Lesion]:
-    """Lacunes (larger than 3 mm, CSF-like) and white-matter hyperintensities of one subject."""
+    """Draw the lacunes (CSF-like) and white-matter hyperintensities of one subject."""
     lesions = []
     for _ in range(rng.poisson(conditions.lacunes)):
         if rng.random() < 0.6:
@@ -63,7 +63,7 @@ def random_lesions(rng: np.random.Generator, pose: Pose, conditions: Conditions)
 
 
 def draw_lesions(lesions: Sequence[Lesion], grid: Grid, voxels: Float32Array) -> None:
-    """Draw lesions into a stack of slices, in place."""
+    """Add lesions to a stack of slices, in place."""
     offsets = ((np.arange(_SUBSLICES) + 0.5) / _SUBSLICES - 0.5) * grid.thickness_mm
     for lesion in lesions:
         centre = grid.to_slice(lesion.centre_mm[None])[0]

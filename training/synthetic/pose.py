@@ -1,7 +1,7 @@
-"""Pose and shape of a synthetic head: where each MNI point lies in the patient.
+"""Pose and shape of a synthetic head: the map between patient space and MNI space.
 
-Patient → MNI is an affine map (position, rotation, size) followed by a smooth displacement in MNI
-space that also widens or narrows the ventricles.
+The map from patient to MNI is affine (position, rotation, size), followed by a smooth displacement
+in MNI space, which also widens or narrows the ventricles.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _STEP_MM: Final = 4.0
 _ORIGIN: Final = np.array(LOW_MM, dtype=float) - 8
 _SIZE: Final = (np.ceil((np.array(HIGH_MM) - LOW_MM + 16) / _STEP_MM) + 1).astype(int)
 _CENTRE_MM: Final = np.array([0.0, 18.0, 8.0])
-# Around each of these (|x|, y, z; MNI LPS mm) a ventricle swells over a radius (mm).
+# Centres (|x|, y, z; MNI LPS mm) around which the ventricles widen, and radii (mm).
 _VENTRICLES: Final = (
     ((12.0, -20.0, 10.0), 11.0),
     ((14.0, 5.0, 20.0), 12.0),
@@ -33,7 +33,7 @@ _VENTRICLES: Final = (
 
 @dataclass(frozen=True)
 class PoseRange:
-    """Largest deviations that `Pose` draws."""
+    """Largest deviations from the template."""
 
     rotation_deg: float = 12.0
     shift_mm: float = 15.0
@@ -52,7 +52,7 @@ class Pose:
     Attributes
     ----------
     transform : SimpleITK.Transform
-        From patient points to MNI points (LPS mm), as resampling onto a patient grid needs it.
+        Maps patient points to MNI points (LPS mm), as needed to resample onto a patient grid.
     """
 
     def __init__(self, rng: np.random.Generator, limits: PoseRange | None = None) -> None:
@@ -69,16 +69,16 @@ class Pose:
         field = sitk.GetImageFromArray(self._field.astype(np.float64), isVector=True)
         field.SetSpacing([_STEP_MM] * 3)
         field.SetOrigin(_ORIGIN.tolist())
-        # SimpleITK applies the transform that was added last first.
+        # SimpleITK applies the last transform first.
         self.transform = sitk.CompositeTransform([sitk.DisplacementFieldTransform(field), affine])
 
     def to_mni(self, points_mm: ArrayLike) -> Float64Array:
-        """MNI points, shape (n, 3), of patient points."""
+        """Convert patient points to MNI points, shape (n, 3)."""
         affine = (np.atleast_2d(points_mm) - self._shift) @ self._matrix.T + _CENTRE_MM
         return affine + self._displace(affine)
 
     def to_patient(self, points_mm: ArrayLike) -> Float64Array:
-        """Patient points, shape (n, 3), of MNI points; inverts the displacement by iteration."""
+        """Convert MNI points to patient points, shape (n, 3), by fixed-point iteration."""
         target = np.atleast_2d(np.asarray(points_mm, dtype=float))
         affine = target.copy()
         for _ in range(25):  # a contraction: the error at least halves each time
@@ -90,7 +90,7 @@ class Pose:
 
 
 def _displacement(rng: np.random.Generator, warp_mm: float) -> Float32Array:
-    """Displacement field in mm, shape (depth, height, width, 3)."""
+    """Draw a displacement field in mm, shape (depth, height, width, 3)."""
     shape = tuple(int(n) for n in _SIZE[::-1])
     field = np.empty((*shape, 3), dtype=np.float32)
     for axis in range(3):

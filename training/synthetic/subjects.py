@@ -1,4 +1,4 @@
-"""Synthetic cohort: subject number n of a seed is always the same head, scan and EPVS count."""
+"""Synthetic subjects: a seed and a number always give the same head, scan and EPVS."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from training.synthetic.fields import Float32Array
 
 CSF_SIGNAL: Final = 1100
-"""Stored pixel value of CSF without bias: about what 12-bit scanners write."""
+"""Stored pixel value of CSF without bias field, typical of 12-bit scanners."""
 
 _LOADS: Final = ((0, 0), (1, 16), (17, 34), (36, 70), (72, 115))
-"""Tubes in the fuller hemisphere; a slice shows about half of them: ratings 0 to 4."""
+"""EPVS in the hemisphere with more of them, for ratings 0 to 4; a slice shows about half."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Subject:
     pose : Pose
     epvs : tuple of Tube
     visible : ndarray of bool, shape (len(epvs), slices)
-        Which EPVS can be seen in which slice.
+        Which EPVS are visible in which slice.
     imperfections : Imperfections
     """
 
@@ -62,43 +62,43 @@ class Subject:
     imperfections: Imperfections
 
     def counts(self, side: Side) -> NDArray[np.int64]:
-        """Visible EPVS of one hemisphere in each slice."""
-        mine = [tube.side is side for tube in self.epvs]
-        return np.asarray(self.visible[mine].sum(axis=0))
+        """Return the number of visible EPVS in each slice of one hemisphere."""
+        of_side = [tube.side is side for tube in self.epvs]
+        return np.asarray(self.visible[of_side].sum(axis=0))
 
     @property
     def severity_count(self) -> int:
-        """EPVS in the slice and hemisphere that show most of them."""
+        """EPVS in the slice and hemisphere with most of them."""
         return int(max(self.counts(side).max() for side in Side))
 
 
 def make_subject(
     seed: int, number: int, protocol: str | None = None, conditions: Conditions = STANDARD
 ) -> Subject:
-    """Make one subject of a cohort; parameters as for `scan_head`."""
+    """Generate one subject of a cohort; for the parameters see `scan_head`."""
     return next(scan_head(seed, number, protocol, conditions))
 
 
 def scan_head(
     seed: int, number: int, protocol: str | None = None, conditions: Conditions = STANDARD
 ) -> Iterator[Subject]:
-    """Scan one head again and again, with other EPVS, lesions and noise every time.
+    """Generate scans of one head, each with different EPVS, lesions and noise.
 
     Parameters
     ----------
     seed : int
-        Of the cohort; two seeds share no subject.
+        Seed of the cohort; two seeds share no subject.
     number : int
-        Of the head within the cohort. The EPVS load of its first scan is the number's place in
-        the five ratings; every further scan has the next load.
+        Number of the head in the cohort. It determines the EPVS load of the first scan, which
+        cycles through the five ratings; every further scan has the next load.
     protocol : str, optional
-        Key of `PROTOCOLS`; drawn when not given.
+        Key of `PROTOCOLS`; drawn at random by default.
     conditions : Conditions
 
     Yields
     ------
     Subject
-        All in the same position on the same grid; without end.
+        All scans have the same position and grid; the iterator is infinite.
     """
     rng = np.random.default_rng([seed, number])
     name = protocol or str(rng.choice(list(PROTOCOLS), p=(0.4, 0.4, 0.2)))
@@ -126,7 +126,7 @@ def scan_head(
 
 
 def to_stored_values(voxels: Float32Array) -> NDArray[np.uint16]:
-    """Signal as 12-bit stored values."""
+    """Convert signal to 12-bit stored values."""
     return np.clip(np.rint(voxels * CSF_SIGNAL), 0, 4095).astype(np.uint16)
 
 

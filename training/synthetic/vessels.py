@@ -1,4 +1,4 @@
-"""Enlarged perivascular spaces and flow voids: thin curved tubes along the perforating vessels."""
+"""Enlarged perivascular spaces and flow voids, modelled as thin curved tubes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from training.synthetic.pose import Pose
 
 VISIBLE_SHARE: Final = 0.25
-"""A tube counts in a slice where it fills more than this share of some voxel there."""
+"""A tube counts as visible in a slice if it fills more than this share of one of its voxels."""
 _SUBSLICES: Final = 4
 
 
 @dataclass(frozen=True)
 class Tube:
-    """Three-point polyline with a radius, in patient space."""
+    """Polyline of three points with a radius, in patient space."""
 
     points_mm: Float64Array
     radius_mm: float
@@ -35,7 +35,7 @@ class Tube:
 
 @dataclass(frozen=True)
 class Patch:
-    """Share of the voxels that one shape fills in one slice."""
+    """Shares of the voxels of one slice that a tube fills."""
 
     slice_index: int
     rows: slice
@@ -44,13 +44,13 @@ class Patch:
 
 
 def grow_epvs(rng: np.random.Generator, count: int, side: Side, pose: Pose) -> list[Tube]:
-    """Tubes of one hemisphere's basal ganglia, apart enough to be counted.
+    """Draw the EPVS in the basal ganglia of one hemisphere, far enough apart to be counted.
 
     Parameters
     ----------
     rng : numpy.random.Generator
     count : int
-        How many are wanted; fewer where no more can be told apart.
+        Requested number; there are fewer if there is no room for more.
     side : Side
         The patient's side.
     pose : Pose
@@ -62,7 +62,7 @@ def grow_epvs(rng: np.random.Generator, count: int, side: Side, pose: Pose) -> l
     points = head().basal_ganglia
     sign = 1.0 if side is Side.LEFT else -1.0
     points = points[points[:, 0] * sign > 0]
-    entry = np.array([sign * 13.0, -4.0, -30.0])  # perforators rise from the anterior substance
+    entry = np.array([sign * 13.0, -4.0, -30.0])  # perforators enter at the anterior substance
     curves: list[Float64Array] = []
     radii: list[float] = []
     centres = np.empty((0, 3))
@@ -75,7 +75,7 @@ def grow_epvs(rng: np.random.Generator, count: int, side: Side, pose: Pose) -> l
             continue
         radius = float(np.clip(rng.lognormal(np.log(0.62), 0.33), 0.3, 1.5))
         along = _unit(centre - entry) + rng.normal(0, 0.22, 3)
-        if rng.random() < 0.12:  # some run within the slice; thick ones there would be lacunes
+        if rng.random() < 0.12:  # some run in-plane, where thick ones would look like lacunes
             along = rng.normal(0, (0.6, 1.0, 0.35))
             radius = min(radius, 0.6)
         centres = np.vstack([centres, centre])
@@ -88,7 +88,7 @@ def grow_epvs(rng: np.random.Generator, count: int, side: Side, pose: Pose) -> l
 
 
 def grow_flow_voids(rng: np.random.Generator, count: int, pose: Pose) -> list[Tube]:
-    """Dark tubes of flowing blood in the Sylvian fissures and below the basal ganglia."""
+    """Draw flow voids: dark tubes in the Sylvian fissures and below the basal ganglia."""
     voids = []
     for _ in range(count):
         sign = rng.choice([-1.0, 1.0])
@@ -100,9 +100,9 @@ def grow_flow_voids(rng: np.random.Generator, count: int, pose: Pose) -> list[Tu
 
 
 def render(tube: Tube, grid: Grid) -> Iterator[Patch]:
-    """Share of the voxels that a tube fills, averaged through each slice that it crosses.
+    """Compute the shares of the voxels that a tube fills, averaged through each slice.
 
-    A tube thinner than a pixel fills at most its diameter's share of it.
+    A tube that is thinner than a pixel fills at most the ratio of its diameter to the pixel.
     """
     points = grid.to_slice(tube.points_mm)
     reach = tube.radius_mm + grid.pixel_mm
@@ -136,7 +136,7 @@ def render(tube: Tube, grid: Grid) -> Iterator[Patch]:
 def draw_tubes(
     tubes: Sequence[Tube], grid: Grid, voxels: Float32Array, signal: float
 ) -> NDArray[np.bool_]:
-    """Draw tubes into a stack of slices.
+    """Add tubes to a stack of slices.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def draw_tubes(
     voxels : ndarray, shape (slices, rows, columns)
         Changed in place.
     signal : float
-        Of the tubes' content.
+        Signal inside the tubes.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Crops with dots: the structures that the rating network must distinguish, without anatomy."""
+"""Artificial crops with dots that resemble EPVS, without anatomy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def dots(count: int, rng: np.random.Generator) -> NDArray[np.uint16]:
-    """One crop (112, 86) as `Example` stores it."""
+    """Return one crop (112, 86) in the format of `Example.crops`."""
     crop = np.full((112, 86), 0.3) + rng.normal(0, 0.01, (112, 86))
     for _ in range(count):
         row, column = rng.integers(8, 104), rng.integers(8, 78)

@@ -1,4 +1,4 @@
-"""Statistics: published examples, and distributions for which the answer is known."""
+"""Statistics: published examples, and distributions with known results."""
 
 import numpy as np
 import pytest
@@ -43,11 +43,11 @@ def test_ac2_counts_near_misses_as_partial_agreement_and_survives_prevalence() -
     assert ac2(np.stack([first, first], axis=1), 5).value == pytest.approx(1)
 
 
-def test_icc_where_nothing_varies_is_not_a_number() -> None:
+def test_icc_of_constant_readings_is_nan() -> None:
     assert np.isnan(icc(np.ones((5, 2))).value)
 
 
-def test_the_corrected_test_finds_less_than_the_plain_one() -> None:
+def test_corrected_paired_test_is_more_conservative_than_the_plain_t_test() -> None:
     differences = np.random.default_rng(0).normal(0.02, 0.03, 15)
     corrected = corrected_paired_test(differences, 1 / 4)
     plain = stats.ttest_1samp(differences, 0)
@@ -59,18 +59,18 @@ def test_the_corrected_test_finds_less_than_the_plain_one() -> None:
     assert corrected.low < 0 < corrected.high
 
 
-def test_no_difference_at_all() -> None:
+def test_corrected_paired_test_without_any_difference() -> None:
     assert corrected_paired_test([0.0, 0.0, 0.0], 1 / 4).p == 1.0
 
 
-def test_calibrated_answers_have_no_calibration_error() -> None:
+def test_calibrated_predictions_have_no_calibration_error() -> None:
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.2, 1, 100_000)
-    right = rng.random(len(confidence)) < confidence
-    assert reliability(confidence, right).error < 0.01
-    boasting = reliability(np.full(1000, 0.95), np.arange(1000) < 700)
-    assert boasting.error == pytest.approx(0.25)
-    assert boasting.answers.tolist() == [1000]
+    correct = rng.random(len(confidence)) < confidence
+    assert reliability(confidence, correct).error < 0.01
+    overconfident = reliability(np.full(1000, 0.95), np.arange(1000) < 700)
+    assert overconfident.error == pytest.approx(0.25)
+    assert overconfident.predictions.tolist() == [1000]
 
 
 def test_proportion_has_the_exact_interval() -> None:

@@ -1,1 +1,1 @@
-"""The rating paper's evaluation on a synthetic cohort shaped like the paper's."""
+"""Reproduction of the rating paper's evaluation: cross-validation, ablation, baseline, report."""

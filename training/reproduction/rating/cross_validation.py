@@ -1,14 +1,14 @@
-"""Five-fold cross-validation by subject, repeated over seeds, for every way of training compared.
+"""Five-fold cross-validation by subject, repeated with different folds and initial weights.
 
-Each fold of each repetition of each arm is a job that leaves one file, so that an interrupted run
-goes on where it stopped and several processes share the work.
+Each fold of each repetition of each configuration is a job with its own result file, so that an
+interrupted run resumes and several processes share the work.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -17,15 +17,15 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 
 from training.cohorts.examples import rating_of
-from training.rating.network import FILTERS
-from training.rating.recipe import RatingData, RatingPlan, RatingTrainer, predict, shipped_plan
-from training.reproduction.jobs import share_out
+from training.rating.recipe import RatingData, RatingPlan, RatingTrainer, predict
 from training.reproduction.rating.forest import (
     features_at_places,
     features_over_all_places,
     forest_probabilities,
 )
-from training.reproduction.rating.subjects import subjects_of
+from training.reproduction.rating.subjects import load_subjects
+from training.reproduction.work_folder import result_file, run_in_processes
+from training.storage import write_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,97 +33,44 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from training.cohorts.examples import Example
+    from training.reproduction.rating.configurations import Configuration
+
 FOLDS: Final = 5
-PUBLISHED_EPOCHS: Final = 300
 IMAGES: Final = 6
-"""Of a subject."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way of training.
-
-    Attributes
-    ----------
-    name : str
-        Names the jobs' files.
-    title : str
-        For the report.
-    plan : RatingPlan
-        A forest takes its enhancement alone.
-    seeds : int
-        Repetitions, with other folds and other initial weights.
-    forest : {"", "places", "all-places"}
-        Features of the random forest, where it is one.
-    """
-
-    name: str
-    title: str
-    plan: RatingPlan
-    seeds: int = 1
-    forest: str = ""
+"""Images per subject."""
 
 
 class Job(NamedTuple):
-    """One fold of one repetition of one arm."""
+    """One fold of one repetition of one configuration."""
 
-    arm: Arm
-    seed: int
+    configuration: Configuration
+    repetition: int
     fold: int
 
     def file(self, work: Path) -> Path:
-        """Where its answers lie."""
-        return work / "jobs" / f"{self.arm.name}-{self.seed}-{self.fold}.npz"
+        """Return the job's result file."""
+        name = f"{self.configuration.name}-{self.repetition}-{self.fold}"
+        return result_file(work, name)
 
     def is_done(self, work: Path) -> bool:
-        """Whether the answers are there, and of this plan."""
+        """Whether there is a result that was trained with this plan."""
         if not self.file(work).exists():
             return False
         with np.load(self.file(work)) as stored:
             plan = json.loads(str(stored["plan"]))
-        # A plan of before a field existed has its default, which is to be as if there were none.
-        return _as_stored(RatingPlan()) | plan == _as_stored(self.arm.plan)
+        # Fields that were added to the plan later have defaults that stand for their absence.
+        return _as_stored(RatingPlan()) | plan == _as_stored(self.configuration.plan)
 
 
 def _as_stored(plan: RatingPlan) -> dict[str, Any]:
-    """Plan as JSON gives it back: with lists for tuples."""
+    """Convert a plan to what JSON returns for it, with lists instead of tuples."""
     fields: dict[str, Any] = json.loads(json.dumps(asdict(plan)))
     return fields
 
 
-def arms(epochs: int, seeds: int) -> tuple[Arm, ...]:
-    """List what is compared: the paper's losses, both Haar transforms and none, ours, forests."""
-    paper = RatingPlan(epochs=epochs)
-    longer = Arm("published", "the same, 300 epochs", replace(paper, epochs=PUBLISHED_EPOCHS))
-    return (
-        Arm("stationary", "stationary Haar, cross-entropy", paper, seeds),
-        Arm("none", "no Haar, cross-entropy", replace(paper, enhancement="none"), seeds),
-        Arm(
-            "block-group",
-            "block-group Haar, cross-entropy",
-            replace(paper, enhancement="block-group"),
-            seeds,
-        ),
-        Arm("mse", "stationary Haar, mean squared error", replace(paper, loss="mse")),
-        Arm(
-            "extended",
-            "recipe of the shipped weights, same network",
-            replace(shipped_plan(epochs), filters=FILTERS),
-        ),
-        *([longer] if epochs < PUBLISHED_EPOCHS else []),
-        Arm("forest", "random forest, Haar-like features at places", paper, seeds, "places"),
-        Arm(
-            "forest-all",
-            "random forest, Haar-like features over all places",
-            paper,
-            seeds,
-            "all-places",
-        ),
-    )
-
-
-def folds(ratings: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Fold of every subject; the folds have the subjects' ratings in like shares.
+def assign_folds(ratings: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Assign each subject to a fold; all folds have similar shares of the subjects' ratings.
 
     Parameters
     ----------
@@ -138,79 +85,82 @@ def folds(ratings: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return of_subject
 
 
-def run_jobs(work: Path, cohort: Path, chosen: Sequence[Arm], *, processes: int) -> Iterator[str]:
-    """Run every job that has not been run yet.
+def run_jobs(
+    work: Path, cohort: Path, chosen: Sequence[Configuration], *, processes: int
+) -> Iterator[str]:
+    """Run all jobs that have no result yet.
 
     Parameters
     ----------
     work : Path
-        Receives ``jobs/``.
+        Work folder.
     cohort : Path
-        As `subjects_of` takes it.
-    chosen : sequence of Arm
+        Folder of the cohort.
+    chosen : sequence of Configuration
     processes : int
 
     Yields
     ------
     str
-        One line a job.
+        One line per job.
     """
-    (work / "jobs").mkdir(parents=True, exist_ok=True)
     missing = [
         job
-        for seed in range(max(arm.seeds for arm in chosen))
+        for repetition in range(max(each.repetitions for each in chosen))
         for fold in range(FOLDS)
-        for arm in chosen
-        if seed < arm.seeds and not (job := Job(arm, seed, fold)).is_done(work)
+        for each in chosen
+        if repetition < each.repetitions and not (job := Job(each, repetition, fold)).is_done(work)
     ]
-    yield from share_out(partial(_run, work, cohort), missing, processes=processes)
+    yield from run_in_processes(partial(_run, work, cohort), missing, processes=processes)
 
 
 def _run(work: Path, cohort: Path, job: Job) -> str:
     torch.set_num_threads(1)
-    started = time.perf_counter()
+    started, plan = time.perf_counter(), job.configuration.plan
     subjects = _subjects(cohort)
     ratings = rating_of(np.stack([e.counts for e in subjects]))
-    test = folds(ratings, job.seed) == job.fold
-    if job.arm.forest:
-        features = _forest_features(cohort, job.arm.plan.enhancement, job.arm.forest)
+    test = assign_folds(ratings, job.repetition) == job.fold
+    if job.configuration.forest:
+        features = _forest_features(cohort, plan.enhancement, job.configuration.forest)
         probabilities = forest_probabilities(
-            features, ratings.ravel(), np.repeat(~test, IMAGES), job.seed
+            features, ratings.ravel(), np.repeat(~test, IMAGES), job.repetition
         )
     else:
         chosen = [e for e, held_out in zip(subjects, test, strict=True) if not held_out]
-        plan = job.arm.plan
         data = _data(cohort, plan.enhancement)
         training = (
-            RatingData.for_training(chosen, plan) if plan.worse_copies else data.of_subjects(~test)
+            RatingData.for_training(chosen, plan)
+            if plan.degraded_copies
+            else data.of_subjects(~test)
         )
         probabilities = _train(job, training, data)
-    unfinished = job.file(work).with_suffix(".part")
-    with unfinished.open("wb") as file:
-        np.savez_compressed(
-            file,
-            probabilities=probabilities.reshape(-1, IMAGES, 5),
-            test=test,
-            counts=np.stack([e.counts for e in subjects]),
-            plan=json.dumps(asdict(job.arm.plan)),
-            seconds=time.perf_counter() - started,
-        )
-    unfinished.rename(job.file(work))
+    write_arrays(
+        job.file(work),
+        probabilities=probabilities.reshape(-1, IMAGES, 5),
+        test=test,
+        counts=np.stack([e.counts for e in subjects]),
+        plan=json.dumps(asdict(plan)),
+        seconds=time.perf_counter() - started,
+    )
     correct = probabilities.argmax(axis=1).reshape(-1, IMAGES)[test] == ratings[test]
-    return f"{job.arm.name}, seed {job.seed}, fold {job.fold}: {correct.mean():.3f}"
+    return f"{job.file(work).stem}: accuracy {correct.mean():.3f}"
 
 
 def _train(job: Job, training: RatingData, everything: RatingData) -> NDArray[np.float32]:
-    """Answers of the last epoch's weights: no subject of the fold has a say in when to stop."""
-    trainer = RatingTrainer(job.arm.plan, seed=1000 * job.seed + job.fold)
-    for epoch in range(job.arm.plan.epochs):
+    """Train and predict all images with the weights of the last epoch.
+
+    The epoch is not chosen, because that would use the subjects of the held-out fold.
+    """
+    plan = job.configuration.plan
+    trainer = RatingTrainer(plan, seed=1000 * job.repetition + job.fold)
+    for epoch in range(plan.epochs):
         trainer.epoch(epoch, training)
     return predict(trainer.trained, everything.crops)
 
 
 @lru_cache(maxsize=1)
-def _subjects(cohort: Path) -> tuple:  # type: ignore[type-arg]
-    return tuple(subjects_of(cohort))
+def _subjects(cohort: Path) -> tuple[Example, ...]:
+    return tuple(load_subjects(cohort))
 
 
 @lru_cache(maxsize=3)

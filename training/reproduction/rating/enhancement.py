@@ -1,4 +1,4 @@
-"""What the Haar enhancements do to single EPVS: contrast to noise, and faint ones that vanish."""
+"""Effect of the Haar enhancements on single EPVS: contrast-to-noise ratio and lost EPVS."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
-from training.cohorts.examples import align
+from training.cohorts.examples import register_scan
 from training.cohorts.synthetic import as_volume
+from training.storage import write_json
 from training.synthetic.subjects import Subject, make_subject
 from training.synthetic.vessels import VISIBLE_SHARE, render
 from worker.grading.errors import NotGradable
@@ -34,29 +35,30 @@ if TYPE_CHECKING:
 SEED: Final = 7007
 SUBJECTS: Final = 30
 FAINT: Final = 0.5
-"""EPVS that fill at most half of any pixel of the slice are faint."""
+"""EPVS that fill at most this share of any pixel of the slice are faint."""
 VISIBLE_CNR: Final = 2.0
 _RING_PX: Final = (2.0, 7.0)
-"""The background lies this far (pixels of 0.465 mm) from the EPVS."""
+"""Distances from the EPVS (pixels of 0.465 mm) between which the background is measured."""
 _FEWEST_PX: Final = 20
 _FREE: Final = 0.05
-"""Share of other EPVS that a background pixel may hold."""
+"""Largest share of a background pixel that other EPVS may fill."""
 
 
 @dataclass(frozen=True)
 class EnhancementFigures:
-    """What one enhancement does to EPVS in the graded images.
+    """Effect of one enhancement on EPVS in the graded images.
 
     Attributes
     ----------
     cnr, faint_cnr : float
-        Median contrast to noise: (mean inside − mean of the background) / its standard deviation.
+        Median contrast-to-noise ratio: (mean inside − mean of the background) / standard deviation
+        of the background.
     faint_visible : float
-        Share of the faint EPVS with a contrast to noise of at least `VISIBLE_CNR`.
+        Share of the faint EPVS with a contrast-to-noise ratio of at least `VISIBLE_CNR`.
     faint_lost : float
-        Share of the faint EPVS that keep less than half of the contrast they had.
+        Share of the faint EPVS that keep less than half of their contrast.
     milliseconds : float
-        Median time of one image.
+        Median time per image.
     """
 
     cnr: float
@@ -67,14 +69,14 @@ class EnhancementFigures:
 
 
 class _Measured(NamedTuple):
-    """One EPVS in one image: share of its fullest pixel; contrast and CNR by enhancement."""
+    """One EPVS in one image: largest share of a pixel; contrast and CNR by enhancement."""
 
     fullest: float
     contrast: tuple[float, ...]
     cnr: tuple[float, ...]
 
 
-def study_enhancements(
+def compare_enhancements(
     file: Path, *, subjects: int = SUBJECTS, processes: int = 1
 ) -> tuple[dict[str, EnhancementFigures], int, int]:
     """Measure both enhancements, and none, on the same EPVS.
@@ -82,9 +84,9 @@ def study_enhancements(
     Parameters
     ----------
     file : Path
-        Keeps what was measured: an interrupted reproduction does not measure again.
+        Stores the result, so that a resumed reproduction does not measure again.
     subjects : int
-        Synthetic subjects, of a seed that no network is trained on.
+        Synthetic subjects, of a seed that is not used for training.
     processes : int
 
     Returns
@@ -92,14 +94,14 @@ def study_enhancements(
     figures : dict
         By enhancement.
     epvs, faint : int
-        How many were measured, and how many of them are faint.
+        Number of EPVS measured, and number of faint ones among them.
     """
     if not file.exists():
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             found = list(pool.map(_measure_subject, range(subjects)))
         measured = [epvs for one, _ in found for epvs in one]
         seconds = np.concatenate([times for _, times in found])
-        file.write_text(json.dumps(_summarise(measured, seconds)), encoding="utf-8")
+        write_json(file, _summarise(measured, seconds))
     stored = json.loads(file.read_text(encoding="utf-8"))
     figures = {name: EnhancementFigures(**values) for name, values in stored["figures"].items()}
     return figures, stored["epvs"], stored["faint"]
@@ -127,11 +129,11 @@ def _summarise(
 
 
 def _measure_subject(number: int) -> tuple[list[_Measured], NDArray[np.float64]]:
-    """Measure all EPVS in the graded images of one subject; nothing where it is refused."""
+    """Measure all EPVS in the graded images of one subject; none if it is not gradable."""
     subject = make_subject(SEED, number)
     volume = as_volume(subject)
     try:
-        registration = align(volume, load_template())
+        registration = register_scan(volume, load_template())
         rating = prepare_rating(volume, registration, enhancement="none")
     except NotGradable:
         return [], np.empty((0, len(ENHANCEMENTS)))
@@ -150,7 +152,7 @@ def _measure_subject(number: int) -> tuple[list[_Measured], NDArray[np.float64]]
 
 
 def epvs_in_crop(subject: Subject, registration: Registration, crop: Crop) -> list[Float32Array]:
-    """How much of each pixel of a crop every visible EPVS fills, one image an EPVS."""
+    """Return, for each visible EPVS, the share of every pixel of a crop that it fills."""
     to_index = IndexMap.of(subject.grid.image(subject.voxels), registration.affine)
     in_plane = IndexMap(to_index.matrix, to_index.offset - np.array([0, 0, crop.slice_index]))
     shares = []
@@ -168,16 +170,16 @@ def epvs_in_crop(subject: Subject, registration: Registration, crop: Crop) -> li
 def _measure(
     share: Float32Array, everything: Float32Array, images: Sequence[Float32Array]
 ) -> _Measured | None:
-    """Contrast of one EPVS in every version of an image; None where it cannot be measured."""
+    """Measure one EPVS in every version of an image; None if that is not possible."""
     fullest = float(share.max())
-    if fullest <= VISIBLE_SHARE / 2:  # outside the crop or cut off by its edge
+    if fullest <= VISIBLE_SHARE / 2:  # outside the crop or truncated by its edge
         return None
     inside = share >= fullest / 2
     away = sitk.GetArrayFromImage(
         sitk.SignedMaurerDistanceMap(sitk.GetImageFromArray(inside.astype(np.uint8)), False, False)
     )
     ring = (away >= _RING_PX[0]) & (away <= _RING_PX[1]) & (everything < _FREE)
-    if ring.sum() < _FEWEST_PX:  # others too close
+    if ring.sum() < _FEWEST_PX:  # other EPVS are too close
         return None
     contrast = [float(image[inside].mean() - image[ring].mean()) for image in images]
     noise = [max(float(image[ring].std()), 1e-6) for image in images]

@@ -1,9 +1,9 @@
-"""The rating paper's baseline: a random forest on Haar-like features (its section 3, after [25]).
+"""Baseline of the rating paper: a random forest on Haar-like features (section 3, after [25]).
 
-The paper gives no parameters. Two forms are offered: Haar-like features at random places of the
-crop, as such forests are built for detection, and a stronger one that the paper does not have, in
-which each feature is taken at every place and the forest sees how its answers are distributed: EPVS
-are counted, not located.
+The paper gives no parameters. There are two variants: Haar-like features at random places of the
+crop, as is usual for detection; and a stronger one that is not in the paper, in which each feature
+is computed at every place and the forest receives the distribution of its responses. The latter
+suits the task better, because EPVS are counted and not located.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ FloatArray = NDArray[np.float32]
 
 TYPES: Final = ("type-2-x", "type-2-y", "type-3-x", "type-3-y", "type-4")
 WINDOWS: Final = (4, 6, 8, 12, 16)
-"""Edges (pixels of 0.465 mm) of the windows that features fill: EPVS are 2 to 6 pixels wide."""
+"""Edge lengths (pixels of 0.465 mm) of the features; EPVS are 2 to 6 pixels wide."""
 PLACES: Final = 2000
 TREES: Final = 500
 QUANTILES: Final = (0.5, 0.9, 0.95, 0.98, 0.99, 0.995)
 
 
 def features_at_places(images: FloatArray, seed: int = 0) -> FloatArray:
-    """Haar-like features at random places, the same ones in every image.
+    """Compute Haar-like features at random places, the same in every image.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def features_at_places(images: FloatArray, seed: int = 0) -> FloatArray:
 
 
 def features_over_all_places(images: FloatArray) -> FloatArray:
-    """How the answers of window-filling Haar-like features are distributed over each image.
+    """Compute the distribution of the responses of Haar-like features over each image.
 
     Parameters
     ----------
@@ -74,20 +74,20 @@ def features_over_all_places(images: FloatArray) -> FloatArray:
     Returns
     -------
     ndarray, shape (n, windows · types · statistics)
-        Standard deviation and quantiles of the absolute answer.
+        Standard deviation and quantiles of the absolute response.
     """
     columns = []
     for window in WINDOWS:
         for kind in TYPES:
             kernel = _kernel(window, kind)
-            answers = np.abs(fftconvolve(images, kernel[None], mode="valid", axes=(1, 2)))
-            flat = answers.reshape(len(images), -1)
+            responses = np.abs(fftconvolve(images, kernel[None], mode="valid", axes=(1, 2)))
+            flat = responses.reshape(len(images), -1)
             columns += [flat.std(axis=1), *np.quantile(flat, QUANTILES, axis=1)]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _kernel(window: int, kind: str) -> FloatArray:
-    """Make the largest feature of a kind in a window: means of the bright minus the dark parts."""
+    """Return the largest feature of a kind in a window: mean of bright minus mean of dark parts."""
     shapes = haar_like_feature_coord(window, window, kind)[0]
     largest = max(shapes, key=lambda boxes: sum(_area(box) for box in boxes))
     kernel = np.zeros((window, window), dtype=np.float32)
@@ -106,9 +106,9 @@ def _area(box: tuple[tuple[int, int], tuple[int, int]]) -> int:
 def forest_probabilities(
     features: FloatArray, ratings: NDArray[np.int64], train: NDArray[np.bool_], seed: int
 ) -> FloatArray:
-    """Train on some images; probabilities (n, 5) of all of them."""
+    """Train on the selected images and predict probabilities (n, 5) for all of them."""
     forest = RandomForestClassifier(TREES, random_state=seed, n_jobs=1)
     forest.fit(features[train], ratings[train])
-    answers = np.zeros((len(features), 5), dtype=np.float32)
-    answers[:, forest.classes_] = forest.predict_proba(features)
-    return answers
+    probabilities = np.zeros((len(features), 5), dtype=np.float32)
+    probabilities[:, forest.classes_] = forest.predict_proba(features)
+    return probabilities

@@ -1,4 +1,4 @@
-"""Figures of the rating reproduction."""
+"""Plots of the rating reproduction."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from training.cohorts.examples import Example
-    from training.reproduction.rating.results import ArmResults
+    from training.reproduction.rating.results import ConfigurationResults
 
 COUNT_EDGES: Final = (0, 1, 3, 6, 9, 11, 13, 16, 19, 21, 23, 30, 38, 41, 43, 200)
-"""Edges of the count ranges in which errors are counted: narrow near the boundaries."""
+"""Edges of the ranges of counts for the error plot, narrow near the boundaries of the ratings."""
 
 
 def draw_examples(target: Path, examples: Sequence[Example]) -> None:
@@ -53,8 +53,8 @@ def draw_examples(target: Path, examples: Sequence[Example]) -> None:
     save_figure(figure, target)
 
 
-def draw_confusion(target: Path, results: ArmResults) -> None:
-    """Confusion of images and of subjects, averaged over the repetitions."""
+def draw_confusion(target: Path, results: ConfigurationResults) -> None:
+    """Draw the confusion matrices of images and subjects, averaged over the repetitions."""
     figure, panels = plt.subplots(1, 2, figsize=(9, 4.2))
     for axes, name, title in zip(
         panels,
@@ -76,13 +76,15 @@ def draw_confusion(target: Path, results: ArmResults) -> None:
                     va="center",
                     color="white" if dark else "black",
                 )
-        axes.set(xlabel="model", ylabel="truth", title=title, xticks=range(5), yticks=range(5))
+        axes.set(
+            xlabel="model", ylabel="ground truth", title=title, xticks=range(5), yticks=range(5)
+        )
     save_figure(figure, target)
 
 
-def draw_arms(target: Path, arms: Sequence[ArmResults]) -> None:
-    """Image and subject accuracy of every fold of every arm."""
-    figure, panels = plt.subplots(1, 2, figsize=(11, 0.55 * len(arms) + 1.4), sharey=True)
+def draw_accuracy(target: Path, compared: Sequence[ConfigurationResults]) -> None:
+    """Draw the image and subject accuracy of every fold of every configuration."""
+    figure, panels = plt.subplots(1, 2, figsize=(11, 0.55 * len(compared) + 1.4), sharey=True)
     for axes, measure, title, paper in zip(
         panels,
         ("image", "subject-majority"),
@@ -90,13 +92,13 @@ def draw_arms(target: Path, arms: Sequence[ArmResults]) -> None:
         (0.877, 0.803),
         strict=True,
     ):
-        for place, results in enumerate(arms):
+        for place, results in enumerate(compared):
             values = results.test[measure]
             axes.plot(values, np.full(len(values), place), "o", color="#3b6ea5", alpha=0.45)
             axes.plot(values.mean(), place, "|", color="black", markersize=22, markeredgewidth=2)
         axes.axvline(paper, color="#c0562f", linestyle="--", label="paper, real scans")
         axes.set(title=f"accuracy, {title}", xlim=(0.35, 1.0), xlabel="held-out fold")
-        axes.set_yticks(range(len(arms)), [results.arm.title for results in arms])
+        axes.set_yticks(range(len(compared)), [results.configuration.title for results in compared])
         axes.invert_yaxis() if axes is panels[0] else None
         axes.grid(axis="x", alpha=0.3)
     panels[0].legend(loc="lower left", fontsize="small")
@@ -104,7 +106,7 @@ def draw_arms(target: Path, arms: Sequence[ArmResults]) -> None:
 
 
 def draw_errors(target: Path, rows: Sequence[tuple[str, int, float, float]]) -> None:
-    """Images rated too low and too high, by true count."""
+    """Draw the shares of images rated too low and too high, by true count."""
     figure, axes = plt.subplots(figsize=(9, 3.4))
     at = np.arange(len(rows))
     low, high = np.array([r[2] for r in rows]), np.array([r[3] for r in rows])

@@ -1,4 +1,4 @@
-"""Answers of the cross-validation: figures of each fold, and of everything held out once."""
+"""Results of the cross-validation: accuracy per fold, and scores of the held-out predictions."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import ConfigurationError
 from training.cohorts.examples import rating_of
-from training.rating.scores import Metrics, majority_of, score_ratings
-from training.reproduction.rating.cross_validation import FOLDS, Arm, Job
-from training.statistics import Difference, corrected_paired_test
+from training.rating.scores import majority_of, score_ratings
+from training.reproduction.rating.cross_validation import FOLDS, Job
+from training.reproduction.work_folder import missing_result
+from training.statistics import Difference, Metrics, corrected_paired_test
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from training.reproduction.rating.configurations import Configuration
     from worker.grading.records import Float32Array
 
 FloatArray = NDArray[np.float64]
@@ -34,28 +35,28 @@ MEASURES: dict[str, Callable[[Ratings], Ratings]] = {
     "subject-majority": majority_of,
     "subject-highest": _highest,
 }
-"""What is right or wrong: ratings of the images, shape (subjects, 6), to what is compared."""
+"""Levels of accuracy: each converts the ratings of the images, (subjects, 6), for comparison."""
 
 
 @dataclass(frozen=True)
-class ArmResults:
-    """One arm over all its repetitions.
+class ConfigurationResults:
+    """Results of one configuration over all its repetitions.
 
     Attributes
     ----------
-    arm : Arm
+    configuration : Configuration
     train, test : dict of ndarray, shape (repetitions · folds,)
-        Accuracy by measure, in the order of repetitions, then folds.
+        Accuracy by measure, ordered by repetition, then fold.
     scores : list of dict
-        One a repetition: every subject answered by the network that had not seen it.
+        One per repetition, for the held-out predictions of all subjects.
     counts : ndarray, shape (subjects, 6)
     held_out : ndarray, shape (repetitions, subjects, 6, 5)
-        Those answers.
+        Probabilities for each subject, predicted by the network that was not trained on it.
     seconds : float
-        Median time of one training.
+        Median duration of one training.
     """
 
-    arm: Arm
+    configuration: Configuration
     train: dict[str, FloatArray]
     test: dict[str, FloatArray]
     scores: list[Metrics]
@@ -63,47 +64,41 @@ class ArmResults:
     held_out: Float32Array
     seconds: float
 
-    def mean(self, score: str) -> float:
-        """Mean of a score over the repetitions."""
-        return float(np.mean([scores[score] for scores in self.scores]))
 
-
-def gather(work: Path, arm: Arm) -> ArmResults:
-    """Read the answers of one arm.
+def load_results(work: Path, configuration: Configuration) -> ConfigurationResults:
+    """Read the results of one configuration.
 
     Raises
     ------
     ConfigurationError
-        Jobs are missing.
+        The result of a job is missing.
     """
     train: dict[str, list[float]] = {name: [] for name in MEASURES}
     test: dict[str, list[float]] = {name: [] for name in MEASURES}
     held_out, scores, seconds = [], [], []
-    for seed in range(arm.seeds):
-        answers: Float32Array | None = None
+    for repetition in range(configuration.repetitions):
+        predictions: Float32Array | None = None
         for fold in range(FOLDS):
-            job = Job(arm, seed, fold)
+            job = Job(configuration, repetition, fold)
             if not job.is_done(work):
-                raise ConfigurationError(
-                    f"{job.file(work).name} is missing or of another plan.",
-                    "Run the reproduction to its end; it resumes.",
-                )
+                raise missing_result(job.file(work))
             with np.load(job.file(work)) as stored:
                 probabilities, chosen = stored["probabilities"], stored["test"]
                 counts = stored["counts"]
                 seconds.append(float(stored["seconds"]))
-            predicted, truth = probabilities.argmax(axis=2), rating_of(counts)
+            predicted, expected = probabilities.argmax(axis=2), rating_of(counts)
             for name, measure in MEASURES.items():
                 for part, into in ((chosen, test), (~chosen, train)):
-                    right = measure(predicted[part]) == measure(truth[part])
-                    into[name].append(float(right.mean()))
-            answers = np.zeros_like(probabilities) if answers is None else answers
-            answers[chosen] = probabilities[chosen]
-        assert answers is not None  # noqa: S101 - narrows the type
-        held_out.append(answers)
-        scores.append(score_ratings(answers, counts))
-    return ArmResults(
-        arm,
+                    correct = measure(predicted[part]) == measure(expected[part])
+                    into[name].append(float(correct.mean()))
+            if predictions is None:
+                predictions = np.zeros_like(probabilities)
+            predictions[chosen] = probabilities[chosen]
+        assert predictions is not None  # noqa: S101 - narrows the type
+        held_out.append(predictions)
+        scores.append(score_ratings(predictions, counts))
+    return ConfigurationResults(
+        configuration,
         {name: np.array(values) for name, values in train.items()},
         {name: np.array(values) for name, values in test.items()},
         scores,
@@ -113,23 +108,23 @@ def gather(work: Path, arm: Arm) -> ArmResults:
     )
 
 
-def compare(one: ArmResults, other: ArmResults, measure: str) -> Difference:
-    """Test the difference of two arms on the folds that both were trained on."""
+def compare(one: ConfigurationResults, other: ConfigurationResults, measure: str) -> Difference:
+    """Test the difference of two configurations on the folds that both have."""
     both = min(len(one.test[measure]), len(other.test[measure]))
     differences = one.test[measure][:both] - other.test[measure][:both]
     return corrected_paired_test(differences, 1 / (FOLDS - 1))
 
 
 def errors_by_count(
-    results: ArmResults, edges: Sequence[int]
+    results: ConfigurationResults, edges: Sequence[int]
 ) -> list[tuple[str, int, float, float]]:
-    """How often images are rated too low and too high, by true count.
+    """Frequency of ratings that are too low and too high, by true count.
 
     Returns
     -------
     list of tuple
-        (range of counts, images, share too low, share too high); the range ends before the next
-        edge.
+        (range of counts, images, share too low, share too high); an edge belongs to the range that
+        it starts.
     """
     counts = results.counts.ravel()
     rows = []
@@ -138,14 +133,14 @@ def errors_by_count(
         if not chosen.any():
             continue
         predicted = results.held_out.argmax(axis=3).reshape(len(results.held_out), -1)[:, chosen]
-        truth = rating_of(counts[chosen])
+        expected = rating_of(counts[chosen])
         name = str(low) if after == low + 1 else f"{low}–{after - 1}"
         rows.append(
             (
                 name,
                 int(chosen.sum()),
-                float(np.mean(predicted < truth)),
-                float(np.mean(predicted > truth)),
+                float(np.mean(predicted < expected)),
+                float(np.mean(predicted > expected)),
             )
         )
     return rows

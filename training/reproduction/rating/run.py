@@ -1,20 +1,23 @@
-"""``python -m training reproduce rating``: the rating paper's evaluation on a synthetic cohort.
+"""Runs the rating reproduction: ``python -m training reproduce rating``.
 
-Everything in its section 3, in its order, each figure beside the paper's; and what the paper
-leaves open: repetitions, a paired test, both Haar transforms, agreement, errors by count.
+It covers section 3 of the rating paper and adds repetitions, a paired test, both Haar transforms,
+agreement and errors by count.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from training.cohorts.examples import describe_cohort
-from training.reproduction.rating import plots, subjects
-from training.reproduction.rating import report as rating_report
-from training.reproduction.rating.cross_validation import arms, run_jobs
-from training.reproduction.rating.enhancement import study_enhancements
-from training.reproduction.rating.results import errors_by_count, gather
-from training.reproduction.work_folder import claim
+from training.cohorts.folder import describe_cohort
+from training.markdown import wrap
+from training.reproduction.rating import plots
+from training.reproduction.rating import report as sections
+from training.reproduction.rating.configurations import configurations
+from training.reproduction.rating.cross_validation import run_jobs
+from training.reproduction.rating.enhancement import compare_enhancements
+from training.reproduction.rating.results import errors_by_count, load_results
+from training.reproduction.rating.subjects import build_pool, load_subjects
+from training.reproduction.work_folder import bind_to_cohort
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,70 +30,68 @@ def reproduce_rating(
     *,
     site: Path | None = None,
     epochs: int = 300,
-    seeds: int = 3,
+    repetitions: int = 3,
     processes: int = 1,
 ) -> Iterator[str]:
-    """Make the cohort, train every arm, measure the enhancements, write report and figures.
+    """Build the cohort, train all configurations, measure the enhancements, write the report.
 
     Parameters
     ----------
     work : Path
-        Keeps the cohort and the answers of every fold; a second run goes on where one stopped.
+        Work folder with the cohort and the result of every fold; a second run resumes.
     report : Path
-        The Markdown file; figures lie beside it.
+        Markdown file to write; the plots are written to the same folder.
     site : Path, optional
-        Folder of a site's own cohort (`training.cohorts.site`), evaluated instead of a synthetic
-        one.
+        Folder of a site's cohort (`training.cohorts.site`) to use instead of a synthetic one.
     epochs : int
-        Of each training; the paper's number by default.
-    seeds : int
-        Repetitions of the arms that are compared with each other.
+        Epochs per training; the paper's number by default.
+    repetitions : int
+        Repetitions of the configurations that are tested against each other.
     processes : int
 
     Yields
     ------
     str
-        A line for each step that is done.
+        One line per finished step.
 
     Raises
     ------
     ConfigurationError
-        `work` belongs to another cohort, or `site` is none.
+        `work` belongs to another cohort, or `site` is not a cohort.
     """
     folder = site or work / "pool"
     if site is None:
-        yield from subjects.build_pool(folder, processes=processes)
+        yield from build_pool(folder, processes=processes)
     description = describe_cohort(folder)
-    claim(work, description)
+    bind_to_cohort(work, description)
     chosen = [
-        arm
-        for arm in arms(epochs, seeds)
-        if not arm.plan.count_weight or description.get("labels") != "grades"
+        each
+        for each in configurations(epochs, repetitions)
+        if not each.plan.count_weight or description.get("labels") != "grades"
     ]
     yield from run_jobs(work, folder, chosen, processes=processes)
-    chosen_subjects = subjects.subjects_of(folder)
-    results = {arm.name: gather(work, arm) for arm in chosen}
-    report.parent.mkdir(parents=True, exist_ok=True)
+    subjects = load_subjects(folder)
+    results = {each.name: load_results(work, each) for each in chosen}
     served = results["stationary"]
     errors = errors_by_count(served, plots.COUNT_EDGES)
     plots.draw_confusion(report.with_name("rating-confusion.png"), served)
-    plots.draw_arms(report.with_name("rating-accuracy.png"), list(results.values()))
+    plots.draw_accuracy(report.with_name("rating-accuracy.png"), list(results.values()))
     plots.draw_errors(report.with_name("rating-errors.png"), errors)
     if site is None:
-        plots.draw_examples(report.with_name("rating-cohort.png"), chosen_subjects)
-        about = rating_report.synthetic_cohort(chosen_subjects, epochs, seeds)
-        measured = study_enhancements(work / "enhancement.json", processes=processes)
-        enhancements = [rating_report.enhancements(*measured)]
-    else:  # where the EPVS of a site's own scans lie is not known
-        about, enhancements = rating_report.site_cohort(chosen_subjects, description, epochs), []
-    sections = [
-        about,
-        rating_report.accuracy(results),
-        rating_report.ablation(results),
+        plots.draw_examples(report.with_name("rating-cohort.png"), subjects)
+        cohort = sections.synthetic_cohort(subjects, epochs, repetitions)
+        measured = compare_enhancements(work / "enhancement.json", processes=processes)
+        enhancements = [sections.enhancements(*measured)]
+    else:  # the positions of the EPVS in a site's scans are unknown
+        cohort, enhancements = sections.site_cohort(subjects, description, epochs), []
+    text = [
+        cohort,
+        sections.accuracy(results),
+        sections.ablation(results),
         *enhancements,
-        rating_report.baseline(results),
-        rating_report.agreement(served),
-        rating_report.errors_near_boundaries(served, errors),
+        sections.baseline(results),
+        sections.agreement(served),
+        sections.errors_near_boundaries(served, errors),
     ]
-    report.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    report.write_text(wrap("\n\n".join(text)), encoding="utf-8")
     yield f"wrote {report}"

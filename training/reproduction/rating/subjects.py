@@ -1,8 +1,8 @@
-"""A synthetic cohort shaped like that of the rating paper: 96 subjects, ratings as in its Table 2.
+"""Subjects of the rating reproduction: 96 synthetic subjects, rated as in the paper's Table 2.
 
-Ratings cannot be ordered from the phantom: which slices are graded, and so how many tubes lie in
-them, is up to the registration. Each head is therefore scanned several times with other EPVS loads,
-and one scan of each is chosen so that as many images have every rating as in the paper.
+The ratings of a synthetic scan cannot be specified, because the registration decides which slices
+are graded. Each head is therefore scanned several times with different EPVS loads, and at most one
+scan per head is selected such that every rating is as frequent as in the paper.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from core.errors import ConfigurationError
-from training.cohorts.examples import Example, describe_cohort, load_cohort, rating_of
+from training.cohorts.examples import Example, rating_of
+from training.cohorts.folder import describe_cohort, load_cohort
 from training.cohorts.synthetic import CohortPlan, build_cohort
 
 if TYPE_CHECKING:
@@ -25,35 +26,35 @@ IMAGES_OF_RATING: Final = (120, 150, 198, 90, 18)
 """Rating paper, Table 2."""
 POOL: Final = CohortPlan(seed=4004, protocol="rating-paper", scans=4, volumes=False)
 _HEADS: Final = 100
-"""Four more than needed: a registration may be refused."""
+"""Four more than needed, because registrations may fail."""
 
 
 def build_pool(folder: Path, *, processes: int) -> Iterator[str]:
-    """Make the scans to choose from; yields a line a head. Resumes."""
+    """Generate the scans to select from; yields one line per head and resumes."""
     yield from build_cohort(folder, POOL, range(_HEADS), processes=processes)
 
 
-def subjects_of(folder: Path) -> list[Example]:
-    """Take the 96 subjects out of the pool, or a site's cohort as it is."""
+def load_subjects(folder: Path) -> list[Example]:
+    """Return the 96 subjects selected from the pool, or all subjects of a site's cohort."""
     examples = load_cohort(folder, volumes=False)
     if describe_cohort(folder)["kind"] == "site":
         return examples
-    return [examples[i] for i in choose(examples, SUBJECTS, IMAGES_OF_RATING)]
+    return [examples[i] for i in select_scans(examples, SUBJECTS, IMAGES_OF_RATING)]
 
 
-def choose(
+def select_scans(
     pool: Sequence[Example], subjects: int, images_of_rating: Sequence[int], seed: int = 0
 ) -> list[int]:
-    """Choose at most one scan of each head so that the ratings come out as wanted.
+    """Select at most one scan per head such that the ratings have the requested frequencies.
 
     Parameters
     ----------
     pool : sequence of Example
     subjects : int
     images_of_rating : sequence of int
-        Images wanted of each rating, 6 · `subjects` in all.
+        Number of images with each rating, 6 · `subjects` in total.
     seed : int
-        Which of the many solutions is taken.
+        Decides between the many solutions.
 
     Returns
     -------
@@ -63,7 +64,7 @@ def choose(
     Raises
     ------
     ConfigurationError
-        No choice has these numbers.
+        No selection has these frequencies.
     """
     ratings = np.array([np.bincount(rating_of(e.counts), minlength=5) for e in pool]).T
     heads = sorted({example.head for example in pool})
@@ -81,7 +82,7 @@ def choose(
     )
     if found.x is None:
         raise ConfigurationError(
-            f"No choice of {subjects} scans out of {len(pool)} has these ratings.",
-            "Make a pool of more heads or more scans of each.",
+            f"No selection of {subjects} out of {len(pool)} scans has these ratings.",
+            "Generate a pool with more heads or more scans per head.",
         )
     return np.flatnonzero(found.x > 0.5).tolist()

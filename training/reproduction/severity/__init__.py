@@ -1,1 +1,1 @@
-"""The severity paper's evaluation on a synthetic cohort shaped like the paper's."""
+"""Reproduction of the severity paper's evaluation: design, final test, saliency, report."""

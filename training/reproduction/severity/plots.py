@@ -1,4 +1,4 @@
-"""Figures of the severity reproduction."""
+"""Plots of the severity reproduction."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from training.cohorts.examples import Example
-    from training.reproduction.severity.jobs import Answers
+    from training.reproduction.severity.results import JobResult
 
 _BLUE: Final = "#3b6ea5"
 _ORANGE: Final = "#c0562f"
 _CENTRE: Final = 112
-"""Pixels around the middle of the volume that are drawn."""
+"""Half the edge length (pixels) of the central part of the volume that is drawn."""
 
 
-def draw_test(target: Path, answers: Answers, auc: float) -> None:
-    """Draw the ROC curve of the test, and its confusion (the paper's Fig. 1)."""
-    severe, predicted = answers.severe, answers.called_severe
+def draw_test(target: Path, result: JobResult, auc: float) -> None:
+    """Draw the ROC curve and the confusion matrix of the test (the paper's Fig. 1)."""
+    severe, predicted = result.severe, result.predicted_severe
     figure, (roc, table) = plt.subplots(1, 2, figsize=(8.4, 3.8), layout="constrained")
-    false_positive, true_positive, _ = roc_curve(severe, answers.probability)
+    false_positive, true_positive, _ = roc_curve(severe, result.probability)
     roc.plot(false_positive, true_positive, color=_BLUE)
     roc.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
     roc.set(xlabel="1 − specificity", ylabel="sensitivity", title=f"test, AUC {auc:.3f}")
@@ -44,12 +42,12 @@ def draw_test(target: Path, answers: Answers, auc: float) -> None:
     names = ["none-to-mild", "moderate-\nto-severe"]
     table.set_xticks(range(2), names)
     table.set_yticks(range(2), names)
-    table.set(xlabel="model", ylabel="truth", title="test, subjects")
+    table.set(xlabel="model", ylabel="ground truth", title="test, subjects")
     save_figure(figure, target)
 
 
 def draw_designs(target: Path, aucs: Mapping[str, Sequence[float]]) -> None:
-    """AUC of every fold of every design."""
+    """Draw the AUC of every fold of every design."""
     figure, axes = plt.subplots(figsize=(7.5, 0.5 * len(aucs) + 1.2))
     for place, values in enumerate(aucs.values()):
         axes.plot(values, np.full(len(values), place), "o", color=_BLUE, alpha=0.5)
@@ -62,27 +60,25 @@ def draw_designs(target: Path, aucs: Mapping[str, Sequence[float]]) -> None:
     save_figure(figure, target)
 
 
-def draw_saliency(
-    target: Path, examples: Sequence[Example], answers: Answers, saliency: NDArray[np.float32]
-) -> None:
-    """Draw a case of each kind: input, activation, and where its EPVS lie (Figs. 2 and 3)."""
+def draw_saliency(target: Path, examples: Sequence[Example], result: JobResult) -> None:
+    """Draw input, activation and EPVS for one case of each outcome (Figs. 2 and 3)."""
     shown = {
-        name: np.flatnonzero(chosen) for name, chosen in answers.outcomes.items() if chosen.any()
+        name: np.flatnonzero(chosen) for name, chosen in result.outcomes.items() if chosen.any()
     }
     figure, rows = plt.subplots(len(shown), 3, figsize=(9.5, 3.3 * len(shown)), squeeze=False)
     for axes, (name, cases) in zip(rows, shown.items(), strict=True):
-        sure = np.abs(answers.probability[cases] - 0.5)
-        case = int(cases[sure.argmax()])
-        example, count = examples[case], answers.count[case]
-        truth = example.severity_truth.astype(np.float32)
-        plane = int(truth[BASAL_GANGLIA].sum(axis=(1, 2)).argmax())
+        confidence = np.abs(result.probability[cases] - 0.5)
+        case = int(cases[confidence.argmax()])
+        example, count = examples[case], result.count[case]
+        regions = example.ground_truth.astype(np.float32)
+        plane = int(regions[BASAL_GANGLIA].sum(axis=(1, 2)).argmax())
         half = example.volume.shape[1] // 2
         middle = slice(half - _CENTRE, half + _CENTRE)
         image = example.volume[plane, middle, middle]
         axes[0].imshow(image, cmap="gray")
-        axes[0].set_ylabel(f"{name}\n{count} EPVS, P = {answers.probability[case]:.2f}")
-        axes[1].imshow(saliency[case, 0], cmap="cividis")
-        axes[2].imshow(truth[EPVS].sum(axis=0), cmap="cividis")
+        axes[0].set_ylabel(f"{name}\n{count} EPVS, P = {result.probability[case]:.2f}")
+        axes[1].imshow(result.saliency[case, 0], cmap="cividis")
+        axes[2].imshow(regions[EPVS].sum(axis=0), cmap="cividis")
     for axes, title in zip(
         rows[0],
         ("input (middle of one slice)", "activation, all slices", "EPVS, all slices"),

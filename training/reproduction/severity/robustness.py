@@ -1,9 +1,8 @@
-"""How far a volume may be changed before the severity can change: the CLEVER score.
+"""CLEVER score: how much a volume can change before the predicted severity can change.
 
 Weng et al., Evaluating the robustness of neural networks: an extreme value theory approach, ICLR
-2018. The severity paper gives its mean over the test set for the ℓ₂ norm, without saying how many
-samples were drawn and within what radius. The only module that knows the adversarial robustness
-toolbox.
+2018. The severity paper gives its mean over the test set for the ℓ₂ norm, but neither the number of
+samples nor the radius. This is the only module that uses the Adversarial Robustness Toolbox (ART).
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ if TYPE_CHECKING:
     from training.severity.network import SeverityNet
 
 RADIUS: Final = 10.0
-"""Largest ℓ₂ distance looked at, and largest score."""
+"""Largest ℓ₂ distance examined, which is also the highest possible score."""
 _SAMPLES: Final = 2
 _POOL: Final = 3
 _BATCHES: Final = 20
-"""Gradients at six points a subject; ART then fits the distribution of the largest of two."""
+"""Gradients at six points per subject; ART fits the distribution of the maximum of two."""
 
 
 class _TwoClasses(nn.Module):
-    """Logits of both classes, 0 for none-to-mild: the score needs one output a class."""
+    """Network with one logit per class, as ART requires; that of none-to-mild is 0."""
 
     def __init__(self, net: SeverityNet) -> None:
         super().__init__()
@@ -45,23 +44,23 @@ class _TwoClasses(nn.Module):
 
 
 def clever_scores(net: SeverityNet, examples: Sequence[Example], seed: int = 0) -> Iterator[float]:
-    """Score every example: a lower bound of the ℓ₂ distance to the other answer.
+    """Compute the score of every example: a lower bound of the ℓ₂ distance to the other class.
 
     Parameters
     ----------
     net : SeverityNet
     examples : sequence of Example
-        With volumes of any window.
+        With volumes of any size.
     seed : int
-        Of the random points at which the gradient is taken.
+        Determines the random points at which the gradient is computed.
 
     Yields
     ------
     float
-        From 0 to `RADIUS`, in units of the input: 1 is the whole way from black to white in one
-        voxel.
+        From 0 to `RADIUS`, in units of the input: 1 is the difference between black and white in
+        one voxel.
     """
-    np.random.seed(seed)  # noqa: NPY002 - the toolbox draws from the global generator
+    np.random.seed(seed)  # noqa: NPY002 - ART draws from the global generator
     for example in examples:
         volume = volume_as_input(example.volume)
         classifier = PyTorchClassifier(

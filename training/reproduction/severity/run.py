@@ -1,7 +1,7 @@
-"""``python -m training reproduce severity``: the severity paper's evaluation.
+"""Runs the severity reproduction: ``python -m training reproduce severity``.
 
-Cross-validation of depth and dropout, a final test on 39 subjects, the paper's recipe to the
-letter, robustness; and what its readers could not know: where the EPVS truly lie.
+Cross-validation of depth and dropout, a final test, the paper's exact recipe and robustness. For
+synthetic cohorts it also compares the activation with the true positions of the EPVS.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training import checkpoints
-from training.cohorts.examples import describe_cohort, require_severity_labels
-from training.reproduction.severity import plots as severity_plots
-from training.reproduction.severity import report as severity_report
-from training.reproduction.severity import subjects as severity_subjects
+from training.cohorts.folder import describe_cohort, require_severity_labels
+from training.markdown import wrap
+from training.reproduction.severity import plots
+from training.reproduction.severity import report as sections
+from training.reproduction.severity.designs import WHOLE, Budget, designs
 from training.reproduction.severity.jobs import (
-    WHOLE,
-    Effort,
-    designs,
     final_job,
-    folds_of,
-    published_job,
+    fold_jobs,
+    load_results,
+    paper_job,
     run_jobs,
 )
-from training.reproduction.severity.results import best_design, gather
+from training.reproduction.severity.results import best_design
 from training.reproduction.severity.robustness import clever_scores
-from training.reproduction.work_folder import claim
+from training.reproduction.severity.subjects import build_pool, load_subjects
+from training.reproduction.work_folder import bind_to_cohort
 from training.severity.network import SeverityNet
 from training.severity.saliency_scores import saliency_figures
 from training.severity.scores import score_severities
+from training.storage import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,86 +44,82 @@ if TYPE_CHECKING:
 def reproduce_severity(
     work: Path,
     report: Path,
-    effort: Effort,
+    budget: Budget,
     *,
     site: Path | None = None,
     processes: int = 1,
 ) -> Iterator[str]:
-    """Make the cohort, choose a design, train and test it, write report and figures.
+    """Build the cohort, choose a design, train and test it, write the report.
 
     Parameters
     ----------
     work : Path
-        Keeps the cohort and the answers of every training; a second run goes on where one stopped.
+        Work folder with the cohort and the result of every training; a second run resumes.
     report : Path
-        The Markdown file; figures lie beside it.
-    effort : Effort
-        What the trainings may cost.
+        Markdown file to write; the plots are written to the same folder.
+    budget : Budget
+        Size and duration of the trainings.
     site : Path, optional
-        Folder of a site's own cohort (`training.cohorts.site`), evaluated instead of a synthetic
-        one.
+        Folder of a site's cohort (`training.cohorts.site`) to use instead of a synthetic one.
     processes : int
 
     Yields
     ------
     str
-        A line for each step that is done.
+        One line per finished step.
 
     Raises
     ------
     ConfigurationError
-        `work` belongs to another cohort; `site` is none, or lacks severities.
+        `work` belongs to another cohort; `site` is not a cohort, or lacks severity counts.
     """
     folder = site or work / "pool"
     if site is None:
-        yield from severity_subjects.build_pool(folder, processes=processes)
+        yield from build_pool(folder, processes=processes)
     require_severity_labels(folder)
     description = describe_cohort(folder)
-    claim(work, description)
+    bind_to_cohort(work, description)
 
-    tried = designs(effort)
-    trainings = [job for plan in tried.values() for job in folds_of(plan)]
+    plans = designs(budget)
+    trainings = [job for plan in plans.values() for job in fold_jobs(plan)]
     yield from run_jobs(work, folder, trainings, processes=processes)
-    compared = {title: gather(work, folds_of(plan)) for title, plan in tried.items()}
+    compared = {title: load_results(work, fold_jobs(plan)) for title, plan in plans.items()}
     chosen = best_design(compared)
-    final, published = final_job(tried[chosen], effort), published_job(effort)
-    yield from run_jobs(work, folder, [final, published], processes=processes)
-    (answers,), (to_the_letter,) = gather(work, [final]), gather(work, [published])
+    final, paper = final_job(plans[chosen], budget), paper_job(budget)
+    yield from run_jobs(work, folder, [final, paper], processes=processes)
+    result, paper_result = load_results(work, [final, paper])
 
-    subjects = severity_subjects.subjects_of(folder, WHOLE)
-    tested = [subjects[i] for i in answers.test]
+    subjects = load_subjects(folder, WHOLE)
+    tested = [subjects[i] for i in result.test]
     yield from _measure_robustness(work, final, tested)
     robustness = np.array(json.loads((work / "clever.json").read_text(encoding="utf-8")))
-    scores = score_severities(answers.probability, answers.count)
-    report.parent.mkdir(parents=True, exist_ok=True)
-    severity_plots.draw_test(report.with_name("severity-test.png"), answers, scores["auc"])
-    severity_plots.draw_designs(
+    scores = score_severities(result.probability, result.count)
+    plots.draw_test(report.with_name("severity-test.png"), result, scores["auc"])
+    plots.draw_designs(
         report.with_name("severity-designs.png"),
         {title: [fold.auc for fold in folds] for title, folds in compared.items()},
     )
-    sections = [
-        severity_report.cohort(subjects, description, effort),
-        severity_report.design(compared, chosen),
-        severity_report.test(answers, scores),
-        severity_report.to_the_letter(to_the_letter),
-        severity_report.robustness(robustness),
-        severity_report.agreement(answers),
+    text = [
+        sections.cohort(subjects, description, budget),
+        sections.design(compared, chosen),
+        sections.test(result, scores),
+        sections.paper_recipe(paper_result),
+        sections.robustness(robustness),
+        sections.agreement(result),
     ]
-    if all(e.severity_truth.size for e in tested):
-        severity_plots.draw_saliency(
-            report.with_name("severity-saliency.png"), tested, answers, answers.saliency
-        )
+    if all(e.ground_truth.size for e in tested):
+        plots.draw_saliency(report.with_name("severity-saliency.png"), tested, result)
         figures = [
-            saliency_figures(saliency, e.severity_truth)
-            for saliency, e in zip(answers.saliency, tested, strict=True)
+            saliency_figures(saliency, e.ground_truth)
+            for saliency, e in zip(result.saliency, tested, strict=True)
         ]
-        sections.append(severity_report.saliency(figures, answers))
-    report.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+        text.append(sections.saliency(figures, result))
+    report.write_text(wrap("\n\n".join(text)), encoding="utf-8")
     yield f"wrote {report}"
 
 
 def _measure_robustness(work: Path, final: Job, tested: Sequence[Example]) -> Iterator[str]:
-    """Score every tested subject by CLEVER, if that has not been done for this network."""
+    """Compute the CLEVER score of every test subject, unless it is stored for this network."""
     stored, network = work / "clever.json", final.run(work) / "checkpoint.pt"
     if stored.is_file() and stored.stat().st_mtime > network.stat().st_mtime:
         return
@@ -134,4 +131,4 @@ def _measure_robustness(work: Path, final: Job, tested: Sequence[Example]) -> It
     for number, score in enumerate(clever_scores(net, tested), 1):
         scores.append(score)
         yield f"CLEVER {number}/{len(tested)}: {score:.2f}"
-    stored.write_text(json.dumps(scores) + "\n", encoding="utf-8")
+    write_json(stored, scores)

@@ -1,4 +1,4 @@
-"""A synthetic cohort shaped like that of the severity paper: 143 none-to-mild, 119 severe."""
+"""Subjects of the severity reproduction: as many of each class as in the paper, and their split."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from core.errors import ConfigurationError
-from training.cohorts.examples import SEVERE_COUNT, Example, describe_cohort, load_cohort
+from training.cohorts.examples import SEVERE_COUNT, Example
+from training.cohorts.folder import describe_cohort, load_cohort
 from training.cohorts.synthetic import CohortPlan, build_cohort
 
 if TYPE_CHECKING:
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MILD, SEVERE = 143, 119
-"""Severity paper, Results."""
+"""Subjects of each class (severity paper, Results)."""
 POOL: Final = CohortPlan(seed=4104, protocol="severity-paper")
 _HEADS: Final = 375
-"""Two in five are none-to-mild: enough for 143 of them."""
+"""Two in five are none-to-mild, which is enough for 143 of them."""
 _TEST: Final = 0.15
 _VALIDATION: Final = 0.25
 
 
 class Split(NamedTuple):
-    """Numbers of the subjects of each part."""
+    """Indices of the subjects of each part."""
 
     training: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -35,23 +36,23 @@ class Split(NamedTuple):
 
 
 def build_pool(folder: Path, *, processes: int) -> Iterator[str]:
-    """Make the scans to choose from; yields a line a head. Resumes."""
+    """Generate the scans to select from; yields one line per head and resumes."""
     yield from build_cohort(folder, POOL, range(_HEADS), processes=processes)
 
 
-def subjects_of(folder: Path, window: int) -> list[Example]:
-    """Take the first of each class out of the pool, or a site's cohort as it is.
+def load_subjects(folder: Path, window: int) -> list[Example]:
+    """Return the first subjects of each class from the pool, or all subjects of a site's cohort.
 
     Parameters
     ----------
     folder : Path
     window : int
-        Central rows and columns of the volumes; 0 leaves the volumes out.
+        Central rows and columns of the volumes to load; 0 for no volumes.
 
     Raises
     ------
     ConfigurationError
-        The pool has too few of a class.
+        The pool has too few subjects of a class.
     """
     examples = load_cohort(folder, volumes=bool(window), window=window)
     if describe_cohort(folder)["kind"] == "site":
@@ -61,14 +62,16 @@ def subjects_of(folder: Path, window: int) -> list[Example]:
     if len(mild_first) < MILD or len(severe_first) < SEVERE:
         raise ConfigurationError(
             f"{folder} has {len(mild_first)} none-to-mild and {len(severe_first)} severe subjects, "
-            f"{MILD} and {SEVERE} are needed.",
-            "Run the reproduction again: it resumes.",
+            f"but {MILD} and {SEVERE} are needed.",
+            "Run the reproduction again; it resumes.",
         )
     return [examples[i] for i in sorted([*mild_first, *severe_first])]
 
 
-def split_of(severe: NDArray[np.bool_], seed: int = 0) -> Split:
-    """Split by class: 15 % to test, a quarter of the rest to choose the epoch (Data partitions).
+def split_subjects(severe: NDArray[np.bool_], seed: int = 0) -> Split:
+    """Split stratified by class: 15 % for the test, a quarter of the rest for validation.
+
+    Severity paper, Data partitions.
 
     Parameters
     ----------
@@ -78,7 +81,7 @@ def split_of(severe: NDArray[np.bool_], seed: int = 0) -> Split:
     Returns
     -------
     Split
-        Of 262 subjects 167, 56 and 39.
+        For 262 subjects 167, 56 and 39.
     """
     everyone = np.arange(len(severe))
     known, test = train_test_split(

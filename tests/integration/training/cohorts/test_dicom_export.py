@@ -1,4 +1,7 @@
-"""The synthetic DICOM cohort is readable as a site cohort."""
+"""Synthetic DICOM cohort: what it writes can be read as a site's cohort.
+
+This is an integration test because it generates and registers a whole scan.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +10,12 @@ import pytest
 
 from training.cli import main
 from training.cohorts import dicom_export
-from training.cohorts.examples import describe_cohort, load_cohort
+from training.cohorts.folder import describe_cohort, load_cohort
 from training.cohorts.site_table import read_table
 from training.synthetic.subjects import make_subject
 
 
-def test_written_and_read_back_as_a_sites_own(
+def test_exported_cohort_is_read_as_a_sites_cohort(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def with_some_epvs(seed: int, number: int, conditions: Any) -> Any:

@@ -1,4 +1,7 @@
-"""A site's own cohort: the same scan gives the same crops, and bad rows are named, not read."""
+"""Cohort of a site: DICOM and NIfTI, resuming, invalid rows, training and export.
+
+This is an integration test because it generates and registers whole scans.
+"""
 
 import csv
 import json
@@ -11,13 +14,8 @@ import SimpleITK as sitk
 
 from core.errors import ConfigurationError
 from training.cli import main
-from training.cohorts.examples import (
-    align,
-    describe_cohort,
-    load_cohort,
-    rating_of,
-    require_severity_labels,
-)
+from training.cohorts.examples import rating_of, register_scan
+from training.cohorts.folder import describe_cohort, load_cohort, require_severity_labels
 from training.cohorts.scans import load_scan
 from training.cohorts.site import build_site_cohort
 from training.cohorts.site_table import GRADES, IMAGES, BadRows
@@ -42,7 +40,7 @@ def _build(file: Path, folder: Path, *, skip: bool = False) -> list[str]:
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One subject as DICOM and as NIfTI in the storage order of most converters; a T1 beside it."""
+    """One subject as DICOM and as NIfTI in a common storage order; a T1 series; noise."""
     folder = tmp_path_factory.mktemp("scans")
     subject = make_subject(31, 2, "rating-paper")
     write_series(folder / "dicom", subject.voxels, subject.grid, T2_TSE, "31")
@@ -59,7 +57,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cohort(scans: Path) -> Path:
-    """Both files of the subject as a cohort, built once."""
+    """Cohort of both files of the subject."""
     file = _write(
         scans / "good.csv",
         [("a", "dicom", *COUNTS, 44), ("b", "scan.nii.gz", *COUNTS, 60)],
@@ -73,18 +71,18 @@ def test_dicom_and_nifti_of_a_scan_give_the_same_inputs(cohort: Path, scans: Pat
     dicom, nifti = load_scan(scans / "dicom"), load_scan(scans / "scan.nii.gz")
     voxels = [sitk.GetArrayViewFromImage(volume.image) for volume in (dicom, nifti)]
     assert np.array_equal(voxels[0], voxels[1])
-    registration = align(dicom, load_template())
+    registration = register_scan(dicom, load_template())
     crops = [prepare_rating(volume, registration).crops for volume in (dicom, nifti)]
     assert np.abs(crops[0] - crops[1]).max() < 0.01
     one, other = sorted(load_cohort(cohort), key=lambda e: e.severity_count)
     assert one.counts.tolist() == other.counts.tolist() == list(COUNTS)
     assert (one.severity_count, other.severity_count) == (44, 60)
-    # The affine of a NIfTI file is float32: registered anew, crops lie a fraction of a pixel off.
+    # NIfTI stores the affine as float32, so that the registrations differ by part of a pixel.
     assert np.corrcoef(one.crops.ravel(), other.crops.ravel())[0, 1] > 0.9
     assert np.corrcoef(one.volume.ravel(), other.volume.ravel())[0, 1] > 0.9
 
 
-def test_a_second_run_goes_on_and_a_changed_row_replaces_its_example(
+def test_second_run_resumes_and_a_changed_row_replaces_its_example(
     cohort: Path, scans: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(cohort, tmp_path / "cohort")
@@ -104,7 +102,7 @@ def test_a_second_run_goes_on_and_a_changed_row_replaces_its_example(
         require_severity_labels(folder)
 
 
-def test_every_bad_row_is_named_at_once_and_nothing_can_be_trained(
+def test_all_invalid_rows_are_reported_and_the_cohort_stays_incomplete(
     cohort: Path, scans: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(cohort, tmp_path / "cohort")
@@ -141,14 +139,14 @@ def test_every_bad_row_is_named_at_once_and_nothing_can_be_trained(
         (7, "middle_R is '3.5', not a whole number from 0 to 500"),
         (7, "path does not exist"),
         (7, "superior_R is '999', not a whole number from 0 to 500"),
-        (8, "severity_count 7 is below the fullest image, 44"),
-        (9, "file 3 of 29 is damaged DICOM (KeyError)"),
+        (8, "severity_count 7 is below the highest count of an image, 44"),
+        (9, "file 3 of 29 is a damaged DICOM file (KeyError)"),
         (10, "the same scan as line 2"),
         (11, "undecodable-pixels"),
     ]
     assert all(f"line {line}" in str(refusal.value) for line, _ in reasons)
     for read in (load_cohort, describe_cohort):
-        with pytest.raises(ConfigurationError, match="not been read to its end"):
+        with pytest.raises(ConfigurationError, match="incomplete"):
             read(folder)
     skipped = [line for line in _build(file, folder, skip=True) if line.startswith("skipped")]
     assert len(skipped) == len(reasons)
@@ -156,32 +154,11 @@ def test_every_bad_row_is_named_at_once_and_nothing_can_be_trained(
     assert len(load_cohort(folder)) == 1
 
 
-def test_a_header_that_lacks_columns_is_refused(tmp_path: Path) -> None:
-    file = _write(tmp_path / "c.csv", [], ("subject", *IMAGES[1:]))
-    with pytest.raises(BadRows, match=r"(?s)missing column inferior_L.*missing column path"):
-        _build(file, tmp_path / "cohort")
-    file = _write(tmp_path / "c.csv", [], ("subject", "path", *IMAGES, *GRADES))
-    with pytest.raises(BadRows, match="counts and grades"):
-        _build(file, tmp_path / "cohort")
-    file.write_bytes(b"subject,path\n\xff\xfe\n")
-    with pytest.raises(BadRows, match="UTF-8"):
-        _build(file, tmp_path / "cohort")
-    assert not (tmp_path / "cohort").exists()
-
-
-def test_a_folder_with_something_else_in_it_is_left_alone(scans: Path, tmp_path: Path) -> None:
-    (tmp_path / "cohort.json").write_text('{"kind": "synthetic"}')
-    file = _write(tmp_path / "c.csv", [("a", str(scans / "dicom"), *COUNTS, 44)])
-    with pytest.raises(ConfigurationError, match="something else"):
-        _build(file, tmp_path)
-    assert (tmp_path / "cohort.json").read_text() == '{"kind": "synthetic"}'
-
-
-def test_training_takes_a_csv_file_and_export_never_replaces_a_version(
+def test_training_from_a_csv_file_and_export_of_new_versions(
     cohort: Path, scans: Path, tmp_path: Path
 ) -> None:
     run, models = tmp_path / "run", tmp_path / "models"
-    shutil.copytree(cohort, run / "cohort")  # as an interrupted run would have left it
+    shutil.copytree(cohort, run / "cohort")  # as after an interrupted run
     train = ["train", "rating", "--cohort", str(scans / "good.csv"), "--run", str(run)]
     assert main([*train, "--epochs", "1"]) == 0
     bad = ["train", "rating", "--cohort", str(scans / "missing.csv"), "--run", str(tmp_path / "x")]
@@ -189,12 +166,12 @@ def test_training_takes_a_csv_file_and_export_never_replaces_a_version(
     assert not (tmp_path / "x").exists()
 
     seen = ["export", "rating", "--run", str(run), "--models", str(models)]
-    assert main([*seen, "--cohort", str(run / "cohort")]) == 1  # what was trained on
+    assert main([*seen, "--cohort", str(run / "cohort")]) == 1  # the training cohort
     described = json.loads((cohort / "cohort.json").read_text())
     held_out = shutil.copytree(cohort, tmp_path / "held-out")
     (held_out / "cohort.json").write_text(json.dumps(described | {"csv_sha256": "another"}))
     resume = ["train", "rating", "--cohort", str(held_out), "--run", str(run)]
-    assert main([*resume, "--epochs", "2"]) == 1  # other subjects than it began with
+    assert main([*resume, "--epochs", "2"]) == 1  # other subjects than at the start
     export = [*seen, "--cohort", str(held_out)]
     assert main(export) == 0
     first = {path.name: path.read_bytes() for path in (models / "rating" / "1").iterdir()}
@@ -215,7 +192,7 @@ def test_training_takes_a_csv_file_and_export_never_replaces_a_version(
     newest = (models / "rating" / "MODEL.md").read_text(encoding="utf-8")
     assert "(version 2)" in newest
     assert statement in newest
-    assert "2 subjects of a site's own, labelled by counts" in newest
+    assert "2 subjects of a site, labelled by counts" in newest
     assert sorted(path.name for path in (models / "rating").iterdir()) == [
         "1",
         "2",

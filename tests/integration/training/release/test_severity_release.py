@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from training.cli import main
-from training.cohorts.examples import Example, store_example
+from training.cohorts.examples import Example
+from training.cohorts.folder import store_example, write_description
 from training.release.evaluate import session
 
 if TYPE_CHECKING:
@@ -22,17 +23,8 @@ def _write_cohort(folder: Path, seed: int, size: int) -> Path:
     """Write volumes in which EPVS are bright blocks in the middle."""
     rng = np.random.default_rng(seed)
     folder.mkdir()
-    (folder / "cohort.json").write_text(
-        json.dumps(
-            {
-                "kind": "synthetic",
-                "seed": seed,
-                "scans": 1,
-                "conditions": "standard",
-                "labels": "counts",
-                "enhancement": "none",
-            }
-        )
+    write_description(
+        folder, {"kind": "synthetic", "seed": seed, "scans": 1, "conditions": "standard"}
     )
     for number, count in enumerate(COUNTS):
         volume = np.zeros((16, size, size), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Agreement of readers from the CSV files of a site."""
+"""Agreement between readers, from the CSV files of a site."""
 
 from pathlib import Path
 
@@ -29,18 +29,18 @@ def test_two_readers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "s1" not in report
 
 
-def test_a_reader_with_himself_agrees(tmp_path: Path) -> None:
+def test_identical_readings_agree(tmp_path: Path) -> None:
     a = _file(tmp_path / "a.csv", "s1,0,0,1,2,0,0", "s2,12,15,11,20,30,9")
     assert "| rating, image | 1.000 (1.000–1.000) | 1.000 (" in agreement_report([a, a])
 
 
-def test_bad_readings_are_named_with_their_line(tmp_path: Path) -> None:
+def test_invalid_rows_are_reported_with_their_line(tmp_path: Path) -> None:
     a = _file(tmp_path / "a.csv", "s1,0,0,1,2,0,0", "s2,12,15,x,20,30,9")
     with pytest.raises(BadRows, match="line 3: middle_L is 'x'"):
         agreement_report([a, a])
 
 
-def test_nothing_to_compare(tmp_path: Path) -> None:
+def test_too_few_readers_or_subjects(tmp_path: Path) -> None:
     a, b = (_file(tmp_path / f"{n}.csv", f"{n},0,0,1,2,0,0") for n in "ab")
     with pytest.raises(ConfigurationError, match="0 subjects in common"):
         agreement_report([a, b])

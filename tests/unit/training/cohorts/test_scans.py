@@ -1,4 +1,4 @@
-"""Scans of a site: what is no axial stack of slices is refused with its reason."""
+"""Scans of a site: NIfTI files with unsuitable geometry and unreadable files are rejected."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def _save(image: sitk.Image, folder: Path, spacing: tuple[float, ...] = FINE) ->
     return folder / "scan.nii"
 
 
-def test_any_storage_order_is_turned_without_moving_a_voxel(tmp_path: Path) -> None:
+def test_axes_are_reordered_without_moving_voxels(tmp_path: Path) -> None:
     image = _image()
     image.SetOrigin((-60.0, -50.0, -40.0))
     image.SetSpacing(FINE)
@@ -47,7 +47,7 @@ def test_any_storage_order_is_turned_without_moving_a_voxel(tmp_path: Path) -> N
         ((2, 28, 20, 24), (*FINE, 1.0), "three-dimensional"),
     ],
 )
-def test_a_nifti_file_is_held_to_the_limits_of_selection(
+def test_nifti_geometry_must_satisfy_the_limits_of_selection(
     shape: tuple[int, ...], spacing: tuple[float, ...], reason: str, tmp_path: Path
 ) -> None:
     image = _image(shape) if len(shape) == 3 else sitk.JoinSeries([_image(shape[1:])] * shape[0])
@@ -55,14 +55,14 @@ def test_a_nifti_file_is_held_to_the_limits_of_selection(
         load_scan(_save(image, tmp_path, spacing))
 
 
-def test_tilted_slices_are_refused(tmp_path: Path) -> None:
+def test_tilted_slices_are_rejected(tmp_path: Path) -> None:
     image = _image()
     image.SetDirection(np.array(sitk.Euler3DTransform((0, 0, 0), 0.6, 0, 0).GetMatrix()).tolist())
     with pytest.raises(EpvsError, match="not-axial"):
         load_scan(_save(image, tmp_path))
 
 
-def test_other_files_are_no_scan(tmp_path: Path) -> None:
+def test_unreadable_files_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "scan.nii").write_bytes(b"not NIfTI")
     with pytest.raises(EpvsError, match="not a NIfTI file"):
         load_scan(tmp_path / "scan.nii")

@@ -1,4 +1,4 @@
-"""Scores of ratings, each on an example that can be counted by hand."""
+"""Scores of ratings, on examples that can be computed by hand."""
 
 from typing import Any
 
@@ -11,39 +11,39 @@ from training.rating.scores import by_circumstance, majority_of, near_boundary, 
 COUNTS = np.array([[0, 5, 15, 30, 50, 10], [0, 0, 0, 0, 0, 0]])
 
 
-def _sure(ratings: list[list[int]], sure: float = 0.8) -> np.ndarray:
-    probabilities = np.full((len(ratings), 6, 5), (1 - sure) / 4, np.float32)
-    np.put_along_axis(probabilities, np.array(ratings)[..., None], sure, axis=2)
+def _probabilities(ratings: list[list[int]], confidence: float = 0.8) -> np.ndarray:
+    probabilities = np.full((len(ratings), 6, 5), (1 - confidence) / 4, np.float32)
+    np.put_along_axis(probabilities, np.array(ratings)[..., None], confidence, axis=2)
     return probabilities
 
 
 def test_image_and_subject_figures() -> None:
-    scores = score_ratings(_sure([[0, 1, 2, 3, 3, 1], [0, 0, 0, 0, 0, 1]]), COUNTS)
+    scores = score_ratings(_probabilities([[0, 1, 2, 3, 3, 1], [0, 0, 0, 0, 0, 1]]), COUNTS)
     assert scores["image_accuracy"] == pytest.approx(10 / 12, abs=1e-4)
     assert scores["image_within_one"] == 1.0
     assert scores["subject_accuracy"] == 0.0  # 3 for 4, 1 for 0
     assert scores["subject_majority_accuracy"] == 0.5  # 3 for 1 (two of 3), 0 for 0
     assert scores["image_confusion"][4] == [0, 0, 0, 1, 0]
-    # All answers at 0.8, five sixths of them right.
+    # All predictions have a confidence of 0.8, and five sixths of them are correct.
     curve = scores["image_calibration"]
     assert curve["expected_calibration_error"] == pytest.approx(10 / 12 - 0.8, abs=1e-3)
 
 
-def test_majority_takes_the_higher_of_two_equally_frequent() -> None:
+def test_majority_is_the_higher_of_two_equally_frequent_ratings() -> None:
     ratings = np.array([[1, 1, 1, 2, 2, 2], [4, 0, 0, 2, 2, 3], [0] * 6])
     assert majority_of(ratings).tolist() == [2, 2, 0]
 
 
-def test_errors_near_a_boundary_and_their_direction() -> None:
+def test_errors_near_boundaries_and_their_direction() -> None:
     found = near_boundary(np.array([[0, 1, 2, 3, 3, 2], [0, 0, 0, 0, 0, 1]]), COUNTS)
     assert found["near_images"] == 1 + 6 + 1  # the 0, six 0s, the 10
     assert (found["wrong"], found["wrong_near"], found["wrong_too_low"]) == (3, 2, 1)
     assert found["far_accuracy"] == pytest.approx(3 / 4)
 
 
-def test_accuracy_by_circumstance_needs_facts() -> None:
+def test_accuracy_by_circumstance_requires_facts() -> None:
     empty: Any = np.empty(0)
-    probabilities = _sure([[0, 1, 2, 3, 3, 1], [0, 0, 0, 0, 0, 0]])
+    probabilities = _probabilities([[0, 1, 2, 3, 3, 1], [0, 0, 0, 0, 0, 0]])
     plain = [Example(empty, COUNTS[0], empty, 0)] * 2
     assert by_circumstance(probabilities, COUNTS, plain) == {}
     facts = [

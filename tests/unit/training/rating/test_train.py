@@ -1,15 +1,14 @@
-"""Rating training: it resumes, keeps the best epoch, and its probabilities are calibrated."""
+"""Training of the rating model: resuming, calibration, and cohorts without validation subjects."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
-from core.errors import ConfigurationError
 from tests.support.builders.dots import dots
-from training.cohorts.examples import Example, store_example
+from training.cohorts.examples import Example
+from training.cohorts.folder import store_example
 from training.rating.recipe import RatingPlan
 from training.rating.train import train_rating
 
@@ -27,7 +26,7 @@ def _cohort(folder: Path, subjects: int) -> None:
         store_example(folder / f"{number:05d}.npz", Example(crops, counts, volume, 60))
 
 
-def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     _cohort(tmp_path / "cohort", 12)
     train_rating(tmp_path / "cohort", tmp_path / "run", replace(PLAN, epochs=1))
     train_rating(tmp_path / "cohort", tmp_path / "run", PLAN)
@@ -39,14 +38,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert 0.05 < state["best_weights"]["temperature"] != 1.0
 
 
-def test_a_run_does_not_go_on_with_another_plan(tmp_path: Path) -> None:
-    _cohort(tmp_path / "cohort", 2)
-    train_rating(tmp_path / "cohort", tmp_path / "run", replace(PLAN, epochs=1))
-    with pytest.raises(ConfigurationError, match="another enhancement"):
-        train_rating(tmp_path / "cohort", tmp_path / "run", replace(PLAN, enhancement="stationary"))
-
-
-def test_without_validation_subjects_the_last_epoch_is_kept(tmp_path: Path) -> None:
+def test_without_validation_subjects_the_last_epoch_is_kept_uncalibrated(tmp_path: Path) -> None:
     _cohort(tmp_path / "cohort", 3)
     net = train_rating(tmp_path / "cohort", tmp_path / "run", PLAN)
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)

@@ -1,14 +1,19 @@
-"""Model cards: what a reader must know stands in them, with the figures of ``model.json``."""
+"""Model cards: their content, and agreement of the committed cards with ``model.json``."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from tests.support.paths import ROOT
 from training.rating.scores import score_ratings
-from training.release.cards import rating_card
+from training.release.cards import rating_card, severity_card
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture
@@ -43,7 +48,7 @@ def info() -> dict[str, Any]:
                 "count_weight": 1.0,
                 "averaging": 0.99,
                 "balanced": True,
-                "worse_copies": 2,
+                "degraded_copies": 2,
             },
         },
         "held_out": cohort | {"seed": 2, "conditions": "harsh"},
@@ -51,20 +56,20 @@ def info() -> dict[str, Any]:
     }
 
 
-def test_the_card_tells_data_figures_calibration_and_failures(info: dict[str, Any]) -> None:
+def test_card_contains_data_scores_calibration_and_errors(info: dict[str, Any]) -> None:
     card = rating_card(info)
     assert "harsh conditions" in card
     assert f"{info['metrics']['image_accuracy']:.3f}" in card
     assert "temperature of 1.25" in card
     error = info["metrics"]["image_calibration"]["expected_calibration_error"]
-    assert f"off by {error:.3f} on average" in card
+    assert f"ten bins is {error:.3f}" in card
     assert "rated too low" in card
     assert "auxiliary target" in card
     assert "2 copies" in card
     assert "not for clinical use" in card.lower()
 
 
-def test_a_sites_card_needs_no_circumstances(info: dict[str, Any]) -> None:
+def test_card_of_a_model_trained_on_a_sites_cohort(info: dict[str, Any]) -> None:
     site = {
         "kind": "site",
         "scans": 9,
@@ -78,12 +83,12 @@ def test_a_sites_card_needs_no_circumstances(info: dict[str, Any]) -> None:
         "count_weight": 0.0,
         "averaging": 0.0,
         "balanced": False,
-        "worse_copies": 0,
+        "degraded_copies": 0,
     }
     card = rating_card(info)
     assert "labelled by grades" in card
     assert "By circumstance" not in card
-    assert "Beyond the paper's recipe" not in card
+    assert "Additions to the paper's recipe" not in card
     assert "synthetic heads" not in card
 
 
@@ -91,3 +96,12 @@ def test_a_card_of_few_subjects_names_what_is_unknown(info: dict[str, Any]) -> N
     probabilities = np.full((2, 6, 5), 0.2, np.float32)
     info["metrics"] = score_ratings(probabilities, np.ones((2, 6), int))
     assert "unknown elsewhere" in rating_card(info)
+
+
+@pytest.mark.parametrize(("name", "card"), [("rating", rating_card), ("severity", severity_card)])
+def test_committed_cards_are_generated_from_the_description(
+    name: str, card: Callable[[dict[str, Any]], str]
+) -> None:
+    folder = ROOT / "triton_models" / name
+    info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    assert (folder / "MODEL.md").read_text(encoding="utf-8") == card(info)

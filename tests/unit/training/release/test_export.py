@@ -1,4 +1,4 @@
-"""Export: the ONNX graph answers as the PyTorch network does, for any batch."""
+"""Export: the ONNX graph gives the output of the PyTorch network, for any batch size."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from training.release.export import OPSET, to_onnx
 from training.severity.network import SeverityNet
 
 
-def _trained_like(net: torch.nn.Module) -> torch.nn.Module:
-    """Move weights and running statistics away from their initial values."""
+def _with_random_weights(net: torch.nn.Module) -> torch.nn.Module:
+    """Perturb weights and running statistics, so that they differ from their initial values."""
     torch.manual_seed(0)
     for parameter in net.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
@@ -25,28 +25,28 @@ def _trained_like(net: torch.nn.Module) -> torch.nn.Module:
     return net.eval()
 
 
-def test_rating_graph(tmp_path: Path) -> None:
-    net = _trained_like(RatingNet())
+def test_rating_graph_matches_the_network(tmp_path: Path) -> None:
+    net = _with_random_weights(RatingNet())
     to_onnx(net, (1, 1, 112, 86), tmp_path / "m.onnx", "crops", ["probabilities"])
     crops = np.random.default_rng(0).random((6, 1, 112, 86), dtype=np.float32)
-    (answer,) = session(tmp_path / "m.onnx").run(["probabilities"], {"crops": crops})
+    (output,) = session(tmp_path / "m.onnx").run(["probabilities"], {"crops": crops})
     with torch.no_grad():
         expected = net(torch.from_numpy(crops)).numpy()
-    assert np.allclose(answer, expected, atol=1e-5)
-    assert np.allclose(answer.sum(axis=1), 1, atol=1e-5)
+    assert np.allclose(output, expected, atol=1e-5)
+    assert np.allclose(output.sum(axis=1), 1, atol=1e-5)
 
 
-def test_severity_graph(tmp_path: Path) -> None:
+def test_severity_graph_matches_the_network(tmp_path: Path) -> None:
     import onnx
 
-    net = _trained_like(SeverityNet(18, 4))
+    net = _with_random_weights(SeverityNet(18, 4))
     names = ["probability", "saliency"]
     to_onnx(net, (1, 1, 16, 64, 64), tmp_path / "m.onnx", "volume", names)
     volume = np.random.default_rng(0).random((3, 1, 16, 64, 64), dtype=np.float32)
-    answer = session(tmp_path / "m.onnx").run(names, {"volume": volume})
+    outputs = session(tmp_path / "m.onnx").run(names, {"volume": volume})
     with torch.no_grad():
         expected = [value.numpy() for value in net(torch.from_numpy(volume))]
-    for got, want in zip(answer, expected, strict=True):
+    for got, want in zip(outputs, expected, strict=True):
         assert got.shape == want.shape
         assert np.allclose(got, want, rtol=1e-4, atol=1e-5)
     graph = onnx.load(tmp_path / "m.onnx")
@@ -55,18 +55,16 @@ def test_severity_graph(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layers", [50, 101, 152])
-def test_tensorrt_documents_every_operator_of_the_severity_graph(
-    layers: int, tmp_path: Path
-) -> None:
-    """At a width of one: the graph has the operators of the full-size network."""
+def test_tensorrt_supports_all_operators_of_the_severity_graph(layers: int, tmp_path: Path) -> None:
+    """The width is one; the full-size network has the same operators."""
     names = ["probability", "saliency"]
-    net = _trained_like(SeverityNet(layers, 1))  # else equal weights would share one initialiser
+    net = _with_random_weights(SeverityNet(layers, 1))  # equal weights would share one initialiser
     to_onnx(net, (1, 1, 16, 64, 64), tmp_path / "m.onnx", "volume", names)
     assert operators(tmp_path / "m.onnx") <= TENSORRT_OPERATORS
 
 
-def test_tensorrt_documents_every_operator_of_the_rating_graph(tmp_path: Path) -> None:
+def test_tensorrt_supports_all_operators_of_the_rating_graph(tmp_path: Path) -> None:
     to_onnx(RatingNet(), (1, 1, 112, 86), tmp_path / "m.onnx", "crops", ["probabilities"])
     found = operators(tmp_path / "m.onnx")
-    assert {"Conv", "AveragePool", "Softmax"} <= found  # it does read the graph
+    assert {"Conv", "AveragePool", "Softmax"} <= found  # the graph was read
     assert found <= TENSORRT_OPERATORS

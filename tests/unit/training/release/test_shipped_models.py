@@ -1,4 +1,4 @@
-"""Shipped weights: the card, the graph and the golden answer belong together."""
+"""Shipped weights: description, card, graph and golden test are consistent."""
 
 import hashlib
 import json
@@ -28,13 +28,13 @@ def _info(model: Path) -> dict[str, Any]:
 
 
 def _version(model: Path) -> Path:
-    """Folder of the version that is described; Triton serves the highest."""
+    """Folder of the described version, which must be the highest, the one that Triton serves."""
     versions = sorted(int(path.name) for path in model.iterdir() if path.name.isdigit())
     assert str(versions[-1]) == _info(model)["version"]
     return model / str(versions[-1])
 
 
-def test_the_card_is_of_these_weights(model: Path) -> None:
+def test_card_and_description_name_the_weights(model: Path) -> None:
     info = _info(model)
     sha256 = hashlib.sha256((_version(model) / "model.onnx").read_bytes()).hexdigest()
     assert info["weights_sha256"] == sha256
@@ -44,7 +44,7 @@ def test_the_card_is_of_these_weights(model: Path) -> None:
     assert info["training_data"] == "synthetic"
 
 
-def test_the_graph_is_one_that_every_server_reads(model: Path) -> None:
+def test_graph_is_readable_by_every_server(model: Path) -> None:
     graph = onnx.load(_version(model) / "model.onnx", load_external_data=False)
     assert graph.opset_import[0].version == OPSET
     assert graph.ir_version <= 10
@@ -54,13 +54,13 @@ def test_the_graph_is_one_that_every_server_reads(model: Path) -> None:
         assert dims == _info(model)[declared]
 
 
-def test_the_golden_answer_is_this_models_and_could_fail(model: Path) -> None:
+def test_golden_outputs_are_those_of_the_model_and_are_sensitive(model: Path) -> None:
     runtime = session(_version(model) / "model.onnx")
     with np.load(_version(model) / "golden.npz") as golden:
         inputs = {i.name: dequantise(golden[i.name]) for i in runtime.get_inputs()}
         names = [o.name for o in runtime.get_outputs()]
-        for name, answer in zip(names, runtime.run(names, inputs), strict=True):
-            assert np.allclose(answer, golden[name], atol=1e-4 * np.abs(golden[name]).max())
+        for name, output in zip(names, runtime.run(names, inputs), strict=True):
+            assert np.allclose(output, golden[name], atol=1e-4 * np.abs(golden[name]).max())
         if model.name == "rating":
             assert len(set(golden["probabilities"].argmax(axis=1).tolist())) >= 4
         else:
@@ -68,7 +68,7 @@ def test_the_golden_answer_is_this_models_and_could_fail(model: Path) -> None:
             assert golden["saliency"].max() > 0
 
 
-def test_the_weights_are_better_than_chance_on_held_out_subjects(model: Path) -> None:
+def test_held_out_scores_are_better_than_chance(model: Path) -> None:
     metrics = _info(model)["metrics"]
     if model.name == "rating":
         assert metrics["image_accuracy"] > metrics["image_most_frequent_rating"] + 0.1

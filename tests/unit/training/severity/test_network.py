@@ -1,4 +1,4 @@
-"""Severity network: the paper's size, and Grad-CAM in closed form."""
+"""Severity network: size, padding-only planes, Grad-CAM in closed form."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from training.severity.network import UNITS, ResidualUnit, SeverityNet, drop_pad
 def _small(seed: int = 0, *, published: bool = False) -> SeverityNet:
     torch.manual_seed(seed)
     net = SeverityNet(layers=18, width=4, published=published)
-    for parameter in net.parameters():  # away from the zero-initialised scales
+    for parameter in net.parameters():  # so that the scales are not zero
         parameter.data += 0.1 * torch.randn_like(parameter)
     return net.eval()
 
@@ -25,26 +25,26 @@ def _parameters(net: SeverityNet) -> int:
     return sum(p.numel() for n, p in net.named_parameters() if not n.startswith("log_count"))
 
 
-def test_planes_that_see_padding_alone_change_nothing() -> None:
+def test_dropping_padding_only_planes_does_not_change_the_output() -> None:
     published = _small(published=True)
     lean = SeverityNet(18, 4).eval()
     lean.load_state_dict(drop_padding(published.state_dict(), lean))
     volume = torch.rand(2, 1, 16, 96, 64)
     with torch.no_grad():
-        for answer, expected in zip(lean(volume), published(volume), strict=True):
+        for output, expected in zip(lean(volume), published(volume), strict=True):
             assert expected.std() > 0
-            assert torch.allclose(answer, expected, rtol=1e-4, atol=1e-7)
+            assert torch.allclose(output, expected, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize(("layers", "units"), [(50, 16), (101, 33), (152, 50)])
-def test_depths_of_the_paper(layers: int, units: int) -> None:
+def test_units_of_each_depth(layers: int, units: int) -> None:
     with torch.device("meta"):
         net = SeverityNet(layers, 8)
     assert sum(UNITS[layers]) == units
     assert sum(isinstance(m, ResidualUnit) for m in net.modules()) == units
 
 
-def test_the_feature_map_of_a_full_volume_is_one_by_sixteen_by_sixteen() -> None:
+def test_saliency_shape_of_a_full_size_volume() -> None:
     with torch.no_grad():
         probability, saliency = SeverityNet(18, 1).eval()(torch.zeros(2, 1, 16, 512, 512))
     assert probability.shape == (2, 1)
@@ -65,7 +65,7 @@ def test_grad_cam_equals_autograd() -> None:
     assert torch.allclose(saliency, expected, rtol=1e-5, atol=1e-5 * expected.max().item())
 
 
-def test_untrained_units_pass_their_input_on() -> None:
+def test_untrained_units_are_the_identity() -> None:
     unit = ResidualUnit(4, 4, stride=1)
     torch.nn.init.zeros_(unit.body[-1].weight)  # type: ignore[arg-type]
     x = torch.rand(2, 4, 3, 8, 8)

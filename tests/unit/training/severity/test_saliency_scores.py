@@ -1,4 +1,4 @@
-"""Where the activation lies, against a truth that can be worked out by hand."""
+"""Location of the activation, on examples that can be computed by hand."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,12 @@ import pytest
 from training.severity.saliency_scores import (
     saliency_figures,
     score_saliency,
-    tells_right_from_wrong,
+    separation,
 )
 
 
-def _truth() -> np.ndarray:
-    """Brain everywhere; nuclei in one of 16 cells of 4 × 4 blocks, EPVS in a quarter of those."""
+def _ground_truth() -> np.ndarray:
+    """Brain everywhere; nuclei in one of 16 cells of 4 × 4 blocks, EPVS in a quarter of it."""
     truth = np.zeros((3, 4, 16, 16), dtype=np.float16)
     truth[0] = 1
     truth[1, :, 4:8, 8:12] = 1
@@ -19,8 +19,8 @@ def _truth() -> np.ndarray:
     return truth
 
 
-def test_flat_activation_gives_what_chance_gives() -> None:
-    found = saliency_figures(np.ones((1, 4, 4), dtype=np.float32), _truth())
+def test_uniform_activation_gives_the_shares_expected_by_chance() -> None:
+    found = saliency_figures(np.ones((1, 4, 4), dtype=np.float32), _ground_truth())
     assert found.in_basal_ganglia == pytest.approx(found.basal_ganglia) == pytest.approx(1 / 16)
     assert found.on_epvs == pytest.approx(found.epvs) == pytest.approx(1 / 64)
     assert (found.skewness, found.share_above_7) == (0, 1)
@@ -30,44 +30,44 @@ def test_flat_activation_gives_what_chance_gives() -> None:
 def test_activation_in_one_cell(cell: tuple[int, int], least: float, most: float) -> None:
     activation = np.zeros((1, 4, 4), dtype=np.float32)
     activation[0, *cell] = 3
-    found = saliency_figures(activation, _truth())
+    found = saliency_figures(activation, _ground_truth())
     assert least <= found.in_basal_ganglia <= most
     assert found.skewness > 2
 
 
-def test_outside_the_brain_nothing_counts() -> None:
-    truth = _truth()
-    truth[0, :, 10:] = 0  # interpolation reaches half a cell beyond a cell
+def test_activation_outside_the_brain_is_ignored() -> None:
+    truth = _ground_truth()
+    truth[0, :, 10:] = 0  # interpolation extends half a cell beyond each cell
     activation = np.zeros((1, 4, 4), dtype=np.float32)
     activation[0, 3, 3] = 100
     activation[0, 1, 2] = 1
     assert saliency_figures(activation, truth).in_basal_ganglia > 0.3
 
 
-def test_nothing_active() -> None:
-    found = saliency_figures(np.zeros((1, 4, 4), dtype=np.float32), _truth())
+def test_no_activation() -> None:
+    found = saliency_figures(np.zeros((1, 4, 4), dtype=np.float32), _ground_truth())
     assert (found.in_basal_ganglia, found.mean, found.share_above_7) == (0, 0, 0)
 
 
-def test_what_tells_right_from_wrong() -> None:
-    right = np.array([True] * 5 + [False] * 5)
-    found = tells_right_from_wrong(range(10), right)
+def test_separation() -> None:
+    group = np.array([True] * 5 + [False] * 5)
+    found = separation(range(10), group)
     assert found is not None
     assert found[0] == 0
     assert found[1] == pytest.approx(0.008, abs=0.001)
-    assert tells_right_from_wrong([1] * 10, right) == (0.5, 1.0)
-    assert tells_right_from_wrong(range(10), np.ones(10, dtype=bool)) is None
+    assert separation([1] * 10, group) == (0.5, 1.0)
+    assert separation(range(10), np.ones(10, dtype=bool)) is None
 
 
-def test_figures_of_many_are_those_of_the_subjects_called_severe() -> None:
+def test_scores_are_medians_over_the_subjects_predicted_severe() -> None:
     activation = np.zeros((1, 4, 4), dtype=np.float32)
     activation[0, 1, 2] = 1
-    focused = saliency_figures(activation, _truth())
-    flat = saliency_figures(np.ones((1, 4, 4), dtype=np.float32), _truth())
+    focused = saliency_figures(activation, _ground_truth())
+    flat = saliency_figures(np.ones((1, 4, 4), dtype=np.float32), _ground_truth())
     found = score_saliency([focused, flat, flat], np.array([0.9, 0.2, 0.3]), np.array([30, 0, 12]))
-    assert found["called_severe"] == 1
+    assert found["predicted_severe"] == 1
     assert found["in_basal_ganglia_times_chance"] == pytest.approx(
         focused.in_basal_ganglia * 16, abs=1e-3
     )
-    assert found["skewness_right_from_wrong"][0] == 0.75
-    assert score_saliency([flat], np.array([0.1]), np.array([0])) == {"called_severe": 0}
+    assert found["skewness_correct_from_wrong"][0] == 0.75
+    assert score_saliency([flat], np.array([0.1]), np.array([0])) == {"predicted_severe": 0}

@@ -1,4 +1,4 @@
-"""Scores of severities: the paper's own confusion matrix gives the paper's own figures."""
+"""Scores of severities: the paper's confusion matrix gives the paper's scores."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from training.severity.scores import auc_interval, score_severities
 
 
-def test_the_papers_test_set() -> None:
+def test_scores_of_the_papers_test_set() -> None:
     """Severity paper, Results: 39 patients, 12 true and 1 false positive, 3 false negatives."""
     counts = np.repeat([20, 20, 0, 0], [12, 3, 1, 23])
     probability = np.repeat([0.9, 0.2, 0.8, 0.1], [12, 3, 1, 23])
@@ -20,13 +20,13 @@ def test_the_papers_test_set() -> None:
     assert found["no_information_p"] < 0.001
 
 
-def test_auc_counts_ties_half_and_its_interval_covers_it() -> None:
-    truth = np.array([True] * 20 + [False] * 20)
+def test_auc_counts_ties_half_and_lies_in_its_interval() -> None:
+    positives = np.array([True] * 20 + [False] * 20)
     score = np.concatenate([np.linspace(0.3, 0.9, 20), np.linspace(0.1, 0.7, 20)])
-    found = auc_interval(truth, score)
+    found = auc_interval(positives, score)
     assert found.value == pytest.approx(
-        score_severities(score, np.where(truth, 20, 0))["auc"], abs=1e-4
+        score_severities(score, np.where(positives, 20, 0))["auc"], abs=1e-4
     )
     assert found.low < found.value < found.high
-    assert auc_interval(truth, np.full(40, 0.5)) == pytest.approx((0.5, 0.5, 0.5))
+    assert auc_interval(positives, np.full(40, 0.5)) == pytest.approx((0.5, 0.5, 0.5))
     assert np.isnan(auc_interval(np.ones(3, bool), score[:3]).value)

@@ -1,11 +1,12 @@
-"""Severity training: one phase learns a clear difference and the next starts from it."""
+"""Training of the severity model in two phases."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from training.cohorts.examples import Example, store_example
+from training.cohorts.examples import Example
+from training.cohorts.folder import store_example
 from training.severity.recipe import SeverityPlan
 from training.severity.train import train_severity
 
@@ -25,7 +26,7 @@ def _cohort(folder: Path) -> None:
         store_example(folder / f"{number:05d}.npz", example)
 
 
-def test_two_phases(tmp_path: Path) -> None:
+def test_second_phase_starts_from_the_best_weights_of_the_first(tmp_path: Path) -> None:
     _cohort(tmp_path / "cohort")
     central = SeverityPlan(layers=18, width=4, window=48, epochs=4, batch=7, rate=3e-3)
     whole = SeverityPlan(layers=18, width=4, window=64, epochs=1, rate=1e-5)

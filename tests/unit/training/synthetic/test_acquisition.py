@@ -1,4 +1,4 @@
-"""Acquisition: each imperfection does what it is named after and no more."""
+"""Simulated acquisition: the effect of each imperfection."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def _degrade(voxels: np.ndarray, grid: Grid, quality: Imperfections) -> np.ndarr
 
 
 def test_sampling_averages_through_the_slice(grid: Grid) -> None:
-    """A plane ramp along the slice normal has its centre's value in every slice."""
+    """A ramp along the slice normal has the value of the slice's centre in every slice."""
     slope = grid.direction[:, 2]
     size, spacing = 160, 2.0
     at = (np.arange(size) - size / 2) * spacing
@@ -38,7 +38,7 @@ def test_noise_in_air_is_rayleigh(grid: Grid) -> None:
     assert air.min() >= 0
 
 
-def test_bias_stays_within_its_bound_and_varies(grid: Grid) -> None:
+def test_bias_field_varies_within_its_bound(grid: Grid) -> None:
     flat = _degrade(np.ones((28, 128, 128)), grid, Imperfections(bias=0.3))
     assert np.abs(np.log(flat)).max() <= 0.3 + 1e-5
     assert flat.std() > 0.02
@@ -53,7 +53,7 @@ def test_truncated_k_space_rings_along_one_axis(grid: Grid) -> None:
     assert ringing.sum() == pytest.approx(edge.sum(), rel=0.05)
 
 
-def test_motion_ghosts_keep_the_signal(grid: Grid) -> None:
+def test_motion_causes_ghosts_and_keeps_the_signal(grid: Grid) -> None:
     square = np.zeros((1, 128, 128))
     square[:, 50:78, 50:78] = 1
     moved = _degrade(square, grid, Imperfections(motion_mm=0.5))

@@ -1,4 +1,4 @@
-"""Conditions: the harsh ones reach beyond what networks are trained under."""
+"""Simulated conditions: the harsh ranges exceed the training ranges."""
 
 from dataclasses import fields
 
@@ -10,7 +10,7 @@ from training.synthetic.lesions import random_lesions
 from training.synthetic.pose import Pose
 
 
-def test_harsh_is_harsher_in_every_respect() -> None:
+def test_harsh_conditions_are_harsher_in_every_respect() -> None:
     for name, worst in (("noise", 1), ("bias", 1), ("motion_mm", 1), ("sampled", 0)):
         harsh, standard = getattr(HARSH, name)[worst], getattr(STANDARD, name)[worst]
         assert harsh < standard if name == "sampled" else harsh > standard
@@ -21,7 +21,7 @@ def test_harsh_is_harsher_in_every_respect() -> None:
         assert getattr(HARSH.pose, field.name) > getattr(STANDARD.pose, field.name)
 
 
-def test_draws_stay_within_the_ranges() -> None:
+def test_draws_are_within_the_ranges() -> None:
     rng = np.random.default_rng(0)
     drawn = [random_imperfections(rng, HARSH) for _ in range(400)]
     assert all(HARSH.noise[0] <= d.noise <= HARSH.noise[1] for d in drawn)

@@ -1,4 +1,4 @@
-"""Sample study: a DICOM study that the pipeline's own first steps accept."""
+"""Sample study: series selection and assembly of the node accept it."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Subject]:
     return folder, write_sample_study(folder, seed=7)
 
 
-def test_the_node_selects_the_t2_series_and_reads_back_its_voxels(
+def test_node_selects_the_t2_series_and_reads_its_voxels(
     study: tuple[Path, Subject],
 ) -> None:
     folder, subject = study
@@ -39,7 +39,7 @@ def test_the_node_selects_the_t2_series_and_reads_back_its_voxels(
         assert np.allclose(here, there, atol=1e-3)
 
 
-def test_the_study_is_small_and_repeatable(study: tuple[Path, Subject], tmp_path: Path) -> None:
+def test_study_is_small_and_reproducible(study: tuple[Path, Subject], tmp_path: Path) -> None:
     folder, subject = study
     files = sorted(folder.rglob("*.dcm"))
     assert len({pydicom.dcmread(f, stop_before_pixels=True).SOPInstanceUID for f in files}) == 82
@@ -48,7 +48,7 @@ def test_the_study_is_small_and_repeatable(study: tuple[Path, Subject], tmp_path
     assert again.read_bytes() == (folder / "t2-tse-axial/0001.dcm").read_bytes()
 
 
-def test_the_generator_needs_neither_torch_nor_scipy() -> None:
+def test_generator_imports_neither_torch_nor_scipy() -> None:
     program = (
         "import sys, training.cli, training.synthetic.dicom\n"
         "print({'torch', 'scipy', 'sklearn', 'onnxruntime'} & set(sys.modules))"

@@ -1,4 +1,4 @@
-"""EPVS tubes: what is counted is what is drawn."""
+"""Simulated EPVS: the counts agree with what is drawn."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def _upright(grid: Grid, spacing_mm: float, count: int) -> list[Tube]:
     return tubes
 
 
-def test_each_slice_shows_as_many_blobs_as_visible_tubes(grid: Grid) -> None:
+def test_number_of_blobs_equals_number_of_visible_tubes(grid: Grid) -> None:
     tubes = _upright(grid, spacing_mm=5, count=7)
     voxels = np.zeros((grid.slices, grid.rows, grid.columns), dtype=np.float32)
     visible = draw_tubes(tubes, grid, voxels, signal=1.0)
@@ -41,7 +41,7 @@ def test_each_slice_shows_as_many_blobs_as_visible_tubes(grid: Grid) -> None:
     assert not visible[:, 16:].any()
 
 
-def test_random_tubes_are_visible_exactly_where_they_leave_a_mark(grid: Grid) -> None:
+def test_tubes_are_visible_where_their_voxels_exceed_the_threshold(grid: Grid) -> None:
     rng = np.random.default_rng(3)
     pose = Pose(rng)
     for tube in grow_epvs(rng, 12, Side.RIGHT, pose):
@@ -50,7 +50,7 @@ def test_random_tubes_are_visible_exactly_where_they_leave_a_mark(grid: Grid) ->
         assert (voxels.max(axis=(1, 2)) > VISIBLE_SHARE).tolist() == visible.tolist()
 
 
-def test_the_volume_of_a_tube_is_drawn(grid: Grid) -> None:
+def test_cross_section_of_a_tube_is_preserved(grid: Grid) -> None:
     (tube,) = _upright(grid, spacing_mm=5, count=1)
     voxels = np.zeros((grid.slices, grid.rows, grid.columns), dtype=np.float32)
     draw_tubes([tube], grid, voxels, signal=1.0)
@@ -58,7 +58,7 @@ def test_the_volume_of_a_tube_is_drawn(grid: Grid) -> None:
     assert per_slice == pytest.approx(np.pi * 0.8**2, rel=0.1)
 
 
-def test_epvs_lie_in_their_hemisphere_and_apart() -> None:
+def test_epvs_lie_apart_in_their_hemisphere() -> None:
     rng = np.random.default_rng(4)
     pose = Pose(rng)
     for side, sign in ((Side.LEFT, 1), (Side.RIGHT, -1)):

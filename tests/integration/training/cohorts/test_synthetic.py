@@ -1,4 +1,7 @@
-"""Phantom cohorts: made once, labelled by slice and side, with the real registration's errors."""
+"""Synthetic cohorts: resuming, labels by slice and side, real registration errors.
+
+This is an integration test because it generates and registers a whole scan.
+"""
 
 from pathlib import Path
 
@@ -6,7 +9,8 @@ import numpy as np
 import pytest
 
 from core.errors import ConfigurationError
-from training.cohorts.examples import crops_as_input, describe_cohort, load_cohort, volume_as_input
+from training.cohorts.examples import crops_as_input, volume_as_input
+from training.cohorts.folder import describe_cohort, load_cohort
 from training.cohorts.synthetic import CohortPlan, build_cohort
 
 PLAN = CohortPlan(seed=5, protocol="rating-paper")
@@ -19,13 +23,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_is_there_is_kept(folder: Path) -> None:
+def test_existing_heads_are_kept(folder: Path) -> None:
     assert list(build_cohort(folder, PLAN, range(3, 4))) == []
     description = describe_cohort(folder)
     assert (description["scans"], description["heads"]) == (1, 1)
 
 
-def test_a_folder_holds_one_cohort(folder: Path) -> None:
+def test_folder_of_another_cohort_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigurationError, match="another cohort"):
         list(build_cohort(folder, CohortPlan(seed=6), range(1)))
 
@@ -42,18 +46,18 @@ def test_examples_have_both_inputs_labels_and_facts(folder: Path) -> None:
     (central,) = load_cohort(folder, window=256)
     assert np.array_equal(central.volume, example.volume[:, 128:384, 128:384])
     assert example.facts["protocol"] == "rating-paper"
-    # No true transform is used: the registration is off by something, but not by much.
+    # The scan was really registered: there is an error, and it is small.
     assert 0.05 < example.facts["registration_error_mm"] < 5
 
 
-def test_the_truth_of_the_severity_input_lies_where_the_input_shows_it(folder: Path) -> None:
+def test_ground_truth_agrees_with_the_severity_input(folder: Path) -> None:
     (example,) = load_cohort(folder)
-    brain, nuclei, epvs = example.severity_truth.astype(np.float64)
+    brain, nuclei, epvs = example.ground_truth.astype(np.float64)
     assert brain.shape == (16, 64, 64)
     assert 0.2 < brain.mean() < 0.6
     assert epvs.sum() > example.severity_count
     assert epvs[nuclei > 0].sum() > 0.8 * epvs.sum()
-    # The window leaves the nuclei dark and EPVS bright.
+    # In the windowed input, nuclei are dark and EPVS are bright.
     blocks = example.volume.reshape(16, 64, 8, 64, 8).mean(axis=(2, 4))
     inside = (nuclei > 0.9) & (brain > 0.9)
     with_epvs = epvs > 0
