@@ -1,1 +1,1 @@
-"""Delivery: which destination receives what, the state of each delivery, storage commitment."""
+"""Delivery, in the database: planning, claims, transitions and storage commitment."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from core.commitment import CommitmentReport
     from db.delivery.claims import DeliveryClaim
 
-# PS3.3 C.14.1.1: the reasons that sending the same bytes again cannot remove.
+# PS3.3 C.14.1.1: failure reasons that remain when the same bytes are sent again.
 _FINAL_REASONS: Final = {
     0x0119: "class and instance in conflict",
     0x0122: "referenced SOP class not supported",

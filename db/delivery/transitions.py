@@ -113,7 +113,7 @@ def rearm(session: Session, revision: Revision, delivery: Delivery, *, now: date
     """Let a parked delivery be attempted again, from the beginning."""
     delivery.state = DeliveryState.PENDING
     delivery.attempt, delivery.waiting_since, delivery.not_before = 0, now, now
-    delivery.stored_at = None  # send everything again: nobody knows what the archive still has
+    delivery.stored_at = None  # send everything again: the archive may have lost it
     outbox.put_delivery(session, delivery.id, notify_at=now)
     session.flush()
     _record(session, "delivery-rearmed", revision, delivery, now, {})

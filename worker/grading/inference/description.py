@@ -70,7 +70,7 @@ class ModelDescription:
 
 
 def _intended_use(description: Mapping[str, Any]) -> IntendedUse:
-    """Read the intended use. There is no default: nobody else can state it for the model."""
+    """Read the intended use. There is no default: only its author can state it for a model."""
     if "intended_use" not in description:
         raise ValueError("it has no intended_use; state there what the model may be used for")
     statement = parse_statement(description["intended_use"])

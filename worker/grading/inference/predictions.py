@@ -1,4 +1,4 @@
-"""Checks that a prediction can be what the model is to predict, before it becomes a grade."""
+"""Checks of predictions before they become a grade: ranges, sums and finite values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from worker.grading.records import Float32Array
 
 _SUM_TOLERANCE: Final = 5e-3
-"""Of the sum of five FP16 probabilities: each is rounded to 2⁻¹¹, as is the softmax before."""
+"""For the sum of five FP16 probabilities; each is rounded to 2⁻¹¹, like the softmax before."""
 
 
 def check_distribution(probabilities: Float32Array, model: str) -> Float32Array:
