@@ -1,8 +1,8 @@
-"""The peer of ``tests.bench.registration``: rigid registration with ANTsPy, in its own environment.
+"""Rigid registration with ANTsPy, run by ``tests.bench.registration`` in its own environment.
 
-``python ants_rigid.py FIXED.nii.gz POINTS.csv MOVING.nii.gz…`` prints one JSON line a scan: the
-seconds that it took, and where each point (x, y, z of the fixed image, LPS mm) lies in the scan.
-It imports nothing of ours.
+``python ants_rigid.py FIXED.nii.gz POINTS.csv MOVING.nii.gz…`` prints one JSON line per scan: the
+duration in seconds, and the position in the scan of each point (x, y, z of the fixed image, LPS
+mm). It imports nothing from this project.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Preprocessing of the severity model beside the published one: time and agreement in one run.
+"""Benchmark: preprocessing of the severity model and the published rigid registration.
 
 ``python -m tests.bench.registration [--subjects 6] --ants PYTHON`` registers the same synthetic
-scans with our registration and with ANTsPy's rigid one (severity paper, Methods), which lives in an
-environment of its own::
+scans with the node's registration and with ANTsPy's rigid one (severity paper, Methods), which
+needs its own environment::
 
     python3 -m venv .ants-env && .ants-env/bin/pip install antspyx
     python -m tests.bench.registration --ants .ants-env/bin/python
 
 It prints a Markdown report; ``docs/results/registration.md`` is its last committed output. Errors
-are distances between where the basal ganglia's middle was found and where it truly lies.
+are distances between the registered and the true centres of the basal ganglia.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 SEED = 8008
 
 
-def ours(volume: Volume) -> tuple[float, float, np.ndarray, np.ndarray]:
-    """Seconds of the registration and of the whole input; points by the rigid and the affine."""
+def measure_node(volume: Volume) -> tuple[float, float, np.ndarray, np.ndarray]:
+    """Return seconds of registration and of the whole input; rigid and affine points."""
     template = load_template()
     started = time.perf_counter()
     registration = register(volume, template)
@@ -57,8 +57,10 @@ def ours(volume: Volume) -> tuple[float, float, np.ndarray, np.ndarray]:
     return registered - started, done - started, rigid, affine
 
 
-def theirs(python: Path, subjects: list[Subject], folder: Path) -> list[tuple[float, np.ndarray]]:
-    """Seconds of ANTsPy's rigid registration of each subject, and the points that it finds."""
+def measure_ants(
+    python: Path, subjects: list[Subject], folder: Path
+) -> list[tuple[float, np.ndarray]]:
+    """Return seconds and points of ANTsPy's rigid registration of each subject."""
     sitk.WriteImage(load_template().t2, str(folder / "fixed.nii.gz"))
     points = "\n".join(",".join(str(v) for v in centre) for centre in CROP_CENTRES)
     (folder / "points.csv").write_text(f"x,y,z\n{points}\n")
@@ -78,26 +80,26 @@ def theirs(python: Path, subjects: list[Subject], folder: Path) -> list[tuple[fl
         capture_output=True,
         text=True,
     )
-    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return [(answer["seconds"], np.array(answer["points"])) for answer in answers]
+    results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return [(result["seconds"], np.array(result["points"])) for result in results]
 
 
 def error_mm(subject: Subject, found: np.ndarray) -> float:
-    """Mean distance from the truth."""
+    """Mean distance from the true centres."""
     return float(np.linalg.norm(found - subject.pose.to_patient(CROP_CENTRES), axis=1).mean())
 
 
 def report(count: int, python: Path, conditions: str) -> Iterator[str]:
     """Yield the lines of the report."""
     subjects = [make_subject(SEED, n, conditions=CONDITIONS[conditions]) for n in range(count)]
-    ours(as_volume(subjects[0]))  # to warm up
-    rows = [ours(as_volume(subject)) for subject in subjects]
+    measure_node(as_volume(subjects[0]))  # warm-up
+    rows = [measure_node(as_volume(subject)) for subject in subjects]
     with tempfile.TemporaryDirectory() as folder:
-        peer = theirs(python, subjects, Path(folder))
+        ants = measure_ants(python, subjects, Path(folder))
     columns = {
-        "ours: registration": [row[0] for row in rows],
-        "ours: registration and the whole severity input": [row[1] for row in rows],
-        "ANTsPy: rigid registration alone": [seconds for seconds, _ in peer],
+        "node: registration": [row[0] for row in rows],
+        "node: registration and the whole severity input": [row[1] for row in rows],
+        "ANTsPy: rigid registration alone": [seconds for seconds, _ in ants],
     }
     yield f"{count} synthetic scans, {conditions} conditions, {os.cpu_count()} cores.\n"
     yield "| | seconds, median | fastest – slowest |\n|---|---|---|"
@@ -106,23 +108,24 @@ def report(count: int, python: Path, conditions: str) -> Iterator[str]:
             f"| {name} | {statistics.median(seconds):.2f} "
             f"| {min(seconds):.2f} – {max(seconds):.2f} |"
         )
-    whole = statistics.median(columns["ours: registration and the whole severity input"])
+    whole = statistics.median(columns["node: registration and the whole severity input"])
     alone = statistics.median(columns["ANTsPy: rigid registration alone"])
-    yield f"\nANTsPy's rigid registration alone takes {alone / whole:.1f} × our whole time.\n"
+    ratio = alone / whole
+    yield f"\nANTsPy's rigid registration alone takes {ratio:.1f} × the node's total time.\n"
     errors = {
-        "ours, rigid": [error_mm(s, row[2]) for s, row in zip(subjects, rows, strict=True)],
-        "ours, affine": [error_mm(s, row[3]) for s, row in zip(subjects, rows, strict=True)],
-        "ANTsPy, rigid": [error_mm(s, at) for s, (_, at) in zip(subjects, peer, strict=True)],
+        "node, rigid": [error_mm(s, row[2]) for s, row in zip(subjects, rows, strict=True)],
+        "node, affine": [error_mm(s, row[3]) for s, row in zip(subjects, rows, strict=True)],
+        "ANTsPy, rigid": [error_mm(s, at) for s, (_, at) in zip(subjects, ants, strict=True)],
     }
     apart = [
         float(np.linalg.norm(row[2] - at, axis=1).mean())
-        for row, (_, at) in zip(rows, peer, strict=True)
+        for row, (_, at) in zip(rows, ants, strict=True)
     ]
     yield "| error at the basal ganglia, mm | median | largest |\n|---|---|---|"
     for name, values in errors.items():
         yield f"| {name} | {statistics.median(values):.2f} | {max(values):.2f} |"
     median = statistics.median(apart)
-    yield f"| ours and ANTsPy's, both rigid, apart | {median:.2f} | {max(apart):.2f} |"
+    yield f"| distance between node and ANTsPy, both rigid | {median:.2f} | {max(apart):.2f} |"
 
 
 def main() -> None:
@@ -132,7 +135,7 @@ def main() -> None:
     parser.add_argument("--conditions", choices=tuple(CONDITIONS), default="standard")
     parser.add_argument("--ants", type=Path, required=True, help="interpreter that has antspyx")
     options = parser.parse_args()
-    print("# Registration beside the published preprocessing\n")
+    print("# Registration compared with the published preprocessing\n")
     for line in report(options.subjects, options.ants, options.conditions):
         print(line)
 

@@ -1,8 +1,8 @@
-"""The severity network at the paper's full size: what serving it by Triton costs.
+"""Benchmark: the severity network at the paper's full size, served by Triton.
 
 ``python -m tests.bench.severity [--runs 5] [--layers 152] [--width 64] [--study FOLDER]`` builds
-the network with random weights (what it answers is of no use, what it costs does not depend on
-them), exports it, and runs it by onnxruntime alone and through the embedded Triton in turns, on the
+the network with random weights (its predictions are useless, but its cost does not depend on them),
+exports it, and runs it alternately with onnxruntime alone and through the embedded Triton, on the
 same volume and the same cores. Then one study is graded end to end with it. It prints a Markdown
 report; ``docs/results/severity-full-size.md`` is its last committed output.
 """
@@ -46,18 +46,18 @@ THREADS = 2
 
 
 def build(folder: Path, layers: int, width: int) -> tuple[int, int, float]:
-    """Export a network with both forms of its weights; return their numbers and the error.
+    """Export a network with both forms of its weights; return the numbers of weights and the error.
 
-    The error is the largest difference between the published form (by PyTorch) and the exported
-    one (by onnxruntime), relative to the saliency's largest value.
+    The error is the largest difference in saliency between the published form (PyTorch) and the
+    exported one (onnxruntime), relative to the maximum.
     """
     torch.manual_seed(0)
     published = SeverityNet(layers, width, published=True).eval()
     with torch.no_grad():
         for name, parameter in published.named_parameters():
-            if name.endswith("body.4.weight"):  # else every unit passes its input on
+            if name.endswith("body.4.weight"):  # otherwise every unit is the identity
                 parameter.fill_(0.1)
-        published.score.weight.abs_()  # else nothing may be active
+        published.score.weight.abs_()  # otherwise there may be no activation
     lean = SeverityNet(layers, width)
     lean.load_state_dict(drop_padding(published.state_dict(), lean))
     for net, file in ((published, "published.onnx"), (lean, "model.onnx")):
@@ -72,7 +72,7 @@ def build(folder: Path, layers: int, width: int) -> tuple[int, int, float]:
 
 
 def repository(folder: Path, network: Path) -> Path:
-    """Copy the model repository with another severity network in the place of the shipped one."""
+    """Copy the model repository and replace its severity network."""
     models = folder / "triton_models"
     shutil.copytree(SHIPPED_MODELS_DIR, models)
     described = models / "severity" / "model.json"
@@ -87,8 +87,8 @@ def repository(folder: Path, network: Path) -> Path:
     return models
 
 
-def in_turns(calls: dict[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
-    """Seconds of each call, one after the other, after one of each to warm up."""
+def alternate(calls: dict[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
+    """Time the calls in alternation, after a warm-up of each."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(runs + 1):
         for name, call in calls.items():
@@ -108,10 +108,10 @@ def report(layers: int, width: int, study: Path, runs: int, folder: Path) -> Ite
     yield f"# The severity network of {layers} layers and {width} filters, served\n"
     yield (
         f"{published / 1e6:.0f} million weights in the published form, {lean / 1e6:.0f} million "
-        f"without the kernel planes that see padding alone, {size:.0f} MB as ONNX. Largest "
-        f"difference of the saliency between the published form by PyTorch and the exported one by "
+        f"without the kernel planes that see only padding, {size:.0f} MB as ONNX. Largest "
+        f"difference of the saliency between the published form in PyTorch and the exported one in "
         f"onnxruntime: {error:.1e} of its maximum. {os.cpu_count()} cores, no GPU, {THREADS} "
-        f"threads; medians of {runs} runs in turns.\n"
+        f"threads; medians of {runs} alternating runs.\n"
     )
     volume = np.random.default_rng(2).random(SHAPE, dtype=np.float32)
     given = SeverityInput(volume, sitk.Image(1, 1, 1, sitk.sitkFloat32), sitk.Transform())
@@ -124,7 +124,7 @@ def report(layers: int, width: int, study: Path, runs: int, folder: Path) -> Ite
         client.check_golden()
         runtime = session(network, THREADS)
         whole = session(folder / "published.onnx", THREADS)
-        seconds = in_turns(
+        seconds = alternate(
             {
                 "onnxruntime alone": lambda: runtime.run(None, {"volume": volume}),
                 "through Triton": lambda: client.assess(given),
@@ -137,7 +137,7 @@ def report(layers: int, width: int, study: Path, runs: int, folder: Path) -> Ite
         for name, values in seconds.items():
             median = statistics.median(values)
             yield f"| {name} | {median:.2f} | {_range(values)} | {median / alone:.2f} |"
-        yield "\nThe aim through Triton is a ratio of at most 1.10.\n"
+        yield "\nGoal for Triton: a ratio of at most 1.10.\n"
 
         totals, stages = [], []
         for number in range(runs + 1):
@@ -156,7 +156,7 @@ def report(layers: int, width: int, study: Path, runs: int, folder: Path) -> Ite
     yield "| stage | seconds |\n|---|---|"
     for stage in stages[0]:
         yield f"| {stage} | {statistics.median(s[stage] for s in stages):.2f} |"
-    yield f"| **all** (aim: at most 10) | {statistics.median(totals):.2f} ({_range(totals)}) |"
+    yield f"| **all** (goal: at most 10) | {statistics.median(totals):.2f} ({_range(totals)}) |"
 
 
 def _range(values: list[float]) -> str:

@@ -1,4 +1,4 @@
-"""Training runs: resuming, the best epoch, and refusal of another plan or cohort."""
+"""Training runs: resuming, the best epoch, and other plans and cohorts, which are rejected."""
 
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def test_without_validation_scores_the_last_epoch_is_kept(tmp_path: Path) -> Non
     assert _train(tmp_path, [None, None]).best_weights == {"of_epoch": 1}
 
 
-def test_another_plan_or_another_cohort_of_a_site_is_refused(tmp_path: Path) -> None:
+def test_another_plan_or_another_cohort_of_a_site_is_rejected(tmp_path: Path) -> None:
     _train(tmp_path, [0.5])
     with pytest.raises(ConfigurationError, match="different loss, window"):
         _train(tmp_path, [0.5], loss="mse", window=224)

@@ -1,7 +1,7 @@
-"""What build_engines.sh assembles.
+"""Repositories that build_engines.sh assembles.
 
-TensorRT cannot be had here: a recorder stands where `trtexec` would, so what is tested is what
-the compiler is asked for, not what it makes of it.
+TensorRT is not available to the tests. A script that records its arguments takes the place of
+`trtexec`, so that the calls of the compiler are tested, but not the engines.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def models(tmp_path: Path) -> Path:
     return write_stand_ins(tmp_path / "models")
 
 
-def test_the_cpu_repository_holds_the_networks_and_says_which_weights(
+def test_cpu_repository_contains_the_networks_and_their_hashes(
     models: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "repository"
@@ -66,7 +66,7 @@ def test_the_cpu_repository_holds_the_networks_and_says_which_weights(
         assert stated == described["weights_sha256"]
 
 
-def test_it_builds_again_only_when_a_network_has_changed(models: Path, tmp_path: Path) -> None:
+def test_repository_is_rebuilt_only_if_a_network_has_changed(models: Path, tmp_path: Path) -> None:
     target = tmp_path / "repository"
     assert "is built" in build("onnxruntime", models, target).stdout
     assert "up to date" in build("onnxruntime", models, target).stdout
@@ -76,7 +76,7 @@ def test_it_builds_again_only_when_a_network_has_changed(models: Path, tmp_path:
     assert (target / "served/rating/1/model.onnx").read_bytes() == network.read_bytes()
 
 
-def test_the_engines_are_asked_for_with_the_shapes_of_the_configuration(
+def test_engines_are_compiled_for_the_shapes_in_the_configuration(
     models: Path, tmp_path: Path
 ) -> None:
     programs = tmp_path / "bin"
@@ -108,7 +108,7 @@ def _shape(tensor: Any, batch: int) -> str:
     return f"{tensor.name}:{'x'.join(map(str, [batch, *tensor.dims]))}"
 
 
-def test_a_failed_build_leaves_what_is_served_alone(models: Path, tmp_path: Path) -> None:
+def test_failed_build_does_not_change_the_served_repository(models: Path, tmp_path: Path) -> None:
     target = tmp_path / "repository"
     build("onnxruntime", models, target)
     (models / "severity" / "config.onnx.pbtxt").unlink()

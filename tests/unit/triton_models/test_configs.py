@@ -1,4 +1,4 @@
-"""The configuration variants of each model agree with each other and with what they serve."""
+"""Configuration variants of each model: consistent with each other and with the model served."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_description(name: str) -> dict[str, Any]:
 
 
 def shapes(config: Any) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
-    """Inputs and outputs as clients see them, the batch first."""
+    """Return the shapes of inputs and outputs as clients see them, batch first."""
     return (
         {tensor.name: [-1, *tensor.dims] for tensor in config.input},
         {tensor.name: [-1, *tensor.dims] for tensor in config.output},
@@ -55,7 +55,7 @@ def test_each_variant_serves_the_described_model(name: str, variant: str) -> Non
     assert config.max_batch_size == read_config(name, "config.pbtxt").max_batch_size
 
 
-def test_rating_is_batched_dynamically_where_there_is_something_to_gain() -> None:
+def test_rating_is_batched_dynamically_in_containers() -> None:
     for variant in ("config.pbtxt", "config.onnx.pbtxt"):
         config = read_config("rating", variant)
         assert config.HasField("dynamic_batching")
@@ -63,7 +63,7 @@ def test_rating_is_batched_dynamically_where_there_is_something_to_gain() -> Non
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_network_is_the_described_one(name: str) -> None:
+def test_network_agrees_with_the_description(name: str) -> None:
     description = read_description(name)
     path = MODELS / name / description["version"] / "model.onnx"
     assert hashlib.sha256(path.read_bytes()).hexdigest() == description["weights_sha256"]
@@ -73,8 +73,8 @@ def test_the_network_is_the_described_one(name: str) -> None:
         (session.get_outputs(), description["outputs"]),
     ):
         assert {each.name: [-1, *each.shape[1:]] for each in tensors} == described
-        assert all(isinstance(each.shape[0], str) for each in tensors)  # any batch
-    # What onnxruntime 1.19 and TensorRT 10.5 of the containers can read.
+        assert all(isinstance(each.shape[0], str) for each in tensors)  # dynamic batch size
+    # Limits of onnxruntime 1.19 and TensorRT 10.5 in the containers.
     network = onnx.load(path, load_external_data=False)
     assert network.ir_version <= 10
     assert (
@@ -84,8 +84,8 @@ def test_the_network_is_the_described_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_golden_answers_are_informative(name: str) -> None:
-    """A golden answer that any network would give tells nothing."""
+def test_golden_outputs_are_informative(name: str) -> None:
+    """Golden outputs that any network would produce could not detect a fault."""
     description = read_description(name)
     path = MODELS / name / description["version"] / "golden.npz"
     inputs, outputs = golden.load_golden(path, description["inputs"], description["outputs"])
@@ -96,7 +96,7 @@ def test_golden_answers_are_informative(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_described_tolerances_are_those_that_are_applied(name: str) -> None:
+def test_described_tolerances_are_the_applied_ones(name: str) -> None:
     applied = {
         "rating": {"argmax": "equal", "probability": golden.PROBABILITY_TOLERANCE},
         "severity": {

@@ -126,9 +126,9 @@ def test_all_invalid_rows_are_reported_and_the_cohort_stays_incomplete(
             ("j", "cut", *COUNTS, 60),
         ],
     )
-    with pytest.raises(BadRows) as refusal:
+    with pytest.raises(BadRows) as raised:
         _build(file, folder)
-    reasons = [(problem.line, problem.reason.split(":")[0]) for problem in refusal.value.problems]
+    reasons = [(problem.line, problem.reason.split(":")[0]) for problem in raised.value.problems]
     assert reasons == [
         (3, "duplicate subject, already in line 2"),
         (4, "path does not exist"),
@@ -144,7 +144,7 @@ def test_all_invalid_rows_are_reported_and_the_cohort_stays_incomplete(
         (10, "the same scan as line 2"),
         (11, "undecodable-pixels"),
     ]
-    assert all(f"line {line}" in str(refusal.value) for line, _ in reasons)
+    assert all(f"line {line}" in str(raised.value) for line, _ in reasons)
     for read in (load_cohort, describe_cohort):
         with pytest.raises(ConfigurationError, match="incomplete"):
             read(folder)

@@ -29,7 +29,7 @@ def test_existing_heads_are_kept(folder: Path) -> None:
     assert (description["scans"], description["heads"]) == (1, 1)
 
 
-def test_folder_of_another_cohort_is_refused(folder: Path) -> None:
+def test_folder_of_another_cohort_is_rejected(folder: Path) -> None:
     with pytest.raises(ConfigurationError, match="another cohort"):
         list(build_cohort(folder, CohortPlan(seed=6), range(1)))
 

@@ -18,7 +18,7 @@ def test_no_folder_is_created_for_an_invalid_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cohort.json", "notes.txt"])
-def test_folder_in_use_for_something_else_is_refused(name: str, tmp_path: Path) -> None:
+def test_folder_in_use_for_something_else_is_rejected(name: str, tmp_path: Path) -> None:
     file = tmp_path / "readings.csv"
     file.write_text(",".join(("subject", "path", *IMAGES)) + "\n", encoding="utf-8")
     folder = tmp_path / "cohort"

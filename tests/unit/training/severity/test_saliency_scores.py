@@ -12,11 +12,11 @@ from training.severity.saliency_scores import (
 
 def _ground_truth() -> np.ndarray:
     """Brain everywhere; nuclei in one of 16 cells of 4 × 4 blocks, EPVS in a quarter of it."""
-    truth = np.zeros((3, 4, 16, 16), dtype=np.float16)
-    truth[0] = 1
-    truth[1, :, 4:8, 8:12] = 1
-    truth[2, :, 4:6, 8:10] = 2
-    return truth
+    regions = np.zeros((3, 4, 16, 16), dtype=np.float16)
+    regions[0] = 1
+    regions[1, :, 4:8, 8:12] = 1
+    regions[2, :, 4:6, 8:10] = 2
+    return regions
 
 
 def test_uniform_activation_gives_the_shares_expected_by_chance() -> None:
@@ -36,12 +36,12 @@ def test_activation_in_one_cell(cell: tuple[int, int], least: float, most: float
 
 
 def test_activation_outside_the_brain_is_ignored() -> None:
-    truth = _ground_truth()
-    truth[0, :, 10:] = 0  # interpolation extends half a cell beyond each cell
+    regions = _ground_truth()
+    regions[0, :, 10:] = 0  # interpolation extends half a cell beyond each cell
     activation = np.zeros((1, 4, 4), dtype=np.float32)
     activation[0, 3, 3] = 100
     activation[0, 1, 2] = 1
-    assert saliency_figures(activation, truth).in_basal_ganglia > 0.3
+    assert saliency_figures(activation, regions).in_basal_ganglia > 0.3
 
 
 def test_no_activation() -> None:

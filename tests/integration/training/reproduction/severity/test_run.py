@@ -32,17 +32,17 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for head in range(40):
         count = 40 if head % 5 < 2 else 0
         volume = np.zeros((16, 64, 64), dtype=np.uint8)
-        truth = np.zeros((3, 16, 8, 8), dtype=np.float16)
-        truth[0], truth[1, :, 3:5, 3:5] = 1, 1
+        regions = np.zeros((3, 16, 8, 8), dtype=np.float16)
+        regions[0], regions[1, :, 3:5, 3:5] = 1, 1
         for row, column in rng.integers(10, 50, (count, 2)):
             volume[6:10, row : row + 3, column : column + 3] = 255
-            truth[2, 8, row // 8, column // 8] += 1
+            regions[2, 8, row // 8, column // 8] += 1
         example = Example(
             crops=np.zeros((6, 112, 86), dtype=np.uint16),
             counts=np.zeros(6, dtype=np.int64),
             volume=volume,
             severity_count=count,
-            ground_truth=truth,
+            ground_truth=regions,
             facts={"registration_error_mm": 1.0},
         )
         store_example(pool / f"{head:05d}-0.npz", example)
