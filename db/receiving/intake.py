@@ -14,7 +14,7 @@ from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 from sqlalchemy import bindparam, case, select, update
 
 from db import audit
-from db.enums import RevisionState
+from db.enums import QuarantineReason, RevisionState
 from db.models import Instance, QuarantinedInstance, ReportObjectRow, Revision, Study
 from db.receiving.prepared import Prepared
 from db.session import insert_or_ignore, insert_or_ignore_of
@@ -78,9 +78,9 @@ class Intake(StrEnum):
     OWN = "own"
     """A report of this node that was sent back: no new work, or the study would be graded again
     and again."""
-    CONFLICT = "conflict"
+    CONFLICT = QuarantineReason.CONFLICT.value
     """Same SOP Instance UID, other bytes: quarantined and audited, never graded."""
-    OTHER_PATIENT = "other-patient"
+    OTHER_PATIENT = QuarantineReason.OTHER_PATIENT.value
     """Another Patient ID than the study's: quarantined and audited, never graded."""
 
 
@@ -316,8 +316,9 @@ def _quarantine(
     instances: list[tuple[ReceivedInstance, Intake]],
     latest: dict[str, Revision],
 ) -> None:
-    for instance, reason in instances:
-        row = {**_file_row(instance), "reason": reason.value}
+    for instance, outcome in instances:
+        reason = QuarantineReason(outcome)
+        row = {**_file_row(instance), "reason": reason}
         statement = insert_or_ignore(session, QuarantinedInstance).values(row)
         if session.scalar(statement.returning(QuarantinedInstance.id)) is None:
             continue  # sent again: it was quarantined and audited the first time
