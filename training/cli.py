@@ -115,7 +115,9 @@ def _add_train(subparsers: Any) -> None:
     rating.add_argument(
         "--enhancement", choices=ENHANCEMENTS, default="stationary", help="Haar enhancement"
     )
-    rating.add_argument("--loss", choices=("cross-entropy", "mse"), default="cross-entropy")
+    rating.add_argument(
+        "--loss", choices=("cross-entropy", "mse"), default="cross-entropy", help="loss function"
+    )
 
     severity = _command(
         models, "severity", "train the model that detects ten or more EPVS", commands.train_severity
@@ -127,7 +129,9 @@ def _add_train(subparsers: Any) -> None:
     severity.add_argument(
         "--width", type=int, default=8, help="filters of the stem (default: 8; paper: 64)"
     )
-    severity.add_argument("--dropout", type=float, default=0.4)
+    severity.add_argument(
+        "--dropout", type=float, default=0.4, help="dropout before the last layer (default: 0.4)"
+    )
     severity.add_argument(
         "--window", type=int, default=512, help="central pixels to train on (default: all, 512)"
     )
@@ -175,7 +179,7 @@ def _add_export(subparsers: Any) -> None:
         "export a trained model as a new version for the node",
         commands.export,
     )
-    parser.add_argument("model", choices=("rating", "severity"))
+    parser.add_argument("model", choices=("rating", "severity"), help="which model to export")
     parser.add_argument("--run", type=Path, required=True, help="folder of the training run")
     parser.add_argument(
         "--cohort",

@@ -1,4 +1,4 @@
-"""Synthetic subjects: reproducibility, counts, and the map to MNI space."""
+"""Synthetic subjects: reproducibility and counts."""
 
 import itertools
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from core.results import Side
-from training.synthetic.pose import Pose
 from training.synthetic.subjects import Subject, make_subject, scan_head
 
 
@@ -34,16 +33,3 @@ def test_counts_of_both_sides_add_up_to_the_visible_epvs(scans: list[Subject]) -
     left, right = subject.counts(Side.LEFT), subject.counts(Side.RIGHT)
     assert (left + right).tolist() == subject.visible.sum(axis=0).tolist()
     assert subject.severity_count == max(left.max(), right.max())
-
-
-def test_pose_is_inverted() -> None:
-    pose = Pose(np.random.default_rng(1))
-    points = np.array([[23.0, -2, 4], [-23, -2, 4], [0, -3, -4], [40, 30, 50]])
-    assert np.abs(pose.to_mni(pose.to_patient(points)) - points).max() < 0.01
-
-
-def test_pose_agrees_with_its_transform() -> None:
-    pose = Pose(np.random.default_rng(2))
-    points = np.array([[20.0, -10, 8], [-31, 22, -4], [3, 3, 40]])
-    transformed = np.array([pose.transform.TransformPoint(p) for p in points.tolist()])
-    assert np.abs(transformed - pose.to_mni(points)).max() < 1e-3
