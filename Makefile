@@ -14,16 +14,16 @@ LIBPYTHON = $(shell $(PYTHON) -c 'import sys; print(f"libpython{sys.version_info
 .PHONY: help demo up servers unit test coverage check docs format lock test-tools clean
 
 help:
-	@echo "make demo    grade one study end to end on this machine and show the result"
-	@echo "make up      start the embedded stack and leave it running until Ctrl-C"
+	@echo "make demo    grade one study end to end on this machine and show the results"
+	@echo "make up      run the whole node on this machine until Ctrl-C"
 	@echo "make unit    the unit tests: no server, no system package"
 	@echo "make test    install what the tests need, then run linters and the whole suite"
 	@echo "make coverage  the whole suite with its coverage; report in build/coverage"
 	@echo "make check   linters, types, import contracts and the documentation"
 	@echo "make docs    build the documentation site into build/docs"
-	@echo "make format  let ruff repair what it can"
+	@echo "make format  fix what ruff can fix"
 	@echo "make lock    renew the hashed lock files from pyproject.toml"
-	@echo "make clean   remove the environments and caches; data/ stays"
+	@echo "make clean   remove environment, caches and build; not data/ and not ~/.cache/epvs-node"
 
 demo: $(VENV)/.node-ready
 	$(BIN)/epvs-node demo

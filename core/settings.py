@@ -1,8 +1,8 @@
-"""Settings of the node: one frozen object, validated once at start.
+"""Settings of the node: one immutable object, validated once at start.
 
 Values come from the environment (``EPVS_…``) and from the TOML file that ``EPVS_CONFIG`` names;
-the environment wins. A wrong value stops the start with a message that names the setting, what it
-is and what would be right.
+the environment takes precedence. An invalid value prevents the start; the message names the
+setting, its value and what is valid.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SHIPPED_MODELS_DIR: Final = Path(__file__).resolve().parents[1] / "triton_models
 class CallerRule:
     """One entry of the allow-list: an AE title (``*`` for any) at an address or network.
 
-    With a `certificate` it admits over TLS only, and only who proves to be of that name.
+    With a `certificate` it admits callers over TLS only, and only with a certificate of that name.
     """
 
     ae_title: str
@@ -47,11 +47,11 @@ class CallerRule:
     certificate: str = ""
 
     def is_proven_by(self, names: Collection[str]) -> bool:
-        """Whether a certificate with these names, in lower case, is the one that is asked for."""
+        """Whether a certificate with these names (lower case) satisfies the entry."""
         return not self.certificate or self.certificate.lower() in names
 
     def lists(self, ae_title: str, address: str) -> bool:
-        """Whether a caller with this AE title at this address is meant."""
+        """Whether the entry covers a caller with this AE title at this address."""
         ip = ipaddress.ip_address(address)
         if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped
@@ -70,11 +70,11 @@ def parse_caller(text: str) -> CallerRule:
     Raises
     ------
     ValueError
-        Names what is wrong and shows the form that is right.
+        Says what is wrong and shows the valid form.
     """
     caller, option, certificate = text.strip().partition("?certificate=")
     if option and not is_certificate_name(certificate):
-        raise ValueError(f"caller {text!r}: {certificate!r} is no name that a certificate carries")
+        raise ValueError(f"caller {text!r}: {certificate!r} cannot be a name in a certificate")
     ae_title, _, network = caller.partition("@")
     if ae_title == "*" or AE_TITLE.fullmatch(ae_title):
         with contextlib.suppress(ValueError):
@@ -82,17 +82,17 @@ def parse_caller(text: str) -> CallerRule:
     raise ValueError(
         f"caller {text!r} is not of the form AE@address or AE@network/bits, "
         "for example PACS@192.0.2.10 or *@192.0.2.0/24 (addresses, not host names), with "
-        "?certificate=NAME where only that certificate may call"
+        "?certificate=NAME to admit only that certificate"
     )
 
 
 class Settings(BaseSettings):
-    """Everything that can be set; see ``docs/settings.md`` for the table with explanations."""
+    """All settings of the node; ``docs/settings.md`` explains each of them."""
 
     model_config = SettingsConfigDict(env_prefix="EPVS_", frozen=True, extra="forbid")
 
     ae_title: str = "EPVSNODE"
-    host: str = "0.0.0.0"  # noqa: S104 - a DICOM node is there to be reached from the PACS
+    host: str = "0.0.0.0"  # noqa: S104 - a DICOM node must be reachable from the PACS
     port: int = Field(default=11112, ge=0, le=65535)
     tls_port: int = Field(default=0, ge=0, le=65535)
     tls_certificate: str = ""
@@ -131,9 +131,9 @@ class Settings(BaseSettings):
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is theirs
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic defines the signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Explicit arguments, then the environment, then the TOML file."""
+        """Order of precedence: explicit arguments, the environment, the TOML file."""
         sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
         config = os.environ.get("EPVS_CONFIG")
         if config:
@@ -159,7 +159,7 @@ class Settings(BaseSettings):
     def _check_destinations(cls, value: str) -> str:
         names = [parse_destination(part).name for part in _split(value)]
         if len(set(names)) < len(names):
-            raise ValueError("names the same destination twice")
+            raise ValueError("contains the same destination twice")
         return value
 
     @field_validator("database_url")
@@ -181,11 +181,11 @@ class Settings(BaseSettings):
     def _check_tls(self) -> Self:
         if self.tls_port == self.port:
             raise ValueError(
-                "EPVS_PORT and EPVS_TLS_PORT are the same; 0 turns one of them off, not both"
+                "EPVS_PORT and EPVS_TLS_PORT are the same; 0 turns off one of them, not both"
             )
         if self.tls_identity is not None:
             return self
-        # Not by the cached properties: a copy with other values would keep what they hold.
+        # Not the cached properties: `model_copy` would carry their values into the copy.
         destinations = [parse_destination(part) for part in _split(self.destinations)]
         if (
             self.tls_port
@@ -199,22 +199,22 @@ class Settings(BaseSettings):
 
     @property
     def tls_identity(self) -> Identity | None:
-        """Certificate, key and authorities; None where they are not all set."""
+        """Certificate, key and authorities; None unless all three are set."""
         files = (self.tls_certificate, self.tls_key, self.tls_authorities)
         return Identity(*(Path(file) for file in files)) if all(files) else None
 
     @cached_property
     def caller_rules(self) -> tuple[CallerRule, ...]:
-        """The allow-list; empty means that nobody may associate."""
+        """The allow-list; if it is empty, every association is rejected."""
         return tuple(parse_caller(part) for part in _split(self.callers))
 
     @cached_property
     def destination_list(self) -> tuple[Destination, ...]:
-        """Where results are sent."""
+        """Destinations of results."""
         return tuple(parse_destination(part) for part in _split(self.destinations))
 
     def destination_named(self, name: str) -> Destination | None:
-        """Find the destination that a delivery names; None where the settings list it no more."""
+        """Return the destination with this name; None if it is no longer configured."""
         for known in self.destination_list:
             if known.name == name:
                 return known
@@ -227,17 +227,17 @@ class Settings(BaseSettings):
 
     @property
     def spool_dir(self) -> Path:
-        """Received instances, as Part 10 files named by hash."""
+        """Folder of received instances, as Part 10 files named by hash."""
         return self.data_dir / "spool"
 
     @property
     def reports_dir(self) -> Path:
-        """The exact bytes of every object that was or will be sent."""
+        """Folder of the objects that were or will be sent, byte for byte."""
         return self.data_dir / "reports"
 
     @property
     def worker_ready_file(self) -> Path:
-        """Touched by a worker when it begins to take work."""
+        """File that a worker creates when it is ready to take studies."""
         return self.data_dir / "worker.ready"
 
 
@@ -247,7 +247,7 @@ def load_settings(**overrides: Any) -> Settings:
     Raises
     ------
     ConfigurationError
-        Names each wrong setting, its value and what would be right.
+        Names each invalid setting, its value and what is valid.
     """
     config = os.environ.get("EPVS_CONFIG")
     if config and not Path(config).is_file():
@@ -267,7 +267,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _explain(problem: Any) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
-    if not problem["loc"]:  # about several settings at once; the message names them
+    if not problem["loc"]:  # the error concerns several settings; the message names them
         return message
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":

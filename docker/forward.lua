@@ -1,4 +1,4 @@
--- The forwarding rule of the demo PACS: every MR instance that the node itself did not send.
+-- Forwarding rule of the demo PACS: every MR instance except those that the node sent.
 function OnStoredInstance(instanceId, tags, metadata, origin)
   if tags['Modality'] == 'MR' and origin['RemoteAet'] ~= 'EPVSNODE' then
     SendToModality(instanceId, 'epvs')
