@@ -37,8 +37,8 @@ html_copy_source = False
 myst_heading_anchors = 5
 myst_enable_extensions = ["colon_fence"]
 
-# Constructors and members are documented in place; numpydoc need not list them again.
 suppress_warnings = ["ref.python"]  # classes of one name in two modules, in annotations
+# Members are documented in place; numpydoc need not list them again.
 numpydoc_show_class_members = False
 autodoc_default_options = {
     "members": True,

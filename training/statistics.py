@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FloatArray = NDArray[np.float64]
+# Named scores of a model, as they are written to JSON.
 Metrics = dict[str, Any]
-"""Named scores of a model, as they are written to JSON."""
 
 
 class Interval(NamedTuple):
