@@ -1,4 +1,4 @@
-"""The demonstration's last resort: our own storage SCP keeps exactly what it was sent."""
+"""The minimal Storage SCP of the demonstration stores exactly what it receives."""
 
 from __future__ import annotations
 
