@@ -84,7 +84,7 @@ class _DataSet(Protocol):
         """Return the result of the request, or None if it gets no response."""
 
     def discard(self) -> None:
-        """Remove whatever was not finished."""
+        """Remove what was not finished."""
 
 
 class DataPhase:
@@ -136,8 +136,6 @@ class DataPhase:
         except Exception:  # an internal error must not leave the peer waiting
             logger.exception("association-failed")
             end_with(association.connection, abort_pdu(AbortReason.NOT_SPECIFIED))
-        finally:
-            requests.discard()
 
 
 class _Requests:
@@ -157,18 +155,18 @@ class _Requests:
         self._n_bytes = 0
 
     def run(self) -> None:
-        for piece in self._reader.pieces():
-            self._check_context(piece)
-            if piece.is_command:
-                self._take_command(piece)
-            else:
-                self._take_data(piece)
+        try:
+            for piece in self._reader.pieces():
+                self._check_context(piece)
+                if piece.is_command:
+                    self._take_command(piece)
+                else:
+                    self._take_data(piece)
+        finally:  # a peer that learns of the end finds nothing left of an unfinished instance
+            if self._data_set is not None:
+                self._data_set.discard()
         if self._reader.ended_by is End.RELEASE:
             self._association.connection.sendall(RELEASE_RP)
-
-    def discard(self) -> None:
-        if self._data_set is not None:
-            self._data_set.discard()
 
     def _check_context(self, piece: Piece) -> None:
         """Check that a message keeps to one context and to the slowest rate allowed."""

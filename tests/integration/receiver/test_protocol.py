@@ -1,4 +1,4 @@
-"""The upper layer protocol and DIMSE by raw bytes: every legal cut is taken, the rest ends well."""
+"""Upper layer protocol and DIMSE byte by byte: valid fragments are reassembled, others aborted."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ LEGAL = {
 
 
 @pytest.mark.parametrize("name", LEGAL)
-def test_every_legal_cut_of_a_message_is_the_same_instance(
+def test_every_valid_fragmentation_gives_the_same_instance(
     receiver: ReceiverProcess, name: str
 ) -> None:
     with associated(receiver.port) as peer:
@@ -95,7 +95,7 @@ def test_every_legal_cut_of_a_message_is_the_same_instance(
 def test_messages_of_several_contexts_follow_each_other_in_one_stream(
     receiver: ReceiverProcess,
 ) -> None:
-    """A second C-STORE and a C-ECHO before the first response, cut at every odd place."""
+    """A second C-STORE and a C-ECHO before the first response, in pieces of odd length."""
     other = encoded_image(2)
     stream = (
         p_data(*message(1000))
@@ -110,7 +110,9 @@ def test_messages_of_several_contexts_follow_each_other_in_one_stream(
     assert len(receiver.files()) == len(receiver.instances()) == 2
 
 
-def test_a_response_echoes_the_request_and_fits_the_peer(receiver: ReceiverProcess) -> None:
+def test_a_response_repeats_the_request_within_the_maximum_length(
+    receiver: ReceiverProcess,
+) -> None:
     with associated(receiver.port, max_length=64) as peer:
         peer.send(p_data(*message(50)))
         answer = peer.response()
@@ -127,20 +129,22 @@ def test_a_response_echoes_the_request_and_fits_the_peer(receiver: ReceiverProce
 
 
 @pytest.fixture(scope="module")
-def shared_streaming(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceiverProcess]:
-    """What pynetdicom leaves unanswered or lets pass is asked of the streaming path alone."""
-    folder = tmp_path_factory.mktemp("streaming")
+def shared_strict_receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceiverProcess]:
+    """A receiver with a short timeout and a low limit on the length of instances."""
+    folder = tmp_path_factory.mktemp("strict")
     with run_receiver(folder, network_timeout_s="2", max_instance_mb="1") as process:
         yield process
 
 
 @pytest.fixture
-def streaming(shared_streaming: ReceiverProcess, sqlite_template: Path) -> ReceiverProcess:
-    shared_streaming.forget(sqlite_template)
-    return shared_streaming
+def strict_receiver(
+    shared_strict_receiver: ReceiverProcess, sqlite_template: Path
+) -> ReceiverProcess:
+    shared_strict_receiver.forget(sqlite_template)
+    return shared_strict_receiver
 
 
-def test_requests_that_are_not_served_are_answered(streaming: ReceiverProcess) -> None:
+def test_unsupported_requests_get_a_status(strict_receiver: ReceiverProcess) -> None:
     store_nothing = command(C_STORE_RQ, sop_class=MR_IMAGE, sop_instance=UID)
     wrong_context = command(C_STORE_RQ, 1, sop_class=VERIFICATION, sop_instance=UID)
     cases = [
@@ -151,13 +155,13 @@ def test_requests_that_are_not_served_are_answered(streaming: ReceiverProcess) -
         (p_data(pdv(1, COMMAND | LAST, command(0x0FFF))) + echo(), 0x0000),  # C-CANCEL: no response
         (echo(1), 0x0000),
     ]
-    with associated(streaming.port) as peer:
+    with associated(strict_receiver.port) as peer:
         for request, status in cases:
             peer.send(request)
             assert peer.status() == status
         peer.send(p_data(*message(1000)))
         assert peer.status() == Status.SUCCESS
-    assert len(streaming.files()) == 1
+    assert len(strict_receiver.files()) == 1
 
 
 def test_a_commitment_report_is_taken(receiver: ReceiverProcess) -> None:
@@ -177,7 +181,7 @@ def test_a_commitment_report_is_taken(receiver: ReceiverProcess) -> None:
         assert answer is not None
         elements = answer.values
 
-    assert elements[0x0900] == struct.pack("<H", 0x0115)  # answers no request of ours
+    assert elements[0x0900] == struct.pack("<H", 0x0115)  # belongs to no request of this node
     assert elements[0x0100] == struct.pack("<H", 0x8100)
     assert elements[0x1002] == struct.pack("<H", 1)
 
@@ -206,14 +210,14 @@ ILLEGAL = {
 
 
 @pytest.mark.parametrize("name", ILLEGAL)
-def test_what_is_not_the_protocol_is_aborted_and_leaves_nothing(
-    streaming: ReceiverProcess, name: str
+def test_protocol_violations_are_aborted_and_leave_nothing(
+    strict_receiver: ReceiverProcess, name: str
 ) -> None:
-    with associated(streaming.port) as peer:
+    with associated(strict_receiver.port) as peer:
         peer.send(ILLEGAL[name])
         assert peer.ended_by() == ABORT
-    assert streaming.files() == set()
-    assert dcmtk("echoscu", streaming.port).returncode == 0
+    assert strict_receiver.files() == set()
+    assert dcmtk("echoscu", strict_receiver.port).returncode == 0
 
 
 @pytest.mark.parametrize("is_associated", [True, False])
@@ -228,7 +232,7 @@ def test_a_pdu_over_the_cap_is_refused_by_its_header(
 
 
 @pytest.mark.parametrize("cut", ["release", "abort", "close"])
-def test_an_end_in_mid_data_set_leaves_nothing(receiver: ReceiverProcess, cut: str) -> None:
+def test_an_end_inside_a_data_set_leaves_nothing(receiver: ReceiverProcess, cut: str) -> None:
     with associated(receiver.port) as peer:
         peer.send(p_data(pdv(1, COMMAND | LAST, STORE), pdv(1, 0, DATA[:5000])))
         if cut != "close":
@@ -239,18 +243,18 @@ def test_an_end_in_mid_data_set_leaves_nothing(receiver: ReceiverProcess, cut: s
     assert receiver.instances() == []
 
 
-def test_an_instance_over_the_cap_is_drained_and_refused(streaming: ReceiverProcess) -> None:
+def test_an_instance_over_the_cap_is_drained_and_refused(strict_receiver: ReceiverProcess) -> None:
     zeros = [pdv(1, 0, bytes(100_000))] * 11
-    with associated(streaming.port) as peer:
+    with associated(strict_receiver.port) as peer:
         peer.send(p_data(pdv(1, COMMAND | LAST, STORE)))
         peer.send(b"".join(p_data(part) for part in zeros) + p_data(pdv(1, LAST)))
         assert peer.status() == Status.TOO_LARGE
-        assert streaming.files() == set()
+        assert strict_receiver.files() == set()
         peer.send(p_data(*message(1000)))
         assert peer.status() == Status.SUCCESS
 
 
-def test_a_long_instance_takes_no_memory(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_length_of_an_instance(tmp_path: Path) -> None:
     part = p_data(pdv(1, 0, bytes(100_000)))
     with (
         run_receiver(tmp_path) as receiver,
@@ -271,10 +275,10 @@ def test_a_long_instance_takes_no_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("drip", ["inside a PDU", "a PDU each", "nothing"])
-def test_whoever_drips_or_falls_silent_is_aborted(streaming: ReceiverProcess, drip: str) -> None:
+def test_slow_and_silent_senders_are_aborted(strict_receiver: ReceiverProcess, drip: str) -> None:
     one = p_data(pdv(1, 0, b"\x08"))
     stream = struct.pack(">BxL", P_DATA, 1000) + pdv(1, 0, bytes(994))
-    with associated(streaming.port) as peer:
+    with associated(strict_receiver.port) as peer:
         peer.send(p_data(pdv(1, COMMAND | LAST, STORE)))
         peer.connection.settimeout(0.4 if drip != "nothing" else 20)
         for number in range(40):
@@ -289,7 +293,7 @@ def test_whoever_drips_or_falls_silent_is_aborted(streaming: ReceiverProcess, dr
         else:
             pytest.fail("still served")
         assert received[:1] == bytes([ABORT])
-    wait_until(lambda: not streaming.files())
+    wait_until(lambda: not strict_receiver.files())
 
 
 def test_headers_longer_than_what_is_kept_in_memory_are_read(receiver: ReceiverProcess) -> None:
@@ -312,7 +316,7 @@ def test_two_contexts_of_different_classes(receiver: ReceiverProcess) -> None:
         assert peer.status() == Status.SUCCESS
 
 
-def test_an_abort_is_an_audit_event_and_a_flood_of_them_a_few(tmp_path: Path) -> None:
+def test_repeated_aborts_are_one_audit_event(tmp_path: Path) -> None:
     with run_receiver(tmp_path) as receiver:
         for _ in range(3):
             with associated(receiver.port) as peer:
