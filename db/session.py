@@ -107,7 +107,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     Raises
     ------
     Unavailable
-        As for `unit_of_work`; also for errors of `db.receiving.prepared` statements.
+        As `unit_of_work` does.
     """
     with _errors_of(engine), engine.begin() as connection:
         yield connection

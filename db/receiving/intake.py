@@ -8,7 +8,8 @@ in the meantime is compared, not overwritten.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, cast
+from functools import cache
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 from sqlalchemy import bindparam, case, select, update
@@ -16,7 +17,6 @@ from sqlalchemy import bindparam, case, select, update
 from db import audit
 from db.enums import QuarantineReason, RevisionState
 from db.models import Instance, QuarantinedInstance, ReportObjectRow, Revision, Study
-from db.receiving.prepared import Prepared
 from db.session import insert_or_ignore, insert_or_ignore_of
 from db.states import open_revision
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Table
     from sqlalchemy.orm import Session
+    from sqlalchemy.sql.dml import ReturningInsert
 
     from core.studies import ReceivedInstance
 
@@ -37,34 +38,26 @@ _reports: Final = cast("Table", ReportObjectRow.__table__)
 _revisions: Final = cast("Table", Revision.__table__)
 
 _received_at: Final = bindparam("at", type_=_revisions.c.last_received_at.type)
-_KEEP_RECEIVING: Final = Prepared(
-    lambda _dialect: (
-        update(_revisions)
-        .where(
-            _revisions.c.study_uid == bindparam("of_study"),
-            _revisions.c.state == RevisionState.RECEIVING,
+_KEEP_RECEIVING: Final = (
+    update(_revisions)
+    .where(
+        _revisions.c.study_uid == bindparam("of_study"),
+        _revisions.c.state == RevisionState.RECEIVING,
+    )
+    .values(
+        last_received_at=case(
+            (_revisions.c.last_received_at < _received_at, _received_at),
+            else_=_revisions.c.last_received_at,
         )
-        .values(
-            last_received_at=case(
-                (_revisions.c.last_received_at < _received_at, _received_at),
-                else_=_revisions.c.last_received_at,
-            )
-        )
-        .returning(
-            _revisions.c.id,
-            select(_studies.c.patient_id)
-            .where(_studies.c.study_uid == bindparam("of_study"))
-            .scalar_subquery(),
-        )
+    )
+    .returning(
+        _revisions.c.id,
+        select(_studies.c.patient_id)
+        .where(_studies.c.study_uid == bindparam("of_study"))
+        .scalar_subquery(),
     )
 )
 """A study has at most one revision that is receiving, its latest."""
-_ADD: Final = Prepared(
-    lambda dialect: insert_or_ignore_of(dialect, _instances).returning(
-        _instances.c.sop_instance_uid
-    ),
-    columns=_instances.c.keys(),
-)
 _MR_CLASSES: Final = frozenset({MRImageStorage, EnhancedMRImageStorage})
 """SOP classes that no report of this node has."""
 
@@ -129,20 +122,36 @@ def _add_to_open_revisions(
     for instance in instances.values():
         last = newest.get(instance.study_uid, instance.received_at)
         newest[instance.study_uid] = max(last, instance.received_at)
-    receiving: dict[str, tuple[str, str]] = {}
-    """Revision ID and Patient ID by study."""
-    for study_uid in sorted(newest):  # the same order in every transaction, so that none deadlock
-        values = {"of_study": study_uid, "at": newest[study_uid]}
-        for revision_id, patient_id in _KEEP_RECEIVING.rows(connection, values):
-            receiving[study_uid] = revision_id, patient_id
+    open_revisions = {
+        study_uid: revision
+        for study_uid in sorted(newest)  # one order for all transactions, so that none deadlock
+        if (revision := _keep_receiving(connection, study_uid, newest[study_uid])) is not None
+    }
     first: dict[str, int] = {}
+    rows = []
     for n, instance in instances.items():
-        if instance.study_uid in receiving and _is_of(receiving[instance.study_uid][1], instance):
-            first.setdefault(instance.sop_instance_uid, n)
-    rows = [
-        _instance_row(instances[n], receiving[instances[n].study_uid][0]) for n in first.values()
-    ]
+        revision = open_revisions.get(instance.study_uid)
+        is_first = instance.sop_instance_uid not in first
+        if revision is not None and is_first and _is_of(revision.patient_id, instance):
+            first[instance.sop_instance_uid] = n
+            rows.append(_instance_row(instance, revision.id))
     return [first[uid] for uid in _insert(connection, rows)]
+
+
+class _OpenRevision(NamedTuple):
+    """A receiving revision, and the Patient ID of its study."""
+
+    id: str
+    patient_id: str
+
+
+def _keep_receiving(
+    connection: Connection, study_uid: str, received_at: datetime
+) -> _OpenRevision | None:
+    """Lock a study's receiving revision and extend its quiet period; None if there is none."""
+    values = {"of_study": study_uid, "at": received_at}
+    row = connection.execute(_KEEP_RECEIVING, values).one_or_none()
+    return None if row is None else _OpenRevision(*row)
 
 
 def _record_in_detail(session: Session, instances: Sequence[ReceivedInstance]) -> list[Intake]:
@@ -193,9 +202,17 @@ def _is_of(patient_id: str, instance: ReceivedInstance) -> bool:
     return _storable(instance.patient_id) in ("", patient_id)
 
 
-def _insert(connection: Connection, rows: Iterable[Mapping[str, object]]) -> set[str]:
+def _insert(connection: Connection, rows: Sequence[Mapping[str, object]]) -> set[str]:
     """Insert rows of `instances` whose SOP Instance UID is not known; return the UIDs inserted."""
-    return {str(row["sop_instance_uid"]) for row in rows if _ADD.rows(connection, row)}
+    if not rows:
+        return set()
+    return set(connection.scalars(_insert_statement(connection.dialect.name), rows))
+
+
+@cache  # making it takes longer than SQLite needs to run it
+def _insert_statement(dialect_name: str) -> ReturningInsert[tuple[str]]:
+    statement = insert_or_ignore_of(dialect_name, _instances)
+    return statement.returning(_instances.c.sop_instance_uid)
 
 
 def _read_own(session: Session, instances: Sequence[ReceivedInstance]) -> set[str]:

@@ -29,9 +29,7 @@ def test_no_hot_query_scans_a_table(sqlite_template: Path, tmp_path: Path) -> No
 
     @event.listens_for(engine, "connect")
     def _trace(connection: Any, _record: Any) -> None:
-        connection.set_trace_callback(
-            statements.append
-        )  # `db.receiving.prepared` bypasses SQLAlchemy
+        connection.set_trace_callback(statements.append)
 
     with unit_of_work(engine) as session:
         record_instances(session, [instance(1), instance(1, content="changed")])

@@ -23,7 +23,7 @@ def _close(session: Session, at: float, limit: int = 100) -> list[str]:
     )
 
 
-def test_a_study_closes_after_the_quiet_period_and_rings(database_engine: Engine) -> None:
+def test_a_study_closes_after_the_quiet_period_and_is_queued(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         record_instances(session, [instance(1), instance(2, received_at=after(10))])
         assert _close(session, 39.9) == []
@@ -39,7 +39,7 @@ def test_a_study_closes_after_the_quiet_period_and_rings(database_engine: Engine
         ]
 
 
-def test_a_study_that_never_falls_quiet_closes_at_last(database_engine: Engine) -> None:
+def test_a_study_that_is_never_quiet_closes_after_the_longest_time(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         for second in range(0, 100, 10):
             record_instances(session, [instance(second, received_at=after(second))])
@@ -47,7 +47,7 @@ def test_a_study_that_never_falls_quiet_closes_at_last(database_engine: Engine) 
         assert len(_close(session, 100)) == 1
 
 
-def test_many_studies_close_in_portions(database_engine: Engine) -> None:
+def test_many_studies_close_in_batches(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         record_instances(session, [instance(1, study=f"1.2.{k}") for k in range(5)])
         assert [len(_close(session, 30, limit=2)) for _ in range(4)] == [2, 2, 1, 0]

@@ -48,7 +48,7 @@ def test_a_batch_of_several_studies_opens_each_once(database_engine: Engine) -> 
         assert session.get_one(Instance, f"{STUDY}.5.2").size_bytes == 300_000
 
 
-def test_a_resend_while_receiving_only_prolongs_the_quiet_period(database_engine: Engine) -> None:
+def test_a_resend_while_receiving_only_extends_the_quiet_period(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         record_instances(session, [instance(1)])
         again = instance(1, received_at=after(20), path="/spool/elsewhere")
@@ -59,8 +59,8 @@ def test_a_resend_while_receiving_only_prolongs_the_quiet_period(database_engine
         assert _count(session, AuditEvent) == 1
 
 
-def test_a_report_of_ours_that_comes_back_makes_no_new_work(database_engine: Engine) -> None:
-    """A PACS that forwards whatever it stores must not have its studies graded for ever."""
+def test_a_report_of_this_node_that_is_sent_back_makes_no_new_work(database_engine: Engine) -> None:
+    """A PACS may forward everything it stores without having its studies graded again."""
     with unit_of_work(database_engine) as session:
         grade_study(session, queue_study(session))
         report = session.scalars(select(ReportObjectRow.sop_instance_uid)).first()
@@ -108,7 +108,7 @@ def test_other_bytes_under_a_known_uid_are_quarantined_and_audited_once(
         }
 
 
-def test_instances_of_another_patient_stay_out_of_the_study(database_engine: Engine) -> None:
+def test_instances_of_another_patient_are_quarantined(database_engine: Engine) -> None:
     stray = instance(2, patient_id="CANARY-8")
     with unit_of_work(database_engine) as session:
         assert record_instances(session, [instance(1), stray]) == [STORED, OTHER_PATIENT]
@@ -130,7 +130,7 @@ def test_patients_are_told_apart_within_one_batch(database_engine: Engine) -> No
         assert record_instances(session, batch) == [STORED, OTHER_PATIENT, STORED]
 
 
-def test_the_first_patient_id_that_comes_is_the_one_of_the_study(database_engine: Engine) -> None:
+def test_a_study_adopts_the_first_patient_id_that_is_not_empty(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         assert record_instances(session, [instance(1, patient_id="")]) == [STORED]
         assert record_instances(session, [instance(2)]) == [STORED]
