@@ -115,7 +115,7 @@ def read_request(pdu: bytes) -> Request:
         # Decoded without them, a context would fail only in the negotiation.
         is_complete = all(each.abstract_syntax and each.transfer_syntax for each in contexts)
     except Exception as error:
-        # pynetdicom raises whatever a value provokes, and its messages quote values.
+        # pynetdicom raises many kinds of errors, and their messages quote values.
         raise MalformedRequest(type(error).__name__) from error
     if not is_complete or len({each.context_id for each in contexts}) < len(contexts):
         raise MalformedRequest("contexts without syntaxes, or several of one ID")

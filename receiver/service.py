@@ -100,7 +100,7 @@ class Receiver:
         pydicom_config.settings.writing_validation_mode = pydicom_config.IGNORE
         removed = self._spool.prepare()
         self._occupancy.set(self._slot, 0)  # left over from an earlier process in this slot
-        # All ports are bound before any of them accepts, so that a failed start serves nobody.
+        # All ports are bound before any of them accepts, so that a failed start serves no peer.
         if settings.port:
             self._listeners.append(self._listener(settings.port, None))
         if settings.tls_port and settings.tls_identity:
@@ -114,7 +114,7 @@ class Receiver:
             *(settings.ae_title, settings.host, settings.port, settings.tls_port, removed),
         )
         if not settings.caller_rules:
-            logger.warning("no-callers-admitted: EPVS_CALLERS is empty, so nobody may associate")
+            logger.warning("no-callers-admitted: EPVS_CALLERS is empty, so no caller may associate")
 
     def stop(self, deadline_s: float) -> None:
         """Stop listening, let open associations finish, abort what is open after `deadline_s`."""

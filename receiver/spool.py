@@ -4,7 +4,7 @@ A file is written to ``spool/tmp/<slot>/…``, fsynced and renamed to ``spool/ab
 folder is then fsynced. Its name is the SHA-256 of the whole file, so ``sha256sum`` verifies a
 spool. Its content depends on the instance alone: data set as received, transfer syntax, SOP Class
 UID and SOP Instance UID, but not the caller, the time or the version of this software. The same
-instance therefore always gives the same file, whoever sends it.
+instance therefore always gives the same file, from any sender.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Strangers at the door while real senders work: ``python -m tests.faults.hostile --seconds 60``.
+"""Load test with hostile connections: ``python -m tests.faults.hostile --seconds 60``.
 
-Two hundred connections, from twenty addresses and from one that is admitted, do what no sender
-does: say nothing, drip bytes, announce PDUs of gigabytes, stop in the middle of a request or of a
-data set. Whatever the receiver closes is opened again at once. Meanwhile one sender stores
-instances, and another asks for C-ECHO on one new association after the other. Writes
-``docs/results/hostile.md``.
+Two hundred connections, 190 from twenty addresses that are not admitted and 10 from one that is, do
+what no sender does: they stay silent, send a byte at a time, announce PDUs of gigabytes, or stop in
+the middle of a request or of a data set. Each is opened again after the receiver has closed it.
+Meanwhile one sender stores instances, and another one asks for C-ECHO, each time on a new
+association. Writes ``docs/results/hostile.md``.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ if TYPE_CHECKING:
 REPORT: Final = ROOT / "docs" / "results" / "hostile.md"
 _ECHO: Final = {1: (ul.VERIFICATION, [ul.IMPLICIT])}
 _STORE: Final = {1: (ul.MR_IMAGE, [ul.EXPLICIT])}
-_STRANGERS: Final = tuple(f"127.0.1.{number}" for number in range(1, 21))
+_NOT_ADMITTED: Final = tuple(f"127.0.1.{number}" for number in range(1, 21))
 _ADMITTED: Final = "127.0.0.1"
-_N_STRANGERS, _N_ADMITTED = 190, 10
+_N_NOT_ADMITTED, _N_ADMITTED = 190, 10
 _REQUEST: Final = ul.associate_rq(_STORE)
 
-HABITS: Final = ("silent", "drip", "gigabytes", "half a request", "rubbish")
-"""Of those who are not admitted; those who are break off in the midst of data sets."""
+BEHAVIOURS: Final = ("silent", "a byte a second", "gigabytes", "half a request", "random bytes")
+"""Of the connections that are not admitted; the others stop in the middle of a data set."""
 
 
 class Hostile(threading.Thread):
-    """One that holds a connection for as long as it can, and then the next.
+    """Holds one connection after the other for as long as it can.
 
     Parameters
     ----------
     port : int
     address : str
-        Where it comes from.
-    habit : str
+        Source address.
+    behaviour : str
     """
 
-    def __init__(self, port: int, address: str, habit: str) -> None:
+    def __init__(self, port: int, address: str, behaviour: str) -> None:
         super().__init__(daemon=True)
-        self._port, self._address, self._habit = port, address, habit
+        self._port, self._address, self._behaviour = port, address, behaviour
         self.stopped = threading.Event()
         self.n_connections = 0
 
@@ -77,17 +77,17 @@ class Hostile(threading.Thread):
                 peer.associate(_STORE)
                 data_set = encoded_instance("2.25.1", "2.25.2", pixels=np.ones((64, 64), np.uint16))
                 peer.send(ul.store(1, data_set, "2.25.1")[:2000])
-            elif self._habit == "gigabytes":
+            elif self._behaviour == "gigabytes":
                 peer.send(struct.pack(">BxL", ul.ASSOCIATE_RQ, 0xFFFFFFF0) + bytes(100))
-            elif self._habit == "half a request":
+            elif self._behaviour == "half a request":
                 peer.send(_REQUEST[: len(_REQUEST) // 2])
-            elif self._habit == "rubbish":
+            elif self._behaviour == "random bytes":
                 peer.send(bytes(range(256)))
             connection.settimeout(1.0)
             for number in itertools.count():
                 if self.stopped.is_set():
                     return
-                if self._habit == "drip":
+                if self._behaviour == "a byte a second":
                     peer.send(_REQUEST[number : number + 1] or b"\0")
                 try:
                     if not connection.recv(4096):
@@ -97,7 +97,7 @@ class Hostile(threading.Thread):
 
 
 class Storing(threading.Thread):
-    """A sender as it should be."""
+    """A legitimate sender."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
@@ -113,40 +113,40 @@ class Storing(threading.Thread):
                 uid = f"2.25.3{self.n_stored:06}"
                 study = f"2.25.4{self.n_stored // 28:05}"
                 peer.send(ul.store(1, encoded_instance(uid, study, pixels=pixels), uid))
-                answer = peer.response()
-                assert answer is not None
-                assert answer.status == 0
+                response = peer.response()
+                assert response is not None
+                assert response.status == 0
                 self.n_stored += 1
             peer.send(ul.RELEASE)
 
 
 def echo_seconds(port: int) -> float:
-    """How long a C-ECHO takes, with its connection and association."""
+    """Return how long a C-ECHO takes, including its connection and association."""
     began = time.monotonic()
     with ul.peer(port, 30) as peer:
         peer.associate(_ECHO)
         peer.send(ul.echo(1))
-        answer = peer.response()
-        assert answer is not None
-        assert answer.status == 0
+        response = peer.response()
+        assert response is not None
+        assert response.status == 0
         peer.send(ul.RELEASE)
         peer.receive()
     return time.monotonic() - began
 
 
-def besiege(folder: Path, seconds: float) -> dict[str, float]:
-    """Run the siege on a receiver of its own and return what was measured."""
+def run_load_test(folder: Path, seconds: float) -> dict[str, float]:
+    """Run the load test on a receiver of its own and return the figures."""
     with run_receiver(
         folder, log_level="ERROR", callers=f"*@{_ADMITTED}", network_timeout_s="10"
     ) as receiver:
         process = psutil.Process(receiver.process.pid)
         before = _measure(receiver.port, process, seconds / 3)
         hostiles = [
-            Hostile(receiver.port, address, habit)
-            for address, habit, _ in zip(
-                itertools.cycle(_STRANGERS), itertools.cycle(HABITS), range(_N_STRANGERS)
+            Hostile(receiver.port, address, behaviour)
+            for address, behaviour, _ in zip(
+                itertools.cycle(_NOT_ADMITTED), itertools.cycle(BEHAVIOURS), range(_N_NOT_ADMITTED)
             )
-        ] + [Hostile(receiver.port, _ADMITTED, "broken off") for _ in range(_N_ADMITTED)]
+        ] + [Hostile(receiver.port, _ADMITTED, "half a data set") for _ in range(_N_ADMITTED)]
         for hostile in hostiles:
             hostile.start()
         time.sleep(2)
@@ -188,17 +188,17 @@ def _measure(port: int, process: psutil.Process, seconds: float) -> dict[str, fl
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the siege and write the report."""
+    """Run the load test and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        found = besiege(Path(folder) / "data", options.seconds)
+        found = run_load_test(Path(folder) / "data", options.seconds)
     growth = found["memory during"] / found["memory before"] - 1
     rows = "\n".join(
         f"| {name} | {found[f'{key} before']:{form}} | {found[f'{key} during']:{form}} |"
         for name, key, form in (
-            ("C-ECHO with its association: how many", "echoes", ".0f"),
+            ("C-ECHO with its association: count", "echoes", ".0f"),
             ("median, s", "median", ".3f"),
             ("99 %, s", "p99", ".3f"),
             ("slowest, s", "slowest", ".3f"),
@@ -207,22 +207,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     )
     REPORT.write_text(
-        f"""# Hostile connections at the door
+        f"""# Hostile connections
 
 Last output of `python -m tests.faults.hostile --seconds {options.seconds:g}`.
 
-{_N_STRANGERS} connections from {len(_STRANGERS)} addresses that are not admitted
-({", ".join(HABITS)}) and {_N_ADMITTED} from one that is, which stop in the midst of a data set;
-whatever the receiver closes is opened again half a second later, {found["hostile connections"]:.0f}
-connections in all. All on the same two cores as the receiver.
+{_N_NOT_ADMITTED} connections from {len(_NOT_ADMITTED)} addresses that are not admitted
+({", ".join(BEHAVIOURS)}) and {_N_ADMITTED} from one that is, which stop in the middle of a data
+set. Each is opened again half a second after the receiver has closed it:
+{found["hostile connections"]:.0f} connections in all. Everything runs on the same two cores.
 
-| | without them | beside them |
+| | without them | with them |
 |---|---|---|
 {rows}
 
 Memory grew by {100 * growth:.1f} %. Every instance that was sent has its row:
-{found["stored before"] + found["stored during"]:.0f} sent, {found["rows"]:.0f} rows (senders begin
-anew with the same UIDs: the second sender's first instances are duplicates).
+{found["stored before"] + found["stored during"]:.0f} sent, {found["rows"]:.0f} rows (both senders
+use the same UIDs, so the first instances of the second one are duplicates).
 """
     )
     print(REPORT.read_text())  # noqa: T201

@@ -1,10 +1,9 @@
-"""Kill the receiver in the midst of transfers: ``python -m tests.faults.kills --kills 1000``.
+"""Kills the receiver in the middle of transfers: ``python -m tests.faults.kills --kills 1000``.
 
-Several receivers run side by side, each with a sender of its own that goes on sending until it is
-told, by 0x0000, that an instance is stored. Each receiver is killed (SIGKILL) after a random time
-and started again on the same data, over and over. In the end every instance that was answered
-0x0000 must have its row, and the row its file with the content that was sent; what was half written
-must be gone. Writes ``docs/results/kills.md``.
+Several receivers run side by side. Each has a sender that repeats an instance until its status is
+0x0000. Each receiver is killed (SIGKILL) after a random time and started again on the same data,
+many times. In the end every instance answered with 0x0000 must have a row, and a file with the
+content that was sent; half-written files must be gone. Writes ``docs/results/kills.md``.
 """
 
 from __future__ import annotations
@@ -36,19 +35,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 REPORT: Final = ROOT / "docs" / "results" / "kills.md"
-_LONGEST_LIFE_S: Final = 0.8
-"""Of a receiver, from its first connection on."""
+_LONGEST_RUN_S: Final = 0.8
+"""Longest run of a receiver, from its first connection on."""
 _CONTEXTS: Final = {1: (ul.MR_IMAGE, [ul.EXPLICIT])}
 
 
 class Sender:
-    """Sends one instance after the other, each until it is stored.
+    """Sends one instance after the other, and repeats each until it is stored.
 
     Parameters
     ----------
     port : int
     number : int
-        Keeps its UIDs apart from those of other senders.
+        Makes its UIDs differ from those of other senders.
     """
 
     def __init__(self, port: int, number: int) -> None:
@@ -62,7 +61,7 @@ class Sender:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the instance in hand."""
+        """Stop after the current instance."""
         self._stop.set()
         self._thread.join()
 
@@ -92,15 +91,15 @@ class Sender:
             peer.send(ul.RELEASE)
 
 
-def kill_again_and_again(folder: Path, number: int, kills: int) -> tuple[Counter[str], list[str]]:
-    """Kill one receiver `kills` times; return its answers, and what is wrong in the end."""
+def kill_repeatedly(folder: Path, number: int, kills: int) -> tuple[Counter[str], list[str]]:
+    """Kill one receiver `kills` times; return its statuses, and what is wrong in the end."""
     chance = random.Random(number)
     sender: Sender | None = None
     port = str(free_port())
     for _ in range(kills):
         with run_receiver(folder, log_level="WARNING", port=port) as receiver:
             sender = sender or Sender(int(port), number)
-            time.sleep(chance.uniform(0.0, _LONGEST_LIFE_S))
+            time.sleep(chance.uniform(0.0, _LONGEST_RUN_S))
             receiver.process.send_signal(signal.SIGKILL)
             receiver.process.wait()
     assert sender is not None
@@ -149,28 +148,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(options.receivers) as pool:
         runs = [
-            pool.submit(kill_again_and_again, Path(folder) / str(number), number, share)
+            pool.submit(kill_repeatedly, Path(folder) / str(number), number, share)
             for number in range(options.receivers)
         ]
         results = [run.result() for run in runs]
     answers = sum((each for each, _ in results), Counter[str]())
     wrong = [problem for _, problems in results for problem in problems]
     REPORT.write_text(
-        f"""# Killing the receiver in the midst of transfers
+        f"""# Killing the receiver in the middle of transfers
 
 Last output of
 `python -m tests.faults.kills --kills {options.kills} --receivers {options.receivers}`.
 
 {options.receivers} receivers with a sender each, on SQLite, instances of 74 KB;
-{share * options.receivers} times SIGKILL after 0 to {_LONGEST_LIFE_S:g} s of life,
+{share * options.receivers} times SIGKILL after 0 to {_LONGEST_RUN_S:g} s,
 in {(time.monotonic() - began) / 60:.0f} minutes.
 
 | | |
 |---|---|
 | answered `0x0000` | {answers["0x0000"]} |
 | connections lost, or refused while the receiver was down | {answers["connection lost"]} |
-| other answers | {sum(answers.values()) - answers["0x0000"] - answers["connection lost"]} |
-| answered `0x0000`, and without row, file or the content that was sent | **{len(wrong)}** |
+| other statuses | {sum(answers.values()) - answers["0x0000"] - answers["connection lost"]} |
+| answered `0x0000`, but without row, file or the content that was sent | **{len(wrong)}** |
 """
     )
     print(REPORT.read_text(), *wrong[:20], sep="\n")  # noqa: T201

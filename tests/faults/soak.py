@@ -1,7 +1,7 @@
-"""Many instances through one receiver: ``python -m tests.faults.soak --instances 100000``.
+"""Soak test: ``python -m tests.faults.soak --instances 100000``.
 
-Four senders store instances of small studies, an association for each study. Then every instance
-must have its row and its file, and the receiver's memory must not have grown on the way. Writes
+Four senders store the instances of small studies, with an association for each study. In the end
+every instance must have its row and its file, and the receiver's memory must not have grown. Writes
 ``docs/results/soak.md``.
 """
 
@@ -33,11 +33,11 @@ _SENDERS: Final = 4
 _PER_STUDY: Final = 28
 _CONTEXTS: Final = {1: (ul.MR_IMAGE, [ul.EXPLICIT])}
 _POINTS: Final = 10
-"""How often memory is looked at."""
+"""Measurements of memory."""
 
 
 def send_study(port: int, study: int) -> None:
-    """Store the instances of one study on an association of their own."""
+    """Store the instances of one study on one association."""
     pixels = np.full((16, 16), study % 4096, np.uint16)
     with ul.peer(port, 60) as peer:
         peer.associate(_CONTEXTS)
@@ -52,7 +52,7 @@ def send_study(port: int, study: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the soak and write the report."""
+    """Run the soak test and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--instances", type=int, default=100_000)
     options = parser.parse_args(arguments)
@@ -87,13 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sent = n_studies * _PER_STUDY
     row = " | ".join(f"{value:.0f}" for value in memory)
     REPORT.write_text(
-        f"""# Soak: many instances through one receiver
+        f"""# Soak test: many instances through one receiver
 
 Last output of `python -m tests.faults.soak --instances {options.instances}`.
 
-{sent} instances of {n_studies} studies by {_SENDERS} senders, an association for each study, on
-SQLite, in {seconds / 60:.0f} minutes ({sent / seconds:.0f} a second, the senders in Python on the
-same two cores).
+{sent} instances of {n_studies} studies from {_SENDERS} senders, with an association for each study,
+on SQLite, in {seconds / 60:.0f} minutes ({sent / seconds:.0f} a second; the senders, in Python, ran
+on the same two cores).
 
 | | |
 |---|---|

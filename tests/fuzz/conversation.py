@@ -1,9 +1,9 @@
-"""Conversations with the receiver as no sender would lead them: a state machine for hypothesis.
+"""A stateful fuzzer of the receiver: a hypothesis state machine that plays the sender.
 
-Every rule says something to a running receiver, right or wrong, in the state that the rules before
-it have led to, so that most of what is said wrong is said where it counts: in P-DATA of an
-association that was negotiated, in the middle of a command or of a data set. What is wrong is said
-last: the sending side is closed, and the receiver has to end the conversation.
+Every rule sends something valid or invalid to a running receiver in the state that the earlier
+rules have led to. Most invalid input is therefore sent inside an association, in the middle of a
+command or of a data set. After invalid input the sending side is closed, and the receiver has to
+end the connection.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from tests.support.servers.receiver import ReceiverProcess
 
-_ANSWER_S = 15.0
-"""Longer than any deadline of the receiver that the fuzzer is to run into."""
+_TIMEOUT_S = 15.0
+"""Longer than any deadline of the receiver that the fuzzer reaches."""
 _MAX_REACTIONS = 4
 _OTHER_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 _PROPOSALS: Sequence[ul.Contexts] = (
@@ -48,7 +48,8 @@ _PROPOSALS: Sequence[ul.Contexts] = (
 )
 
 _DAMAGED = 99_999_000
-"""First number of instances that may be damaged: no few flips make their UIDs those of others."""
+"""First number of instances that may be damaged: a few changed bytes do not make their UIDs equal
+to others."""
 
 flips = st.lists(st.tuples(st.integers(0, 4095), st.integers(1, 255)), min_size=1, max_size=4)
 sizes = st.lists(st.integers(1, 700), min_size=1, max_size=12)
@@ -56,17 +57,17 @@ numbers = st.integers(0, 400)
 
 
 Transcript = list[tuple[bytes, int]]
-"""What was said, each with the number of reactions that were waited for before the next; nothing
-stands for closing the sending side."""
+"""Bytes sent, each with the number of reactions awaited before the next; empty bytes stand for
+closing the sending side."""
 
 
 class Conversation(RuleBasedStateMachine):
-    """One connection after the other to the receiver that runs in `receiver`."""
+    """One connection after the other to `receiver`."""
 
     receiver: ClassVar[ReceiverProcess]
     tally: ClassVar[Counter[str]] = Counter()
     corpus: ClassVar[dict[tuple[str, ...], Transcript]] = {}
-    """Shortest transcript that led to each sequence of reactions."""
+    """Shortest transcript for each sequence of reactions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +77,7 @@ class Conversation(RuleBasedStateMachine):
         self._reactions: list[str] = []
         self._stored: dict[str, str] = {}
 
-    # --- What a sender does ------------------------------------------------------------------
+    # --- Valid input ------------------------------------------------------------------
     @initialize(proposal=st.sampled_from(_PROPOSALS), max_length=st.sampled_from([0, 200, 16384]))
     def begin(self, proposal: ul.Contexts, max_length: int) -> None:
         self._associate(proposal, max_length)
@@ -92,36 +93,36 @@ class Conversation(RuleBasedStateMachine):
     @precondition(lambda self: self._peer is not None)
     @rule(number=numbers, pieces=sizes, in_one_pdu=st.booleans(), which=st.integers(0, 3))
     def store(self, number: int, pieces: list[int], in_one_pdu: bool, which: int) -> None:
-        """An instance in fragments of any sizes; it must be stored."""
+        """Send an instance in fragments of any sizes; it must be stored."""
         context_id, explicit = self._storage_context(which)
         uid, data_set = instance(number, explicit)
-        self._say(_message(context_id, ul.store_command(uid), data_set, pieces, in_one_pdu))
-        assert self._hear() == "C-STORE-RSP 0x0000"
+        self._send(_message(context_id, ul.store_command(uid), data_set, pieces, in_one_pdu))
+        assert self._receive() == "C-STORE-RSP 0x0000"
         self._stored[uid] = hashlib.sha256(data_set).hexdigest()
 
     @precondition(lambda self: self._peer is not None)
     @rule(message_id=st.integers(0, 0xFFFF))
     def echo(self, message_id: int) -> None:
-        self._say(ul.echo(3, message_id))
-        assert self._hear() == "C-ECHO-RSP 0x0000"
+        self._send(ul.echo(3, message_id))
+        assert self._receive() == "C-ECHO-RSP 0x0000"
 
     @precondition(lambda self: self._peer is not None)
     @rule()
     def release(self) -> None:
-        self._say(ul.RELEASE)
-        assert self._hear() == "A-RELEASE-RP"
+        self._send(ul.RELEASE)
+        assert self._receive() == "A-RELEASE-RP"
         self._close()
 
     @precondition(lambda self: self._peer is not None)
     @rule(how=st.sampled_from([ul.ABORT_BY_USER, b""]))
     def leave(self, how: bytes) -> None:
-        self._say(how)
+        self._send(how)
         self._end()
 
-    # --- What no sender should do ------------------------------------------------------------
+    # --- Invalid input ------------------------------------------------------------
     @precondition(lambda self: self._peer is None)
     @rule(proposal=st.sampled_from(_PROPOSALS), changes=flips, cut=st.integers(0, 400))
-    def associate_wrongly(
+    def associate_invalid(
         self,
         proposal: ul.Contexts,
         changes: list[tuple[int, int]],
@@ -129,7 +130,7 @@ class Conversation(RuleBasedStateMachine):
     ) -> None:
         self._connect()
         request = _flipped(ul.associate_rq(proposal), changes)
-        self._say(request[: len(request) - cut] if cut < len(request) else request)
+        self._send(request[: len(request) - cut] if cut < len(request) else request)
         self._end()
 
     @precondition(lambda self: self._peer is not None)
@@ -137,12 +138,12 @@ class Conversation(RuleBasedStateMachine):
     def store_damaged(
         self, number: int, changes: list[tuple[int, int]], pieces: list[int], which: int
     ) -> None:
-        """Other bytes than were meant, in a sound message: there must be a status."""
+        """Send a damaged data set in a valid message; there must be a status."""
         context_id, explicit = self._storage_context(which)
         uid, data_set = instance(_DAMAGED + number, explicit)
         damaged = _flipped(data_set, changes)
-        self._say(_message(context_id, ul.store_command(uid), damaged, pieces, in_one_pdu=False))
-        assert self._hear().startswith("C-STORE-RSP")
+        self._send(_message(context_id, ul.store_command(uid), damaged, pieces, in_one_pdu=False))
+        assert self._receive().startswith("C-STORE-RSP")
 
     @precondition(lambda self: self._peer is not None)
     @rule(
@@ -152,12 +153,12 @@ class Conversation(RuleBasedStateMachine):
         then=st.sampled_from(["release", "abort", "echo", "store", "nothing", "command"]),
     )
     def break_off(self, number: int, keep: int, which: int, then: str) -> None:
-        """Something else, or nothing, in the middle of a message, which may even complete it."""
+        """Send something else, or nothing, in the middle of a message; it may even complete it."""
         context_id, explicit = self._storage_context(which)
         uid, data_set = instance(_DAMAGED + number, explicit)
         whole = _message(context_id, ul.store_command(uid), data_set, [211], in_one_pdu=False)
-        self._say(whole[: min(keep, len(whole) - 1)])
-        self._say(
+        self._send(whole[: min(keep, len(whole) - 1)])
+        self._send(
             {
                 "release": ul.RELEASE,
                 "abort": ul.ABORT_BY_USER,
@@ -171,12 +172,12 @@ class Conversation(RuleBasedStateMachine):
 
     @precondition(lambda self: self._peer is not None)
     @rule(changes=flips, field=st.integers(0, 0xFFFF), cut=st.integers(0, 60))
-    def command_wrongly(self, changes: list[tuple[int, int]], field: int, cut: int) -> None:
+    def invalid_command(self, changes: list[tuple[int, int]], field: int, cut: int) -> None:
         encoded = _flipped(
             ul.command(field, 0x0001, sop_class=ul.MR_IMAGE, sop_instance="1.2.3"), changes
         )
         encoded = encoded[: max(1, len(encoded) - cut)]
-        self._say(ul.p_data(ul.pdv(1, ul.COMMAND | ul.LAST, encoded)))
+        self._send(ul.p_data(ul.pdv(1, ul.COMMAND | ul.LAST, encoded)))
         self._end()
 
     @precondition(lambda self: self._peer is not None)
@@ -189,15 +190,15 @@ class Conversation(RuleBasedStateMachine):
         context_id=st.sampled_from([0, 1, 2, 3, 7, 255]),
         extra=st.integers(-8, 8),
     )
-    def pdvs_wrongly(
+    def invalid_pdvs(
         self, items: list[tuple[int, int, bytes]], context_id: int, extra: int
     ) -> None:
-        """PDVs whose lengths lie, with any control byte, in a PDU whose length may lie too."""
+        """Send PDVs with wrong lengths and any control byte; the PDU's length may be wrong too."""
         body = b"".join(
             struct.pack(">LBB", length, context_id, control) + data
             for length, control, data in items
         )
-        self._say(struct.pack(">BxL", ul.P_DATA, max(0, len(body) + extra)) + body)
+        self._send(struct.pack(">BxL", ul.P_DATA, max(0, len(body) + extra)) + body)
         self._end()
 
     @precondition(lambda self: self._peer is not None)
@@ -206,31 +207,31 @@ class Conversation(RuleBasedStateMachine):
         length=st.sampled_from([0, 1, 4, 5, 70, 0xFFFF, 0x100000, 0x12C00000, 0xFFFFFFFF]),
         body=st.binary(max_size=80),
     )
-    def pdu_wrongly(self, kind: int, length: int, body: bytes) -> None:
-        """Any kind of PDU, of a length that it does not have."""
-        self._say(struct.pack(">BxL", kind, length) + body)
+    def invalid_pdu(self, kind: int, length: int, body: bytes) -> None:
+        """Send any kind of PDU with a wrong length."""
+        self._send(struct.pack(">BxL", kind, length) + body)
         self._end()
 
     @precondition(lambda self: self._peer is not None)
     @rule(data=st.binary(min_size=1, max_size=400))
-    def babble(self, data: bytes) -> None:
-        self._say(data)
+    def random_bytes(self, data: bytes) -> None:
+        self._send(data)
         self._end()
 
-    # --- What must be true -------------------------------------------------------------------
+    # --- Invariants -------------------------------------------------------------------
     def teardown(self) -> None:
-        """Nothing is half-written, what was answered 0x0000 is there, and it still answers."""
+        """Check that no file is half written, stored instances exist and the receiver responds."""
         if self._peer is not None:
             self._end()
         assert self.receiver.process.poll() is None, "the receiver has ended"
         half_written = self.receiver.spool / "tmp"
         wait_until(lambda: not any(path.is_file() for path in half_written.rglob("*")), 5)
-        with ul.peer(self.receiver.port, _ANSWER_S) as peer:
+        with ul.peer(self.receiver.port, _TIMEOUT_S) as peer:
             assert peer.associate({1: (ul.VERIFICATION, [ul.IMPLICIT])})
             peer.send(ul.echo(1))
-            answer = peer.response()
-            assert answer is not None
-            assert answer.status == 0
+            response = peer.response()
+            assert response is not None
+            assert response.status == 0
             peer.send(ul.RELEASE)
         self._check_stored()
 
@@ -243,9 +244,9 @@ class Conversation(RuleBasedStateMachine):
                 assert hashlib.sha256(content).hexdigest() == sha256
                 assert hashlib.sha256(content[_head_bytes(content) :]).hexdigest() == digest
 
-    # --- Saying and hearing ------------------------------------------------------------------
+    # --- Sending and receiving ------------------------------------------------------------------
     def _connect(self) -> None:
-        connection = socket.create_connection(("127.0.0.1", self.receiver.port), _ANSWER_S)
+        connection = socket.create_connection(("127.0.0.1", self.receiver.port), _TIMEOUT_S)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._peer = ul.Peer(connection)
         self._sent, self._reactions = [], []
@@ -253,42 +254,42 @@ class Conversation(RuleBasedStateMachine):
 
     def _associate(self, proposal: ul.Contexts, max_length: int) -> None:
         self._connect()
-        self._say(ul.associate_rq(proposal, max_length=max_length))
+        self._send(ul.associate_rq(proposal, max_length=max_length))
         assert self._peer is not None
-        answer = self._peer.receive()
-        assert answer is not None
-        assert answer.kind == ul.ASSOCIATE_AC
-        self._contexts = ul.accepted_contexts(answer.body)
-        self._note("A-ASSOCIATE-AC")
+        response = self._peer.receive()
+        assert response is not None
+        assert response.kind == ul.ASSOCIATE_AC
+        self._contexts = ul.accepted_contexts(response.body)
+        self._record("A-ASSOCIATE-AC")
 
     def _storage_context(self, which: int) -> tuple[int, bool]:
         storing = [each for each in self._contexts if each not in (3, 7)]
         context_id = storing[which % len(storing)]
         return context_id, self._contexts[context_id] == ul.EXPLICIT
 
-    def _say(self, data: bytes) -> None:
+    def _send(self, data: bytes) -> None:
         assert self._peer is not None
         if not data:
             return
         self._sent.append((data, 0))
         try:
             self._peer.send(data)
-        except ConnectionError:  # it has ended the conversation in the middle of this
-            self._note("connection closed")
+        except ConnectionError:  # it has closed the connection meanwhile
+            self._record("connection closed")
 
-    def _hear(self) -> str:
+    def _receive(self) -> str:
         assert self._peer is not None
-        reaction = reaction_of(self._peer.hear())
-        self._note(reaction)
+        reaction = reaction_of(self._peer.receive_message())
+        self._record(reaction)
         return reaction
 
     def _end(self) -> None:
-        """Say nothing more, and wait until the receiver has ended the conversation."""
+        """Close the sending side, and wait until the receiver has ended the connection."""
         assert self._peer is not None
         self._sent.append((b"", 0))
         with suppress(OSError):  # it may have closed the connection already
             self._peer.connection.shutdown(socket.SHUT_WR)
-        while self._hear() != "connection closed":
+        while self._receive() != "connection closed":
             pass
         self._close()
 
@@ -302,7 +303,7 @@ class Conversation(RuleBasedStateMachine):
             if known is None or _length(self._sent) < _length(known):
                 self.corpus[reactions] = self._sent
 
-    def _note(self, reaction: str) -> None:
+    def _record(self, reaction: str) -> None:
         self._reactions.append(reaction)
         self.tally[reaction] += 1
         data, n_reactions = self._sent.pop()
@@ -310,7 +311,7 @@ class Conversation(RuleBasedStateMachine):
 
 
 def until_the_end(reactions: Sequence[str]) -> tuple[str, ...]:
-    """Cut what follows an abort: how the rest is read is a matter of when it comes."""
+    """Drop what follows an abort: it depends on the timing."""
     kept: list[str] = []
     for reaction in reactions:
         if reaction != "connection closed":
@@ -320,26 +321,26 @@ def until_the_end(reactions: Sequence[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def reaction_of(answer: ul.Response | ul.Pdu | None) -> str:
-    """What the receiver said, in words."""
-    if answer is None:
+def reaction_of(response: ul.Response | ul.Pdu | None) -> str:
+    """Describe what the receiver sent."""
+    if response is None:
         return "connection closed"
-    if isinstance(answer, ul.Response):
-        name = {0x8001: "C-STORE-RSP", 0x8030: "C-ECHO-RSP"}.get(answer.field, "other response")
-        return f"{name} 0x{answer.status:04X}"
-    if answer.kind == ul.ABORT:
-        return f"A-ABORT {answer.body[2]}/{answer.body[3]}"
+    if isinstance(response, ul.Response):
+        name = {0x8001: "C-STORE-RSP", 0x8030: "C-ECHO-RSP"}.get(response.field, "other response")
+        return f"{name} 0x{response.status:04X}"
+    if response.kind == ul.ABORT:
+        return f"A-ABORT {response.body[2]}/{response.body[3]}"
     names = {
         ul.ASSOCIATE_AC: "A-ASSOCIATE-AC",
         ul.ASSOCIATE_RJ: "A-ASSOCIATE-RJ",
         ul.RELEASE_RP: "A-RELEASE-RP",
     }
-    return names.get(answer.kind, f"PDU 0x{answer.kind:02X}")
+    return names.get(response.kind, f"PDU 0x{response.kind:02X}")
 
 
 @cache
 def instance(number: int, explicit: bool) -> tuple[str, bytes]:
-    """A small instance: its UID, and its data set."""
+    """Return a small instance: its UID and its data set."""
     uid = f"2.25.7{number}{int(explicit)}"
     return uid, encoded_instance(
         uid,
@@ -353,7 +354,7 @@ def instance(number: int, explicit: bool) -> tuple[str, bytes]:
 def _message(
     context_id: int, command: bytes, data_set: bytes, pieces: list[int], in_one_pdu: bool
 ) -> bytes:
-    """A message whose data set is cut as `pieces` say, over and over."""
+    """Encode a message with the data set cut into fragments of these sizes, repeatedly."""
     pdvs = [ul.pdv(context_id, ul.COMMAND | ul.LAST, command)]
     position, turn = 0, 0
     while position < len(data_set):

@@ -1,9 +1,9 @@
-"""Fuzz the receiver: ``python -m tests.fuzz.receiver --minutes 30``.
+"""Fuzzes the receiver: ``python -m tests.fuzz.receiver --minutes 30``.
 
-Leads conversations of `tests.fuzz.conversation` with a real receiver until the time is over, keeps
-the shortest transcript that led to each sequence of reactions in ``tests/fuzz/corpus/``, which the
-test suite replays, and writes what it saw to ``docs/results/fuzz.md``. Ends with an error at the
-first conversation after which something is not as it must be, having shrunk it.
+Runs the state machine of `tests.fuzz.conversation` against a receiver until the time is over. Keeps
+the shortest transcript for each sequence of reactions in ``tests/fuzz/corpus/``, which the test
+suite replays, and writes ``docs/results/fuzz.md``. Ends with an error at the first example that
+violates an invariant, after shrinking it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _ROUND: Final = 50
 """Examples from one seed."""
 
 
-def lead_conversations(n_examples: int, first_seed: int, steps: int = 20) -> None:
-    """Lead `n_examples` conversations with `Conversation.receiver`.
+def run_examples(n_examples: int, first_seed: int, steps: int = 20) -> None:
+    """Run `n_examples` examples against `Conversation.receiver`.
 
     Raises
     ------
     AssertionError
-        Something was not as it must be; the message shows the shortest conversation that does it.
+        An invariant was violated; the message shows the shortest example that does so.
     """
     machine = seed(first_seed)(Conversation)
     run_state_machine_as_test(
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         process = psutil.Process(receiver.process.pid)
         began, rounds, memory = time.monotonic(), 0, []
         while time.monotonic() - began < options.minutes * 60:
-            lead_conversations(_ROUND, options.seed + rounds)
+            run_examples(_ROUND, options.seed + rounds)
             rounds += 1
             memory.append(process.memory_info().rss / 1e6)
             print(f"{rounds * _ROUND} examples, {memory[-1]:.0f} MB", flush=True)  # noqa: T201
@@ -97,11 +97,11 @@ def save_corpus() -> int:
 
 
 def read_corpus() -> dict[str, tuple[tuple[str, ...], Transcript]]:
-    """Reactions and what was sent to provoke them, by the name of the transcript."""
+    """Return the reactions, and what was sent to provoke them, by the name of the transcript."""
     transcripts = {}
     for path in sorted(CORPUS.glob("*.txt")):
         head, *lines = path.read_text().splitlines()
-        named = head.removeprefix("# ")  # nothing, where the connection was closed in silence
+        named = head.removeprefix("# ")  # empty if the connection was closed without a PDU
         reactions = tuple(named.split(" | ")) if named else ()
         parts = (line.partition(" ") for line in lines)
         transcripts[path.stem] = (
@@ -127,19 +127,19 @@ def _report(
 
 Last output of `python -m tests.fuzz.receiver --minutes {options.minutes:g} --seed {options.seed}`.
 
-Hypothesis led {rounds * _ROUND} examples of up to 20 steps in {minutes:.0f} minutes,
-{tally["connections"]} connections in all, against one receiver. Steps are what senders do
-(instances in fragments of any size, C-ECHO, release, abort, hanging up) and what none should do,
-most of it inside an association: damaged data sets and commands, lengths of PDUs and PDVs that lie,
-contexts that were never accepted, messages broken off by others, PDUs of any kind. After every
-example nothing half-written was left, everything answered `0x0000` had its row and its file with
-that content, and a new association answered C-ECHO.
+Hypothesis ran {rounds * _ROUND} examples of up to 20 steps in {minutes:.0f} minutes, with
+{tally["connections"]} connections in all, against one receiver. A step is valid input (instances in
+fragments of any size, C-ECHO, release, abort, closing the connection) or invalid input, most of it
+inside an association: damaged data sets and commands, wrong lengths of PDUs and PDVs, contexts that
+were not accepted, interrupted messages, PDUs of any kind. After every example no half-written file
+was left, every instance answered `0x0000` had its row and its file with that content, and a new
+association could be opened for a C-ECHO.
 
-Violations found: none (the command ends at the first). Faults of the receiver's own code, caught
-and logged: {faults}. Memory of the receiver after the first {_ROUND} examples {memory[0]:.0f} MB,
-at the end {memory[-1]:.0f} MB. The shortest transcript for each of {n_files} sequences of
-reactions, those of earlier campaigns included, is kept in `tests/fuzz/corpus/` and replayed by the
-test suite.
+Violations found: none (the command ends at the first). Internal errors of the receiver, caught and
+logged: {faults}. Memory of the receiver after the first {_ROUND} examples {memory[0]:.0f} MB, at
+the end {memory[-1]:.0f} MB. The shortest transcript for each of {n_files} sequences of reactions,
+including those of earlier campaigns, is kept in `tests/fuzz/corpus/` and replayed by the test
+suite.
 
 | reaction | times |
 |---|---|

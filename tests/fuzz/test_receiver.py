@@ -1,4 +1,4 @@
-"""The fuzzer for a few seconds, and everything it once found the receiver to react to."""
+"""A short run of the fuzzer, and a replay of every transcript that it has kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fuzz.conversation import Conversation, reaction_of, until_the_end
-from tests.fuzz.receiver import lead_conversations, read_corpus
+from tests.fuzz.receiver import read_corpus, run_examples
 from tests.support.clients import upper_layer as ul
 from tests.support.servers.receiver import run_receiver
 
@@ -26,26 +26,26 @@ def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceiverProce
         yield process
 
 
-def test_conversations_leave_the_receiver_as_it_must_be(receiver: ReceiverProcess) -> None:
+def test_no_input_violates_an_invariant(receiver: ReceiverProcess) -> None:
     Conversation.receiver = receiver
-    lead_conversations(25, first_seed=4711)
+    run_examples(25, first_seed=4711)
     assert Conversation.tally["C-STORE-RSP 0x0000"]
 
 
-def test_every_transcript_is_reacted_to_as_before(receiver: ReceiverProcess) -> None:
+def test_every_transcript_has_its_known_reactions(receiver: ReceiverProcess) -> None:
     transcripts = read_corpus()
     assert transcripts
     wrong = {}
     for name, (expected, sent) in transcripts.items():
-        heard: list[str] = []
+        found: list[str] = []
         with ul.peer(receiver.port) as peer:
             for data, n_reactions in sent:
-                with suppress(OSError):  # it may end the conversation in the middle of this
+                with suppress(OSError):  # it may have closed the connection
                     if data:
                         peer.send(data)
                     else:
                         peer.connection.shutdown(socket.SHUT_WR)
-                heard += [reaction_of(peer.hear()) for _ in range(n_reactions)]
-        if until_the_end(heard) != until_the_end(expected):
-            wrong[name] = (expected, heard)
+                found += [reaction_of(peer.receive_message()) for _ in range(n_reactions)]
+        if until_the_end(found) != until_the_end(expected):
+            wrong[name] = (expected, found)
     assert not wrong

@@ -1,4 +1,4 @@
-"""Who may associate, with which contexts; every refusal leaves an audit row."""
+"""Who may associate, and with which contexts; every refusal is an audit event."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_echo(receiver: ReceiverProcess) -> None:
 
 
 def test_refuses_another_called_ae(receiver: ReceiverProcess) -> None:
-    answer = dcmtk("echoscu", receiver.port, "-aec", "SOMEONE")
+    answer = dcmtk("echoscu", receiver.port, "-aec", "OTHER")
 
     assert answer.returncode != 0
     assert "Called AE Title Not Recognized" in answer.stderr
@@ -38,7 +38,7 @@ def test_refuses_another_called_ae(receiver: ReceiverProcess) -> None:
     assert row.detail == {
         "reason": "called-ae-not-recognised",
         "calling_ae": "PACS",
-        "called_ae": "SOMEONE",
+        "called_ae": "OTHER",
         "peer_address": "127.0.0.1",
     }
 
@@ -57,7 +57,7 @@ def test_refuses_callers_that_are_not_listed(tmp_path: Path) -> None:
         assert {row.detail["reason"] for row in rows} == {"caller-not-on-allow-list"}
 
 
-def test_admits_nobody_without_an_allow_list(tmp_path: Path) -> None:
+def test_admits_no_caller_without_an_allow_list(tmp_path: Path) -> None:
     with run_receiver(tmp_path, callers="") as receiver:
         assert dcmtk("echoscu", receiver.port).returncode != 0
 
@@ -115,7 +115,7 @@ def test_a_user_identity_is_neither_checked_nor_confirmed_nor_logged(
     ae.add_requested_context(VERIFICATION)
     assoc = ae.associate("127.0.0.1", receiver.port, ae_title=AE_TITLE, ext_neg=[identity])
 
-    # Who asks for a confirmation and gets none knows that it is not supported (PS3.7 D.3.3.7).
+    # A missing confirmation says that it is not supported (PS3.7 annex D.3.3.7).
     assert assoc.is_established
     assert assoc.acceptor.user_identity is None
     assert assoc.send_c_echo().Status == 0x0000

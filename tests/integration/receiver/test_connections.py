@@ -1,4 +1,4 @@
-"""Connections that ask for nothing cost their own address, and nobody else."""
+"""Pending connections are limited by address and by time, and do not affect other addresses."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 ECHO = {1: (ul.VERIFICATION, [ul.IMPLICIT])}
 
 
-def test_an_address_may_hold_a_few_connections_and_gets_them_back(tmp_path: Path) -> None:
+def test_an_address_may_hold_a_limited_number_of_pending_connections(tmp_path: Path) -> None:
     with run_receiver(tmp_path, max_pending_connections="3", network_timeout_s="60") as receiver:
-        # The connection that tried whether the receiver has started may not be gone yet.
+        # The connection that checked whether the receiver has started may still be open.
         wait_until(lambda: "listening" in receiver.log.read_text() and can_echo(receiver.port))
         with ExitStack() as stack:
             held = [stack.enter_context(ul.peer(receiver.port)) for _ in range(3)]
@@ -32,8 +32,8 @@ def test_an_address_may_hold_a_few_connections_and_gets_them_back(tmp_path: Path
                 other.send(ul.associate_rq(ECHO))
                 answer = other.receive()
                 assert answer is not None
-                assert answer.kind == ul.ASSOCIATE_RJ  # callers="*@127.0.0.1": heard, at least
-            # Who associates waits no longer.
+                assert answer.kind == ul.ASSOCIATE_RJ  # not admitted, but served
+            # An associated connection is not pending any more.
             held[0].associate(ECHO)
             stack.enter_context(ul.peer(receiver.port)).associate(ECHO)
         wait_until(lambda: can_echo(receiver.port))
@@ -48,7 +48,7 @@ def can_echo(port: int) -> bool:
         return answer is not None and answer.kind == ul.ASSOCIATE_AC
 
 
-def test_who_asks_for_nothing_in_time_or_too_much_is_turned_away(tmp_path: Path) -> None:
+def test_a_missing_or_too_long_request_closes_the_connection(tmp_path: Path) -> None:
     with run_receiver(tmp_path, network_timeout_s="1") as receiver:
         beginning = ul.associate_rq(ECHO)[:40]
         for said in (b"", beginning):
@@ -59,6 +59,6 @@ def test_who_asks_for_nothing_in_time_or_too_much_is_turned_away(tmp_path: Path)
         with ul.peer(receiver.port) as peer:
             peer.send(struct.pack(">BxL", ul.ASSOCIATE_RQ, 0xFFFF_FFF0))
             assert peer.ended_by() == ul.ABORT
-        rows = receiver.wait_for_audit("connection-refused", 2)  # and a few of each are one
+        rows = receiver.wait_for_audit("connection-refused", 2)  # repeated ones are one event
         reasons = [row.detail["reason"] for row in rows]
         assert reasons == ["no-request-in-time", "pdu-too-long"]

@@ -1,4 +1,4 @@
-"""Full disk, silent database, cut connections, stops: nothing is lost and nothing half done."""
+"""Full disk, silent database, lost connections, stops: nothing is lost or left incomplete."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_transfer_cut_off_leaves_nothing(receiver: ReceiverProcess) -> None:
     assert receiver.instances() == []
 
 
-def test_leftovers_of_a_kill_are_swept_at_the_start(tmp_path: Path) -> None:
+def test_files_left_by_a_kill_are_removed_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "spool" / "tmp").mkdir(parents=True)
     (tmp_path / "spool" / "tmp" / "0123").write_bytes(b"half")
 
@@ -156,7 +156,7 @@ def test_a_stop_aborts_what_does_not_finish(tmp_path: Path) -> None:
         assert receiver.instances() == []
 
 
-def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_restart_keeps_what_was_stored(tmp_path: Path) -> None:
     paths = write_series(tmp_path / "series", 2)
     for expected in (1, 2):
         with run_receiver(tmp_path / "node") as receiver:

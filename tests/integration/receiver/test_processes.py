@@ -1,4 +1,4 @@
-"""Several processes at one port: the death of one costs its own associations and no instance."""
+"""Several processes on one port: a process that dies loses its associations, but no instance."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def processes(receiver: ReceiverProcess) -> set[int]:
 
 
 def process_of(receiver: ReceiverProcess, peer: ul.Peer) -> int:
-    """Which process holds the other end of a connection."""
+    """Return the process that has the other end of a connection."""
     port = peer.connection.getsockname()[1]
     for pid in processes(receiver):
         if any(c.raddr and c.raddr.port == port for c in psutil.Process(pid).net_connections()):
             return pid
-    raise AssertionError("nobody has it")
+    raise AssertionError("no process has this connection")
 
 
-def test_a_process_that_dies_takes_only_its_own_associations_along(tmp_path: Path) -> None:
+def test_a_process_that_dies_loses_only_its_own_associations(tmp_path: Path) -> None:
     with run_receiver(tmp_path, receiver_processes="2") as receiver:
         wait_until(lambda: len(processes(receiver)) == 2)
         held: dict[int, ul.Peer] = {}
         open_ones = []
-        for _ in range(60):  # the kernel chooses the process by the port that we call from
+        for _ in range(60):  # the kernel chooses the process by the source port
             peer = open_peer(receiver)
             open_ones.append(peer)
             held.setdefault(process_of(receiver, peer), peer)
@@ -49,13 +49,13 @@ def test_a_process_that_dies_takes_only_its_own_associations_along(tmp_path: Pat
         assert len(held) == 2
         victim, survivor = held
         _, data_set = instance(1, explicit=True)
-        held[victim].send(ul.store(1, data_set, "2.25.711")[:300])  # in the midst of a transfer
+        held[victim].send(ul.store(1, data_set, "2.25.711")[:300])  # in the middle of a transfer
         os.kill(victim, signal.SIGKILL)
-        assert held[victim].hear() is None
+        assert held[victim].receive_message() is None
 
         assert store(held[survivor], 2) == 0
         wait_until(lambda: len(processes(receiver) - {victim}) == 2)
-        for _ in range(8):  # every one of them is served, by whomever
+        for _ in range(8):  # each is served by one of the processes
             peer = open_peer(receiver)
             open_ones.append(peer)
             assert store(peer, 1) == 0
@@ -92,7 +92,7 @@ def test_the_limit_counts_the_associations_of_all_processes(tmp_path: Path) -> N
             peer.connection.close()
 
 
-def test_a_port_that_another_receiver_listens_at_is_not_shared(tmp_path: Path) -> None:
+def test_a_port_of_another_receiver_is_not_shared(tmp_path: Path) -> None:
     with (
         run_receiver(tmp_path / "first", receiver_processes="2") as first,
         run_receiver(tmp_path / "second", receiver_processes="2", port=str(first.port)) as second,

@@ -1,4 +1,4 @@
-"""What is sent is what lies on disk, and each instance has one file and one row."""
+"""Instances are stored as they were sent, each with one file and one row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def check_stored(receiver: ReceiverProcess, sent: Iterable[Path]) -> None:
-    """Files, rows and sent instances are the same set, byte for byte."""
+    """Check that files, rows and sent instances are the same, byte for byte."""
     rows = {row.sop_instance_uid: row for row in receiver.instances()}
     sent_by_uid = {}
     for path in sent:

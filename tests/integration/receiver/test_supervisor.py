@@ -1,4 +1,4 @@
-"""Processes are replaced when they die, and none outlives its supervisor."""
+"""Processes are replaced when they die, and end with their supervisor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# Each process notes its slot and number in a file, and then waits as the receiver does.
+# Each process names a file after its slot and number, and then waits as the receiver does.
 BODY = """
 import os, signal, sys
 from pathlib import Path
@@ -32,7 +32,7 @@ def serve(slot, parent_alive):
         return 1
     signals = open_signals((signal.SIGTERM,))
     (folder / f"{slot}-{os.getpid()}").touch()
-    if behaviour == "deaf":
+    if behaviour == "ignores-sigterm":
         while True:
             signal.pause()
     wait_for_stop(signals, parent_alive)
@@ -43,7 +43,7 @@ sys.exit(Supervisor(serve, 2, stop_deadline_s=1.0).run())
 
 
 @contextmanager
-def supervised(folder: Path, behaviour: str = "well") -> Iterator[subprocess.Popen[bytes]]:
+def supervised(folder: Path, behaviour: str = "normal") -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen([sys.executable, "-c", BODY, str(folder), behaviour], cwd=ROOT)
     try:
         yield process
@@ -55,9 +55,9 @@ def supervised(folder: Path, behaviour: str = "well") -> Iterator[subprocess.Pop
 
 
 def alive(folder: Path) -> dict[int, int]:
-    """Slot of each process that runs, by its number."""
-    noted = (path.name.split("-") for path in folder.iterdir())
-    return {int(pid): int(slot) for slot, pid in noted if is_running(int(pid))}
+    """Return the slot of each running process, by its number."""
+    named = (path.name.split("-") for path in folder.iterdir())
+    return {int(pid): int(slot) for slot, pid in named if is_running(int(pid))}
 
 
 def is_running(pid: int) -> bool:
@@ -82,27 +82,27 @@ def test_a_killed_process_is_replaced_and_the_other_goes_on(tmp_path: Path) -> N
         assert not alive(tmp_path)
 
 
-def test_a_supervisor_that_is_killed_takes_its_processes_along(tmp_path: Path) -> None:
+def test_processes_end_when_their_supervisor_is_killed(tmp_path: Path) -> None:
     with supervised(tmp_path) as supervisor:
         wait_until(lambda: len(alive(tmp_path)) == 2)
         supervisor.kill()
         wait_until(lambda: not alive(tmp_path), timeout_s=10)
 
 
-def test_a_process_that_does_not_hear_is_killed(tmp_path: Path) -> None:
-    with supervised(tmp_path, "deaf") as supervisor:
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    with supervised(tmp_path, "ignores-sigterm") as supervisor:
         wait_until(lambda: len(alive(tmp_path)) == 2)
         supervisor.terminate()
         assert supervisor.wait(timeout=30) == 0
         assert not alive(tmp_path)
 
 
-def test_what_cannot_start_is_not_tried_for_ever(tmp_path: Path) -> None:
+def test_a_process_that_cannot_start_is_not_restarted(tmp_path: Path) -> None:
     with supervised(tmp_path, "cannot-start") as supervisor:
         assert supervisor.wait(timeout=30) == CANNOT_START
 
 
-def test_every_process_sees_what_the_others_hold() -> None:
+def test_every_process_sees_the_numbers_of_the_others() -> None:
     occupancy = Occupancy(2)
     pid = os.fork()
     if not pid:

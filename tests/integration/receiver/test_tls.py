@@ -1,4 +1,4 @@
-"""DICOM over TLS: who may call is proven by a certificate, and nobody can hold the door shut."""
+"""DICOM over TLS: certificates identify callers, and slow clients do not block others."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def dcmtk_tls(
     )
 
 
-def test_a_study_arrives_as_it_is(
+def test_a_study_is_stored(
     receiver: ReceiverProcess, tls_port: int, pacs: Identity, tmp_path: Path
 ) -> None:
     paths = write_series(tmp_path, 12)
@@ -83,13 +83,14 @@ def test_a_study_arrives_as_it_is(
     assert len(receiver.instances()) == len(paths)
 
 
-def test_a_listed_caller_must_prove_it_and_only_over_tls_it_can(
+def test_a_caller_listed_with_a_certificate_must_present_it(
     receiver: ReceiverProcess, tls_port: int, authority: Authority, pacs: Identity
 ) -> None:
     assert dcmtk_tls("echoscu", tls_port, pacs).returncode == 0
     other = authority.issue("other.example")
     assert "Calling AE Title Not Recognized" in dcmtk_tls("echoscu", tls_port, other).stderr
-    # An entry without a certificate lets whoever the authority knows, and the plain port, too.
+    # An entry without a certificate admits any certificate of the authority, and connections
+    # without TLS.
     assert dcmtk_tls("echoscu", tls_port, other, calling_ae="OPEN").returncode == 0
     with ul.peer(receiver.port) as peer:
         peer.send(ul.associate_rq({1: (ul.VERIFICATION, [ul.IMPLICIT])}, calling_ae="PACS"))
@@ -100,7 +101,7 @@ def test_a_listed_caller_must_prove_it_and_only_over_tls_it_can(
     assert reasons == {"caller-without-its-certificate"}
 
 
-def test_strangers_and_old_protocols_get_no_further_than_the_handshake(
+def test_unknown_authorities_and_old_protocols_fail_in_the_handshake(
     receiver: ReceiverProcess, tls_port: int, pacs: Identity, tmp_path: Path
 ) -> None:
     stranger = Authority(tmp_path).issue("pacs.example")
@@ -120,7 +121,7 @@ def test_strangers_and_old_protocols_get_no_further_than_the_handshake(
 
 
 def handshake(port: int, context: ssl.SSLContext | None) -> str | None:
-    """Version of TLS agreed on without a certificate of ours; None where there is none."""
+    """Return the TLS version negotiated without a client certificate; None if it fails."""
     context = context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
@@ -135,7 +136,7 @@ def handshake(port: int, context: ssl.SSLContext | None) -> str | None:
         return None
 
 
-def test_silent_and_dripping_clients_keep_nobody_waiting(tls_port: int, pacs: Identity) -> None:
+def test_silent_and_slow_clients_do_not_delay_others(tls_port: int, pacs: Identity) -> None:
     hello = ssl.MemoryBIO(), ssl.MemoryBIO()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client = context.wrap_bio(*hello, server_hostname="node.example")
@@ -147,7 +148,7 @@ def test_silent_and_dripping_clients_keep_nobody_waiting(tls_port: int, pacs: Id
         for connection in held[5:]:
             connection.sendall(begun[:50])
         assert dcmtk_tls("echoscu", tls_port, pacs).returncode == 0
-        for connection in held:  # it was answered before any of them was given up
+        for connection in held:  # the echo was answered before any of these was closed
             connection.setblocking(False)
             with pytest.raises(BlockingIOError):
                 connection.recv(1)

@@ -1,4 +1,4 @@
-"""Senders for the tests: DCMTK's programs, and a pynetdicom SCU that sends any bytes whatever."""
+"""Storage SCUs for the tests: DCMTK's programs, and a pynetdicom SCU that sends any bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def dcmtk(name: str, port: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run echoscu, storescu or dcmsend against a port of this machine."""
+    """Run echoscu, storescu or dcmsend against a port on this machine."""
     command = [dcmtk_program(name), "-aet", "PACS", "-aec", AE_TITLE, "127.0.0.1", str(port)]
     return subprocess.run(
         [*command, *(str(argument) for argument in arguments)],
@@ -56,11 +56,11 @@ def association(
 def store_request(
     data_set: bytes, sop_instance_uid: str, sop_class_uid: str = MRImageStorage
 ) -> C_STORE:
-    """A C-STORE-RQ with these bytes for a data set."""
+    """A C-STORE-RQ with these bytes as its data set."""
     request = C_STORE()
     request.MessageID = 1
     request.AffectedSOPClassUID = sop_class_uid
-    # Around the setter, which does not let every wrong UID pass.
+    # The setter would refuse some invalid UIDs.
     request._affected_sop_instance_uid = sop_instance_uid  # type: ignore[assignment]
     request.Priority = 0
     request.DataSet = BytesIO(data_set)
@@ -74,29 +74,29 @@ def send_raw(
     sop_class_uid: str = MRImageStorage,
     context_id: int | None = None,
 ) -> int | None:
-    """Send bytes as a data set; the status, or None where the association ended instead."""
+    """Send bytes as a data set; return the status, or None if the association ended instead."""
     if not assoc.is_established:
         return None
     if context_id is None:
         context_id = assoc.accepted_contexts[0].context_id
     assert context_id is not None
     assoc._reactor_checkpoint.clear()
-    # Else the reactor might take the response of a fast receiver. It says that it is paused before
-    # it is, and passes once more where it was let through just before: so give it time for that.
+    # Otherwise the reactor might take the response. It reports that it is paused a little before
+    # it is, so give it some time.
     time.sleep(0.003)
     while not assoc._is_paused:
         time.sleep(0.0001)
     assoc.dimse.send_msg(store_request(data_set, sop_instance_uid, sop_class_uid), context_id)
     _, response = assoc.dimse.get_msg(block=True)
     assoc._reactor_checkpoint.set()
-    # Until its reactor has run on, it still says that it pauses, and would take the next response.
+    # It reports that it is paused until it has run again, and would take the next response.
     time.sleep(0.005)
     status: int | None = getattr(response, "Status", None)
     return status
 
 
 def send_beginning(assoc: Association, data_set: bytes, sop_instance_uid: str) -> None:
-    """Send all of a C-STORE-RQ but its last P-DATA."""
+    """Send a C-STORE-RQ without its last P-DATA-TF."""
     message = C_STORE_RQ()
     message.primitive_to_message(store_request(data_set, sop_instance_uid))
     fragments = list(message.encode_msg(1, 4096))
@@ -105,7 +105,7 @@ def send_beginning(assoc: Association, data_set: bytes, sop_instance_uid: str) -
 
 
 def data_set_of(path: Path) -> bytes:
-    """What follows the File Meta Information of a Part 10 file; all of any other file."""
+    """The data set of a Part 10 file; the whole content of any other file."""
     content = path.read_bytes()
     if content[128:132] != b"DICM" or content[132:136] != b"\x02\0\0\0":
         return content

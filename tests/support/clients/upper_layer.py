@@ -1,7 +1,4 @@
-"""DICOM's upper layer by hand: PDUs of any shape, also those that no library would send (PS3.8).
-
-What the tests of the receiver say on a socket, and how they read what comes back.
-"""
+"""A client of the DICOM upper layer without a library, which can send invalid PDUs too (PS3.8)."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ ABORT_BY_USER: Final = bytes.fromhex("07000000000400000000")
 
 
 class Pdu(NamedTuple):
-    """What the receiver sent."""
+    """A PDU that the receiver sent."""
 
     kind: int
     body: bytes
@@ -106,7 +103,7 @@ def command(
     sop_class: str = "",
     sop_instance: str = "",
 ) -> bytes:
-    """A request's command set."""
+    """The command set of a request."""
     body = element(0x0002, sop_class.encode()) if sop_class else b""
     body += element(0x0100, struct.pack("<H", field))
     body += element(0x0110, struct.pack("<H", message_id))
@@ -143,18 +140,17 @@ class Peer:
         self.connection = connection
 
     def send(self, data: bytes, piece_bytes: int | None = None) -> None:
-        """Send bytes of whatever kind, in writes of `piece_bytes` where that is given."""
+        """Send any bytes, in pieces of `piece_bytes` if given."""
         size = piece_bytes or max(1, len(data))
         for start in range(0, len(data), size):
             self.connection.sendall(data[start : start + size])
 
     def receive(self) -> Pdu | None:
-        """The next PDU; None where the receiver has closed the connection.
+        """The next PDU; None if the receiver has closed the connection.
 
         Raises
         ------
         TimeoutError
-            Nothing came.
         """
         header = self._exactly(6)
         if header is None:
@@ -166,40 +162,40 @@ class Peer:
     def associate(self, contexts: Contexts = CONTEXTS, **options: str | int) -> dict[int, str]:
         """Associate, and return the transfer syntax of each context that was accepted."""
         self.send(associate_rq(contexts, **options))  # type: ignore[arg-type]
-        answer = self.receive()
-        assert answer is not None
-        assert answer.kind == ASSOCIATE_AC, answer.kind
-        return accepted_contexts(answer.body)
+        received = self.receive()
+        assert received is not None
+        assert received.kind == ASSOCIATE_AC, received.kind
+        return accepted_contexts(received.body)
 
-    def hear(self) -> Response | Pdu | None:
-        """The next DIMSE response or other PDU; None where the connection is closed."""
+    def receive_message(self) -> Response | Pdu | None:
+        """The next DIMSE response or other PDU; None if the connection is closed."""
         encoded = b""
-        while (answer := self.receive()) is not None and answer.kind == P_DATA:
-            for control, data in _pdvs(answer.body):
+        while (received := self.receive()) is not None and received.kind == P_DATA:
+            for control, data in _pdvs(received.body):
                 encoded += data
                 if control & LAST:
                     return _response(encoded)
-        return answer
+        return received
 
     def response(self) -> Response | None:
-        """The next DIMSE response; None where the association ends instead."""
-        heard = self.hear()
-        return heard if isinstance(heard, Response) else None
+        """The next DIMSE response; None if the association ends instead."""
+        message = self.receive_message()
+        return message if isinstance(message, Response) else None
 
     def status(self) -> int:
-        """Status of the next response, which must come."""
-        answer = self.response()
-        assert answer is not None, "no response"
-        return answer.status
+        """Status of the next response."""
+        received = self.response()
+        assert received is not None, "no response"
+        return received.status
 
     def ended_by(self) -> int | None:
-        """Kind of the PDU that ends association and connection; None where there is none."""
-        answer = self.receive()
-        if answer is None:
+        """Kind of the PDU that ends association and connection; None if there is none."""
+        received = self.receive()
+        if received is None:
             return None
-        assert answer.kind in (RELEASE_RP, ABORT), answer
+        assert received.kind in (RELEASE_RP, ABORT), received
         assert self.receive() is None
-        return answer.kind
+        return received.kind
 
     def _exactly(self, n_bytes: int) -> bytes | None:
         received = b""
@@ -226,7 +222,7 @@ def peer(port: int, timeout_s: float = 10.0) -> Iterator[Peer]:
 def associated(
     port: int, contexts: Contexts = CONTEXTS, *, max_length: int = 16384
 ) -> Iterator[Peer]:
-    """Associate with the receiver at a port of this machine; the association is left at the end."""
+    """Associate with a receiver on this machine; the connection is closed without a release."""
     with peer(port, timeout_s=20) as connected:
         connected.associate(contexts, max_length=max_length)
         yield connected

@@ -1,4 +1,4 @@
-"""The header reader: the same answers as pydicom where the data set is sound, a status else."""
+"""The header reader agrees with pydicom on valid data sets, and refuses others with a status."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ SYNTAXES = [
 
 
 def make_data_set() -> Dataset:
-    """A header with what makes walking hard: sequences of undefined length, nested, private."""
+    """A header that is hard to walk: nested sequences of undefined length, private elements."""
     item = Dataset()
     item.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
-    item.StudyInstanceUID = "9.9.9"  # of another study: must not be taken for this one's
+    item.StudyInstanceUID = "9.9.9"  # of another study; must not be read
     inner = Dataset()
     inner.StudyInstanceUID = "8.8.8"
     item.PurposeOfReferenceCodeSequence = Sequence([inner])
@@ -97,7 +97,7 @@ def test_reads_every_kind_of_encoding(syntax: str) -> None:
     assert header.modality == "MR"
 
 
-def test_is_not_misled_by_what_follows_the_series_uid() -> None:
+def test_ignores_what_follows_the_series_uid() -> None:
     sound = encode(make_data_set(), ExplicitVRLittleEndian)
     until_series = sound[: sound.index(struct.pack("<HH2s", 0x0028, 0x0010, b"US"))]
 
@@ -105,7 +105,7 @@ def test_is_not_misled_by_what_follows_the_series_uid() -> None:
 
 
 @pytest.mark.parametrize("explicit", [True, False])
-def test_passes_over_command_elements_that_strayed_into_the_data_set(explicit: bool) -> None:
+def test_skips_command_elements_in_the_data_set(explicit: bool) -> None:
     command = (
         struct.pack("<HH2sHH", 0, 0x0100, b"US", 2, 1)
         if explicit
@@ -156,14 +156,14 @@ def test_refuses_an_empty_data_set() -> None:
     assert status_of(b"") is Status.UID_MISSING
 
 
-def test_refuses_what_is_not_in_the_syntax_negotiated() -> None:
+def test_refuses_a_data_set_in_another_transfer_syntax() -> None:
     implicit = encode(make_data_set(), ImplicitVRLittleEndian)
 
     assert status_of(implicit, ExplicitVRLittleEndian) is Status.HEADER_UNREADABLE
     assert status_of(implicit, DeflatedExplicitVRLittleEndian) is Status.HEADER_UNREADABLE
 
 
-def test_refuses_nesting_without_end() -> None:
+def test_refuses_excessive_nesting() -> None:
     item_in_sequence = struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF) + struct.pack(
         "<HHL", 0x0008, 0x1110, 0xFFFFFFFF
     )
@@ -172,13 +172,13 @@ def test_refuses_nesting_without_end() -> None:
     assert status_of(sequence, ImplicitVRLittleEndian) is Status.HEADER_UNREADABLE
 
 
-def test_refuses_elements_without_end() -> None:
+def test_refuses_too_many_elements() -> None:
     flat = struct.pack("<HHL", 0x0008, 0x0001, 0) * 1_000_000
 
     assert status_of(flat, ImplicitVRLittleEndian) is Status.HEADER_UNREADABLE
 
 
-def test_inflates_no_more_than_a_header_needs() -> None:
+def test_inflates_a_bounded_number_of_bytes() -> None:
     bomb = encode(make_data_set(), ExplicitVRLittleEndian).replace(b"1.2.3.1\0", b"")
     deflate = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
     padding = struct.pack("<HH2sHL", 0x0009, 0x1001, b"OB", 0, 200_000_000)
@@ -191,7 +191,7 @@ def test_inflates_no_more_than_a_header_needs() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), syntax=st.sampled_from(SYNTAXES))
-def test_damage_ends_as_a_header_or_a_status(data: st.DataObject, syntax: str) -> None:
+def test_damaged_data_gives_a_header_or_a_status(data: st.DataObject, syntax: str) -> None:
     damaged = bytearray(encode(make_data_set(), syntax))
     for _ in range(data.draw(st.integers(1, 8))):
         position = data.draw(st.integers(0, min(len(damaged), 600) - 1))

@@ -1,4 +1,4 @@
-"""Spooled files: named by their own hash, the same for the same instance, whole or not there."""
+"""Spooled files are named by their hash, equal for equal instances, and complete or absent."""
 
 from __future__ import annotations
 
@@ -56,20 +56,20 @@ def test_the_hash_says_whether_two_instances_are_the_same(spool: Spool) -> None:
 
 
 def test_the_hash_of_an_instance_never_changes(spool: Spool) -> None:
-    # Whoever changes what a spooled file begins with makes a conflict of every instance that is
-    # sent again after the upgrade.
+    # After a change of the first bytes of spooled files, every known instance that is sent again
+    # would be a conflict.
     expected = "4cb9c6d14ef4c633571bd5f80ea1ad05c1e2f3407cfc44737de0350a612c0278"
     assert store(spool, DATA_SET).sha256 == expected
 
 
-def test_what_is_not_committed_leaves_nothing(spool: Spool) -> None:
+def test_a_file_that_is_not_committed_is_removed(spool: Spool) -> None:
     with spool.create(MRImageStorage, "1.2.3", ExplicitVRLittleEndian) as file:
         file.write(DATA_SET)
 
     assert [path for path in spool.root.rglob("*") if path.is_file()] == []
 
 
-def test_the_reserve_counts_what_is_to_come(tmp_path: Path) -> None:
+def test_the_reserve_includes_the_bytes_to_be_written(tmp_path: Path) -> None:
     spool = Spool(tmp_path, reserve_bytes=1)
 
     assert spool.has_room()
