@@ -107,7 +107,7 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     Raises
     ------
     Unavailable
-        As `unit_of_work` does.
+        As `unit_of_work` does, also for errors of `db.receiving.prepared` statements.
     """
     with _errors_of(engine), engine.begin() as connection:
         yield connection

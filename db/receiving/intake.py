@@ -8,7 +8,6 @@ in the meantime is compared, not overwritten.
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
@@ -17,6 +16,7 @@ from sqlalchemy import bindparam, case, select, update
 from db import audit
 from db.enums import QuarantineReason, RevisionState
 from db.models import Instance, QuarantinedInstance, ReportObjectRow, Revision, Study
+from db.receiving.prepared import Prepared
 from db.session import insert_or_ignore, insert_or_ignore_of
 from db.states import open_revision
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Table
     from sqlalchemy.orm import Session
-    from sqlalchemy.sql.dml import ReturningInsert
 
     from core.studies import ReceivedInstance
 
@@ -38,26 +37,34 @@ _reports: Final = cast("Table", ReportObjectRow.__table__)
 _revisions: Final = cast("Table", Revision.__table__)
 
 _received_at: Final = bindparam("at", type_=_revisions.c.last_received_at.type)
-_KEEP_RECEIVING: Final = (
-    update(_revisions)
-    .where(
-        _revisions.c.study_uid == bindparam("of_study"),
-        _revisions.c.state == RevisionState.RECEIVING,
-    )
-    .values(
-        last_received_at=case(
-            (_revisions.c.last_received_at < _received_at, _received_at),
-            else_=_revisions.c.last_received_at,
+_KEEP_RECEIVING: Final = Prepared(
+    lambda _dialect: (
+        update(_revisions)
+        .where(
+            _revisions.c.study_uid == bindparam("of_study"),
+            _revisions.c.state == RevisionState.RECEIVING,
         )
-    )
-    .returning(
-        _revisions.c.id,
-        select(_studies.c.patient_id)
-        .where(_studies.c.study_uid == bindparam("of_study"))
-        .scalar_subquery(),
+        .values(
+            last_received_at=case(
+                (_revisions.c.last_received_at < _received_at, _received_at),
+                else_=_revisions.c.last_received_at,
+            )
+        )
+        .returning(
+            _revisions.c.id,
+            select(_studies.c.patient_id)
+            .where(_studies.c.study_uid == bindparam("of_study"))
+            .scalar_subquery(),
+        )
     )
 )
 """A study has at most one revision that is receiving, its latest."""
+_ADD: Final = Prepared(
+    lambda dialect: insert_or_ignore_of(dialect, _instances).returning(
+        _instances.c.sop_instance_uid
+    ),
+    columns=_instances.c.keys(),
+)
 _MR_CLASSES: Final = frozenset({MRImageStorage, EnhancedMRImageStorage})
 """SOP classes that no report of this node has."""
 
@@ -150,8 +157,8 @@ def _keep_receiving(
 ) -> _OpenRevision | None:
     """Lock a study's receiving revision and extend its quiet period; None if there is none."""
     values = {"of_study": study_uid, "at": received_at}
-    row = connection.execute(_KEEP_RECEIVING, values).one_or_none()
-    return None if row is None else _OpenRevision(*row)
+    rows = _KEEP_RECEIVING.rows(connection, values)
+    return _OpenRevision(*rows[0]) if rows else None
 
 
 def _record_in_detail(session: Session, instances: Sequence[ReceivedInstance]) -> list[Intake]:
@@ -204,15 +211,7 @@ def _is_of(patient_id: str, instance: ReceivedInstance) -> bool:
 
 def _insert(connection: Connection, rows: Sequence[Mapping[str, object]]) -> set[str]:
     """Insert rows of `instances` whose SOP Instance UID is not known; return the UIDs inserted."""
-    if not rows:
-        return set()
-    return set(connection.scalars(_insert_statement(connection.dialect.name), rows))
-
-
-@cache  # making it takes longer than SQLite needs to run it
-def _insert_statement(dialect_name: str) -> ReturningInsert[tuple[str]]:
-    statement = insert_or_ignore_of(dialect_name, _instances)
-    return statement.returning(_instances.c.sop_instance_uid)
+    return {str(row["sop_instance_uid"]) for row in rows if _ADD.rows(connection, row)}
 
 
 def _read_own(session: Session, instances: Sequence[ReceivedInstance]) -> set[str]:

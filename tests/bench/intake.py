@@ -1,8 +1,8 @@
 """Prepared statements against SQLAlchemy Core: CPU time of recording a batch of instances.
 
 ``python -m tests.bench.intake [--repeats 5]`` records batches of new instances of one receiving
-study with `db.receiving.intake.record_instances`: with SQLAlchemy Core, as the receiver does, and
-with the same two statements compiled once and run by the database driver. Writes
+study with `db.receiving.intake.record_instances`: with the statements of `db.receiving.prepared`,
+as the receiver does, and with the same two statements run by SQLAlchemy Core. Writes
 ``docs/results/intake.md``.
 """
 
@@ -13,7 +13,7 @@ import os
 import statistics
 import tempfile
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
@@ -40,65 +40,26 @@ _WARM_UP: Final = 20
 MODES: Final = ("prepared", "Core")
 
 
-class Prepared:
-    """A statement that SQLAlchemy compiles once and the driver runs.
-
-    Parameters
-    ----------
-    statement : Executable
-    dialect : Dialect
-    columns : sequence of str, optional
-        Columns that an INSERT sets.
-    """
-
-    def __init__(self, statement: Any, dialect: Any, columns: Sequence[str] | None = None) -> None:
-        compiled = statement.compile(dialect=dialect, column_keys=columns)
-        self._text = str(compiled)
-        self._is_positional = compiled.positional
-        self._places: list[tuple[str, Any, Any]] = []
-        """Name, function that converts a value, and the constant if there is one."""
-        for name in (compiled.positiontup or ()) if compiled.positional else compiled.params:
-            parameter = compiled.binds[name]
-            convert = parameter.type.dialect_impl(dialect).bind_processor(dialect) or _unchanged
-            constant = None if parameter.required else convert(compiled.params[name])
-            self._places.append((name, convert if parameter.required else None, constant))
-
-    def rows(self, connection: Connection, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        bound = [
-            (name, convert(values[name]) if convert else constant)
-            for name, convert, constant in self._places
-        ]
-        with closing(connection.connection.cursor()) as cursor:
-            cursor.execute(
-                self._text, [value for _, value in bound] if self._is_positional else dict(bound)
-            )
-            return list(cursor.fetchall())
-
-
-def _unchanged(value: Any) -> Any:
-    return value
-
-
 @contextmanager
 def running_by(mode: str, engine: Engine) -> Iterator[None]:
     """Let `record_instances` run its two frequent statements in a mode."""
-    if mode == "Core":
+    if mode == "prepared":
         yield
         return
-    keep = Prepared(intake._KEEP_RECEIVING, engine.dialect)
-    insert = intake._insert_statement(engine.dialect.name)
-    add = Prepared(insert, engine.dialect, intake._instances.c.keys())
+    keep = intake._KEEP_RECEIVING._make(engine.dialect.name)
+    add: Any = intake._ADD._make(engine.dialect.name)
 
     def keep_receiving(connection: Connection, study_uid: str, at: datetime) -> Any:
-        rows = keep.rows(connection, {"of_study": study_uid, "at": at})
-        return intake._OpenRevision(*rows[0]) if rows else None
+        values = {"of_study": study_uid, "at": at}
+        row = connection.execute(keep, values).one_or_none()  # type: ignore[call-overload]
+        return None if row is None else intake._OpenRevision(*row)
 
-    def insert_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
-        return {row["sop_instance_uid"] for row in rows if add.rows(connection, row)}
+    def insert(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+        return set(connection.scalars(add, rows)) if rows else set()
 
     with (
         patch.object(intake, "_keep_receiving", keep_receiving),
-        patch.object(intake, "_insert", insert_rows),
+        patch.object(intake, "_insert", insert),
     ):
         yield
 
