@@ -47,15 +47,15 @@ STORESCP, ORTHANC = "storescp", "Orthanc"
 NOTES: Final = """\
 Studies of 28 images of 384² × 16 bit, one association each, after one study to warm up; medians.
 Beside senders as installed, storescp and Orthanc run as installed; beside senders with
-`TCP_NODELAY=1` they have it too, and storescp has `--max-pdu 131072`. Ours alone is durable: it
-answers after the fsyncs of file and folder and the commit of the row. Orthanc syncs its files;
+`TCP_NODELAY=1` they have it too, and storescp has `--max-pdu 131072`. Only ours is durable: it
+responds after the fsyncs of file and folder and the commit of the row. Orthanc syncs its files;
 storescp and the handler sync nothing. "Without fsync" is our receiver with fsync replaced in its
 process and SQLite at `synchronous=OFF`, which no setting of the product can do. Only ratios within
 one table mean anything."""
 
 BOUNDS: Final = """\
 ## What bounds ours
-To make an image durable, and no more: {wall:.2f} ms, {cpu:.2f} ms of them CPU. That is a loop over
+Making an image durable, and nothing else, takes {wall:.2f} ms, {cpu:.2f} ms of them CPU. That is a loop over
 the system calls that 0x0000 stands for (write, SHA-256, fsync, rename, fsync of the folder, one row
 committed by SQLite with `synchronous=FULL`), measured in this run, without network, protocol or
 other images beside it. storescp takes {storescp_wall:.2f} ms for an image of one association, that
@@ -63,10 +63,10 @@ of the sender included, and {storescp_cpu:.2f} ms of CPU: it neither hashes nor 
 storing alone is {cpu_ratio:.1f} × storescp's CPU, and where nothing of it overlaps with the rest,
 as with one association, it leaves {rate_ratio:.2f} × storescp's rate at best.
 
-With one association nothing can be grouped: each image waits for its own syncs, one after the
-other, and sender and receiver wait for each other. With several, the kernel groups the fsyncs and
-the ledger the rows; then the CPU bounds it, which senders and receiver share: the sender's, the
-storing, and Python, which reads PDUs and header and hands the row to the ledger's thread. "2
+With one association nothing can be grouped: each image waits for its own syncs, and sender and
+receiver wait for each other. With several, the kernel groups the fsyncs and
+the instance registry groups the rows; then the CPU bounds it, which senders and receiver share: the sender's, the
+storing, and Python, which reads PDUs and header and hands the row to the registry's thread. "2
 processes" share the port (`EPVS_RECEIVER_PROCESSES=2`) and SQLite's lock."""
 
 

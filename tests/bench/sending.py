@@ -1,4 +1,4 @@
-"""What it takes to send a report to an archive and to have it proven; for `tests.bench.report`."""
+"""Time to send a report to an archive and to have its storage confirmed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from core.results import Report
 
     Proof = Callable[[DicomScu, list[OutgoingFile]], tuple[set[str], float]]
-    """SOP Instance UIDs that the archive says it holds, and when it had said so."""
+    """SOP Instance UIDs that the archive confirms, and the time of the confirmation."""
 
 OWN_AE: Final = "EPVSNODE"
 
@@ -38,7 +38,7 @@ OWN_AE: Final = "EPVSNODE"
 def send(
     report: Report, folder: Path, destination: DicomDestination, proofs: dict[str, Proof]
 ) -> dict[str, float]:
-    """Send a report once, as the worker does, and have it proven; seconds of each step."""
+    """Send a report once, as the worker does, and confirm it; return the seconds of each step."""
     files = []
     for number, item in enumerate(report.objects):
         path = folder / f"{number}.dcm"
@@ -64,18 +64,18 @@ def send(
         started = time.perf_counter()
         held, proven = prove(user, files)
         if not {file.sop_instance_uid for file in files} <= held:
-            raise RuntimeError("the archive does not hold what it stored")
+            raise RuntimeError("the archive does not confirm all objects")
         found[f"proof: {name}"] = proven - started
     return found
 
 
 def by_query(user: DicomScu, files: list[OutgoingFile]) -> tuple[set[str], float]:
-    """Ask by C-FIND at IMAGE level which files arrived."""
+    """Query by C-FIND at IMAGE level which files arrived."""
     return user.find(files), time.perf_counter()
 
 
 class Commitment:
-    """Asks for Storage Commitment; `port` takes the report of an archive that opens its own."""
+    """Requests storage commitment; an archive may report on its own association, to `port`."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -86,10 +86,10 @@ class Commitment:
     def __call__(self, user: DicomScu, files: list[OutgoingFile]) -> tuple[set[str], float]:
         self._arrived.clear()
         transaction = derived_uid("bench", {"at": time.time_ns()})
-        answer = user.request_commitment(files, transaction, on_report=self._note)
+        answer = user.request_commitment(files, transaction, on_report=self._record)
         if answer.response is not Response.STORED or not self._arrived.wait(60):
             raise RuntimeError(f"no commitment: {answer.detail}")
-        # The request goes on waiting for a report on its own association when it is long here.
+        # The report has arrived on an association of the archive; the request still waits for one.
         return set(self._committed), self._at
 
     @contextmanager
@@ -113,9 +113,9 @@ class Commitment:
             server.shutdown()
 
     def _take(self, event: evt.Event) -> tuple[int, None]:
-        return self._note(event.event_information), None
+        return self._record(event.event_information), None
 
-    def _note(self, information: Dataset) -> int:
+    def _record(self, information: Dataset) -> int:
         self._at = time.perf_counter()
         self._committed = read_commitment_report(information).committed
         self._arrived.set()
@@ -124,7 +124,7 @@ class Commitment:
 
 @contextmanager
 def archives(folder: Path) -> Iterator[dict[str, tuple[DicomDestination, dict[str, Proof]]]]:
-    """Run the archives with empty stores; each with the ways to prove what it holds."""
+    """Run the archives with empty stores; yield each with its ways to confirm storage."""
     reports = Commitment()
     with reports.listening(), run_dcmqrscp(folder / "dcmqrscp") as dcmqrscp:
         pacs = start_orthanc(folder / "orthanc")
