@@ -56,9 +56,10 @@ one table mean anything."""
 BOUNDS: Final = """\
 ## What bounds ours
 Making an image durable, and nothing else, takes {wall:.2f} ms, {cpu:.2f} ms of them CPU. That is a
-loop over the system calls that 0x0000 stands for (write, SHA-256, fsync, rename, fsync of the folder, one row
-committed by SQLite with `synchronous=FULL`), measured in this run, without network, protocol or
-other images beside it. storescp takes {storescp_wall:.2f} ms for an image of one association, that
+loop over the system calls that 0x0000 stands for (write, SHA-256, fsync,
+rename, fsync of the folder, one row committed by SQLite with `synchronous=FULL`), measured in
+this run, without network, protocol or other images beside it.
+storescp takes {storescp_wall:.2f} ms for an image of one association, that
 of the sender included, and {storescp_cpu:.2f} ms of CPU: it neither hashes nor syncs. So durable
 storing alone is {cpu_ratio:.1f} × storescp's CPU, and where nothing of it overlaps with the rest,
 as with one association, it leaves {rate_ratio:.2f} × storescp's rate at best.
@@ -66,8 +67,9 @@ as with one association, it leaves {rate_ratio:.2f} × storescp's rate at best.
 With one association nothing can be grouped: each image waits for its own syncs, and sender and
 receiver wait for each other. With several, the kernel groups the fsyncs and
 the instance registry groups the rows. Then the CPU, which senders and receiver share, is the
-limit: the sender's, the storing, and Python, which reads PDUs and header and hands the row to the registry's thread. "2
-processes" share the port (`EPVS_RECEIVER_PROCESSES=2`) and SQLite's lock."""
+limit: the sender's, the storing, and Python, which reads PDUs and header and
+hands the row to the registry's thread. "2 processes" share the port
+(`EPVS_RECEIVER_PROCESSES=2`) and SQLite's lock."""
 
 
 class Setup(NamedTuple):
