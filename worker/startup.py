@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import sys
 from typing import Any
 
-from celery.signals import setup_logging, worker_init, worker_ready
+from celery.signals import setup_logging, worker_init, worker_process_init, worker_ready
 
 from core.errors import EpvsError
 from core.logs import configure_logging
@@ -36,6 +37,15 @@ def _check_before_start(**_: Any) -> None:
     check.join()
     if check.exitcode != 0:
         raise SystemExit(1)
+
+
+@worker_process_init.connect
+def _freeze_loaded_objects(**_: Any) -> None:
+    """Exempt all that the parent loaded from the garbage collections of this child process.
+
+    A full collection of the loaded libraries takes 0.1 s, about one in every study.
+    """
+    gc.freeze()
 
 
 @worker_ready.connect

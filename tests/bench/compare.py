@@ -1,7 +1,7 @@
 """Compares this checkout with another one, side by side: receiving and grading.
 
 ``python -m tests.bench.compare OTHER [--repeats 5]`` takes turns between the two checkouts, each
-with its own ``.venv``. A receiver of each is sent studies by DCMTK, and each grades the sample
+with its own ``.venv``. A receiver of each is sent studies by DCMTK, and each grades the same
 study by its own ``tests.bench.pipeline``. It prints a Markdown report: medians, and the ratio of
 this checkout to the other one. It uses public interfaces only, so any two versions can be compared.
 """
@@ -25,7 +25,8 @@ import psutil
 from tests.bench.ingest import IMAGES, Setup, cpu_s, send
 from tests.bench.ingest_receivers import Running
 from tests.support.builders.mr_series import write_series
-from tests.support.paths import ROOT
+from tests.support.builders.synthetic_studies import generate_synthetic_study
+from tests.support.paths import ROOT, SAMPLE_DATA
 from tests.support.servers.ports import free_port
 from tests.support.servers.receiver import AE_TITLE, accepts_connections, wait_until
 
@@ -103,10 +104,11 @@ def receive(
     return n_images / wall_s, cpu / n_images * 1000
 
 
-def grade(checkout: Path, runs: int) -> dict[str, float]:
+def grade(checkout: Path, study: Path, runs: int) -> dict[str, float]:
     """Median seconds of the pipeline of a checkout, from the rows of its own bench."""
+    bench = ["-m", "tests.bench.pipeline", "--study", str(study), "--runs", str(runs)]
     done = subprocess.run(
-        [_python(checkout), "-m", "tests.bench.pipeline", "--runs", str(runs)],
+        [_python(checkout), *bench],
         env=_environment(checkout),
         cwd=checkout,
         check=True,
@@ -151,6 +153,10 @@ def main() -> None:
         studies = [work / "studies" / str(number) for number in range(arguments.studies)]
         for number, folder in enumerate(studies):
             write_series(folder, IMAGES, study=f"1.2.{number + 1}", size=384)
+        # Named, because a checkout elsewhere may not have the sample data beside it.
+        graded = SAMPLE_DATA / "study-brain-siemens"
+        if not graded.is_dir():
+            graded = generate_synthetic_study(work / "graded", seed=20)
         for repeat in range(arguments.repeats):
             sides = sorted(checkouts, reverse=bool(repeat % 2))
             for setup in SETUPS:
@@ -160,14 +166,15 @@ def main() -> None:
                     figures.setdefault((f"{setup}: images/s", side), []).append(rate)
                     figures.setdefault((f"{setup}: CPU ms/image", side), []).append(cpu)
             for side in sides:
-                for quantity, seconds in grade(checkouts[side], arguments.gradings).items():
+                for quantity, seconds in grade(checkouts[side], graded, arguments.gradings).items():
                     figures.setdefault((f"{quantity}: seconds", side), []).append(seconds)
             print(f"repeat {repeat + 1} of {arguments.repeats} done", file=sys.stderr, flush=True)
     print(
         f"# Two checkouts side by side\n\n`python -m tests.bench.compare` with {arguments.repeats} "
         f"repeats, {arguments.studies - 1} studies of {IMAGES} images timed in each turn, "
-        f"{arguments.gradings} gradings in each turn; {os.cpu_count()} cores. Medians. A ratio "
-        "above 1 is an improvement of this checkout over the other one.\n"
+        f"{arguments.gradings} gradings of {graded.name} in each turn; "
+        f"{os.cpu_count()} cores. Medians. A ratio above 1 is an improvement of this checkout "
+        "over the other one.\n"
     )
     print("\n".join(rows(figures)))
 

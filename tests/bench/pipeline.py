@@ -8,6 +8,7 @@ It prints a Markdown report; ``docs/results/pipeline.md`` is its last committed 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import statistics
 import tempfile
@@ -85,6 +86,7 @@ def report(study: ClosedStudy, runs: int, work_dir: Path) -> Iterator[str]:
     """Yield the lines of the report."""
     template = load_template()
     seconds = defaultdict(list)
+    gc.freeze()  # as `worker.startup` does
     with EmbeddedTriton(work_dir / "triton", work_dir / "triton.log") as server:
         client = InferenceClient(server.url, SHIPPED_MODELS_DIR, timeout_s=60)
         client.check_golden()
