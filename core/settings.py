@@ -1,8 +1,8 @@
 """Settings of the node: one immutable object, validated once at start.
 
-Values come from the environment (``EPVS_…``) and from the TOML file that ``EPVS_CONFIG`` names;
-the environment takes precedence. An invalid value prevents the start; the message names the
-setting, its value and what is valid.
+Values come from the environment (``EPVS_…``), from files that it names (``EPVS_…_FILE``) and from
+the TOML file that ``EPVS_CONFIG`` names; the environment takes precedence. An invalid value
+prevents the start; the message names the setting, its value and what is valid.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -26,6 +27,7 @@ from pydantic_settings import (
 
 from core.destinations import AE_TITLE, Destination, DicomDestination, parse_destination
 from core.errors import ConfigurationError
+from core.setting_files import file_variable, read_setting_files, variable
 from core.tls import Identity, is_certificate_name
 
 if TYPE_CHECKING:
@@ -133,8 +135,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic defines the signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Order of precedence: explicit arguments, the environment, the TOML file."""
-        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        """Order of precedence: explicit arguments, files, the environment, the TOML file."""
+        files = InitSettingsSource(settings_cls, read_setting_files(settings_cls.model_fields))
+        # Files before the environment: an empty variable beside one is not a value.
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, files, env_settings)
         config = os.environ.get("EPVS_CONFIG")
         if config:
             sources += (TomlConfigSettingsSource(settings_cls, toml_file=config),)
@@ -272,13 +276,20 @@ def _explain(problem: Any) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{name}: no such setting; docs/settings.md lists them"
-    # A URL may carry a password.
-    value = "as given" if name.endswith("_url") else repr(problem.get("input"))
-    return f"EPVS_{name.upper()} is {value}: {message}"
+    is_url = name.endswith("_url")  # may carry a password
+    if os.environ.get(file_variable(name)):  # what is kept in a file may be secret
+        # Messages of the node's own checks quote the value, except those on URLs.
+        hidden = problem["type"] == "value_error" and not is_url
+        reason = f"give it as {variable(name)} to see the reason" if hidden else message
+        return f"the file that {file_variable(name)} names has no valid {variable(name)}: {reason}"
+    value = "as given" if is_url else repr(problem.get("input"))
+    return f"{variable(name)} is {value}: {message}"
 
 
 def _refuse_unknown_variables() -> None:
-    known = {f"EPVS_{name.upper()}" for name in Settings.model_fields} | {"EPVS_CONFIG"}
+    known = {"EPVS_CONFIG"}
+    for name in Settings.model_fields:
+        known |= {variable(name), file_variable(name)}
     unknown = sorted(name for name in os.environ if name.startswith("EPVS_") and name not in known)
     if unknown:
         raise ConfigurationError(

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from core.destinations import parse_dicom_destination
@@ -91,7 +92,7 @@ def up() -> None:
                 "send studies to": f"{settings.ae_title}@{settings.host}:{settings.port}",
                 "results are sent to": settings.destinations
                 or "nowhere: set EPVS_DESTINATIONS=AE@host:port",
-                "database": settings.database_url,
+                "database": make_url(settings.database_url).render_as_string(hide_password=True),
                 "logs": str(stack.log_dir),
                 "stop": "Ctrl-C",
             }

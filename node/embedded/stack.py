@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.errors import ConfigurationError, Unavailable
+from core.setting_files import file_variable, variable
+from core.settings import load_settings
 from db import migrate
 from node.embedded import running
 from node.embedded.process import ManagedProcess, accepts_connections
@@ -198,9 +201,19 @@ class EmbeddedStack:
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """Return the settings as environment variables for a child process."""
-    values = settings.model_dump(mode="json")
-    return {f"EPVS_{name.upper()}": str(_as_text(value)) for name, value in values.items()}
+    """Return the variables that give a child process these settings.
+
+    Only what differs from the settings of this process, whose environment the child inherits: a
+    secret that was read from a file must not enter an environment.
+    """
+    inherited = load_settings().model_dump(mode="json")
+    variables = {}
+    for name, value in settings.model_dump(mode="json").items():
+        if value != inherited[name]:
+            variables[variable(name)] = str(_as_text(value))
+            if file_variable(name) in os.environ:
+                variables[file_variable(name)] = ""
+    return variables
 
 
 def _as_text(value: object) -> object:

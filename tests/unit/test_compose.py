@@ -10,6 +10,9 @@ import importlib.metadata
 import importlib.util
 import json
 import re
+import shutil
+import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from tests.support.paths import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
+SECRETS_DIR = "/run/secrets/"
 NODE_SERVICES = [name for name, service in SERVICES.items() if "build" in service]
 
 
@@ -40,6 +44,20 @@ def substitute(text: str, values: dict[str, str]) -> str:
         lambda match: values.get(match[1], match[3] if match[2] == "-" else ""),
         text,
     )
+
+
+def make_secrets(folder: Path) -> Path:
+    """Run the script that makes the secrets, in a copy of the repository's layout."""
+    (folder / "docker").mkdir(exist_ok=True)
+    script = shutil.copy(ROOT / "docker" / "make-secrets.sh", folder / "docker")
+    subprocess.run(["bash", script], check=True, cwd="/")
+    return folder / "secrets"
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    """Folder of the secrets that the script makes."""
+    return make_secrets(tmp_path)
 
 
 @pytest.mark.parametrize("name", NODE_SERVICES)
@@ -72,12 +90,16 @@ def test_every_part_of_the_node_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", NODE_SERVICES)
-def test_settings_are_known_and_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_known_and_valid(
+    name: str, secrets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment = SERVICES[name]["environment"]
-    given = {"POSTGRES_PASSWORD": "secret", "EPVS_CALLERS": "PACS@192.0.2.10"}
+    given = {"EPVS_CALLERS": "PACS@192.0.2.10"}
     settings = {key: value for key, value in environment.items() if key.startswith("EPVS_")}
-    assert {key.removeprefix("EPVS_").lower() for key in settings} <= set(Settings.model_fields)
     for key, value in settings.items():
+        if key.endswith("_FILE"):
+            assert value.removeprefix(SECRETS_DIR) in SERVICES[name]["secrets"]
+            value = str(secrets / value.removeprefix(SECRETS_DIR))
         monkeypatch.setenv(key, substitute(value, given))
     loaded = load_settings()
     assert any(rule.lists("HEALTH", "127.0.0.1") for rule in loaded.caller_rules)
@@ -85,8 +107,10 @@ def test_settings_are_known_and_valid(name: str, monkeypatch: pytest.MonkeyPatch
     # What the settings name is what compose provides.
     assert mounts(SERVICES[name])[str(loaded.data_dir)] == "data"
     assert mounts(SERVICES[name])[str(loaded.models_dir)] == "./triton_models"
-    assert loaded.database_url == "postgresql+psycopg://epvs:secret@postgres:5432/epvs"
-    assert loaded.broker_url.startswith("redis://redis:")
+    password = (secrets / "postgres_password").read_text().strip()
+    assert loaded.database_url == f"postgresql+psycopg://epvs:{password}@postgres:5432/epvs"
+    password = (secrets / "redis_configuration").read_text().removeprefix("requirepass ").strip()
+    assert loaded.broker_url == f"redis://:{password}@redis:6379/0"
     aliases = [
         SERVICES[triton]["networks"]["inside"]["aliases"] for triton in ("triton", "triton-cpu")
     ]
@@ -102,6 +126,54 @@ def test_the_example_environment_sets_every_variable_without_a_default() -> None
     required = set(re.findall(r"\$\{(\w+):\?", text))
     example = (ROOT / "docker" / "env.example").read_text()
     assert required <= set(re.findall(r"^(\w+)=", example, re.MULTILINE))
+
+
+def test_secrets_are_files_that_the_script_makes_and_git_ignores(secrets: Path) -> None:
+    named = {name: Path(secret["file"]) for name, secret in COMPOSE["secrets"].items()}
+    assert {path.name for path in named.values()} == {path.name for path in secrets.iterdir()}
+    assert all(path.parent == Path("secrets") for path in named.values())
+    assert "/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
+    for path in secrets.iterdir():  # the services' users differ from the host's
+        assert stat.S_IMODE(path.stat().st_mode) == 0o444
+
+
+def test_secrets_are_random_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first = {path.name: path.read_text() for path in make_secrets(tmp_path / "a").iterdir()}
+    again = {path.name: path.read_text() for path in make_secrets(tmp_path / "a").iterdir()}
+    other = {path.name: path.read_text() for path in make_secrets(tmp_path / "b").iterdir()}
+    assert first == again
+    assert all(first[name] != other[name] for name in first)
+    assert len(first["postgres_password"].strip()) == 48
+
+
+@pytest.mark.parametrize("line", ["abc123", "'abc123'", '"abc123"'])
+def test_a_password_of_an_earlier_version_is_taken_over(tmp_path: Path, line: str) -> None:
+    (tmp_path / ".env").write_text(f"COMPOSE_PROFILES=gpu\nPOSTGRES_PASSWORD={line}\n")
+    assert (make_secrets(tmp_path) / "postgres_password").read_text() == "abc123\n"
+
+
+def test_a_password_that_does_not_fit_a_url_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("POSTGRES_PASSWORD=a@b\n")
+    with pytest.raises(subprocess.CalledProcessError):
+        make_secrets(tmp_path)
+    assert not list((tmp_path / "secrets").iterdir())
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_secret_is_in_a_description_of_a_container(name: str) -> None:
+    """Environment, command and health check are shown by ``docker inspect``."""
+    service = SERVICES[name]
+    for key, value in service.get("environment", {}).items():
+        assert "://" not in value, "URLs of database and broker contain passwords"
+        assert "PASSWORD" not in key or key.endswith("_FILE")
+        if key.endswith("_FILE"):
+            assert value.removeprefix(SECRETS_DIR) in service["secrets"]
+    assert set(service.get("secrets", [])) <= set(COMPOSE["secrets"])
+    shown = json.dumps([service.get("command"), service.get("healthcheck")])
+    assert "${" not in shown.replace("$${", "")
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -78,7 +78,8 @@ def test_every_setting_is_listed_with_its_default() -> None:
 
 
 def test_every_setting_that_a_page_names_exists() -> None:
-    known = {f"EPVS_{name.upper()}" for name in Settings.model_fields} | {"EPVS_CONFIG"}
+    names = {f"EPVS_{name.upper()}" for name in Settings.model_fields}
+    known = names | {f"{name}_FILE" for name in names} | {"EPVS_CONFIG"}
     pages = [*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
     for page in pages:
         named = set(re.findall(r"EPVS_[A-Z_]+[A-Z]", page.read_text()))

@@ -71,3 +71,19 @@ def test_components_read_the_settings_that_the_stack_was_given(
     for name, value in environment_of(given).items():
         monkeypatch.setenv(name, value)
     assert load_settings() == given
+
+
+def test_components_read_secret_files_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "postgresql://epvs:s3cret@db/epvs"
+    (tmp_path / "database_url").write_text(url)
+    monkeypatch.setenv("EPVS_DATABASE_URL_FILE", str(tmp_path / "database_url"))
+    given = load_settings(data_dir=tmp_path)
+    assert given.database_url == url
+    passed = environment_of(given)
+    assert passed == {"EPVS_DATA_DIR": str(tmp_path)}
+    other = load_settings(database_url=f"sqlite:///{tmp_path}/demo.sqlite")
+    for name, value in environment_of(other).items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == other
