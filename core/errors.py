@@ -13,6 +13,8 @@ never contain patient data: no element values other than UIDs, numbers and codes
 
 from __future__ import annotations
 
+from core.text import printable_lines
+
 
 class EpvsError(Exception):
     """Base class of the exceptions that the node raises deliberately.
@@ -31,7 +33,8 @@ class EpvsError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.message} {self.remedy}".strip()
+        # Messages quote settings, file names and what peers answered.
+        return printable_lines(f"{self.message} {self.remedy}".strip())
 
 
 class ConfigurationError(EpvsError):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 import traceback
 import warnings
 from typing import TYPE_CHECKING, Final
 
 from core.errors import EpvsError
+from core.text import printable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,7 +29,7 @@ _CHATTY_LIBRARIES: Final = ("pynetdicom", "alembic", "sqlalchemy", "celery", "ko
 
 
 class LineFormatter(logging.Formatter):
-    """Formats each record on one line, in UTC, without the texts of foreign exceptions.
+    """Formats each record on one printable line, in UTC, without texts of foreign exceptions.
 
     Parameters
     ----------
@@ -43,14 +45,14 @@ class LineFormatter(logging.Formatter):
         self.converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render `record` on one line."""
+        """Render `record` on one line, whatever a peer has put into its values."""
         if isinstance(record.msg, BaseException):  # libraries log exceptions as the message
             record = logging.makeLogRecord(
                 {**record.__dict__, "msg": describe(record.msg), "args": ()}
             )
         # A traceback that another handler has rendered contains the text of the exception.
         record.exc_text = None
-        return super().format(record).replace("\r", "").replace("\n", " | ")
+        return printable(super().format(record).replace("\r\n", "\n").replace("\n", " | "))
 
     def formatException(  # noqa: N802 - the name is logging's
         self,
@@ -108,3 +110,18 @@ def configure_logging(settings: Settings, component: str) -> None:
     pynetdicom_config.LOG_REQUEST_IDENTIFIERS = False
     pynetdicom_config.LOG_RESPONSE_IDENTIFIERS = False
     pynetdicom_config.LOG_HANDLER_LEVEL = "none"
+    _log_unexpected_ends(logging.getLogger(component))
+
+
+def _log_unexpected_ends(logger: logging.Logger) -> None:
+    """Log exceptions that end the process or a thread; Python would print their texts."""
+
+    def end_of_process(_: object, error: BaseException, __: object) -> None:
+        logger.critical("process-failed", exc_info=error)
+
+    def end_of_thread(ended: threading.ExceptHookArgs) -> None:
+        if ended.exc_value is not None and not isinstance(ended.exc_value, SystemExit):
+            logger.critical("thread-failed", exc_info=ended.exc_value)
+
+    sys.excepthook = end_of_process
+    threading.excepthook = end_of_thread

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from core.destinations import parse_dicom_destination
 from core.errors import EpvsError
 from core.settings import Settings, load_settings
+from core.text import printable, printable_lines
 from core.version import VERSION
 from db import audit, commands, migrate, queries
 from db.enums import RevisionState
@@ -255,18 +255,22 @@ def _require_schema(settings: Settings) -> None:
 
 def main() -> None:
     """Run the command line; report every failure as a message and an exit code."""
+    for argument in sys.argv[1:]:  # before Typer, which would print it as it is
+        if printable(argument, len(argument)) != argument:
+            display.error(f"Control characters in the argument {argument}; type it by hand.")
+            sys.exit(2)
     try:
         app()
     except EpvsError as error:
-        display.errors.print(f"[red]epvs-node:[/red] {escape(str(error))}")
+        display.error(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - operators never see a traceback
         path = Path("epvs-node-crash.txt").absolute()
-        path.write_text(traceback.format_exc())
-        display.errors.print(
-            f"[red]epvs-node:[/red] unexpected {type(error).__name__}; details are in {path}. "
+        path.write_text(printable_lines(traceback.format_exc()))
+        display.error(
+            f"unexpected {type(error).__name__}; details are in {path}. "
             "Please report it, after checking that the file contains nothing confidential."
         )
         sys.exit(1)

@@ -1,4 +1,7 @@
-"""Output for the operator: progress, tables and messages, on a terminal or as plain lines."""
+"""Output for the operator: progress, tables and messages, on a terminal or as plain lines.
+
+Nothing that is printed here is read as markup or can act on the terminal: see `_Console`.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +10,63 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
+
+from core.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from rich.console import JustifyMethod, OverflowMethod
+    from rich.style import Style
+
+
+class _Console(Console):
+    """A console that shows every string as it is: control characters by their codes, no markup.
+
+    Rich turns each string that it prints into a `Text` here: lines, titles and cells of tables.
+    """
+
+    def render_str(
+        self,
+        text: str,
+        *,
+        style: str | Style = "",
+        justify: JustifyMethod | None = None,
+        overflow: OverflowMethod | None = None,
+        **_: Any,  # markup, emoji and highlighting
+    ) -> Text:
+        return Text(printable_lines(text), style=style, justify=justify, overflow=overflow)
+
+
 # In a file or a pipe, tables are wide enough for a UID.
 _WIDTH = None if sys.stdout.isatty() else 160
-console = Console(highlight=False, soft_wrap=True, width=_WIDTH)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+console = _Console(soft_wrap=True, width=_WIDTH)
+_errors = _Console(stderr=True, soft_wrap=True)
 
 
 def heading(text: str) -> None:
     """Print the heading of a section."""
     console.print()
-    console.rule(f"[bold]{text}", align="left")
+    console.rule(Text(printable(text), style="bold"), align="left")
 
 
 def step(text: str) -> None:
     """Print one line about what is being done."""
-    console.print(f"[dim]›[/dim] {text}")
+    console.print(Text.assemble(("›", "dim"), " ", printable_lines(text)))
+
+
+def outcome(ok: bool, text: str) -> None:
+    """Print the outcome of one check."""
+    mark = ("ok  ", "green") if ok else ("FAIL", "red")
+    console.print(Text.assemble(mark, " ", printable_lines(text)))
+
+
+def error(text: str) -> None:
+    """Print on standard error why the command failed."""
+    _errors.print(Text.assemble(("epvs-node:", "red"), " ", printable_lines(text)))
 
 
 @contextmanager
@@ -42,13 +80,13 @@ def progress(description: str, total: int | None) -> Iterator[Progress]:
     """
     if not console.is_terminal:
         step(description)
-    columns = [TextColumn("[dim]›[/dim] {task.description}"), BarColumn(bar_width=30)]
+    columns = [TextColumn("› {task.description}", markup=False), BarColumn(bar_width=30)]
     if total is not None:
         columns.append(MofNCompleteColumn())
     with Progress(
         *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
     ) as bar:
-        bar.add_task(description, total=total)
+        bar.add_task(printable(description), total=total)
         yield bar
 
 
@@ -68,14 +106,14 @@ def print_record(row: Mapping[str, Any]) -> None:
     """Print one row, each column on its own line."""
     width = max((len(name) for name in row), default=0)
     for name, value in row.items():
-        console.print(f"  {name:<{width}}  {_cell(value)}", markup=False)
+        console.print(f"  {name:<{width}}  {_cell(value)}")
 
 
 def print_caveats(rows: Iterable[Mapping[str, Any] | None]) -> None:
     """Print the intended use stored with each grade in `rows`, each statement once."""
     for caveat in dict.fromkeys(row.get("caveat") for row in rows if row):
         if caveat:
-            console.print(f"[yellow]{escape(caveat)}[/yellow]")
+            console.print(caveat, style="yellow")
 
 
 def print_events(events: Iterable[Mapping[str, Any]]) -> None:
@@ -83,13 +121,11 @@ def print_events(events: Iterable[Mapping[str, Any]]) -> None:
     for event in events:
         detail = "  ".join(f"{name}={_brief(value)}" for name, value in event["detail"].items())
         moment = event["at"].strftime("%Y-%m-%d %H:%M:%S")
-        console.print(
-            f"  {event['seq']:>4}  {moment}  {event['event']:<14}  {detail}", markup=False
-        )
+        console.print(f"  {event['seq']:>4}  {moment}  {event['event']:<14}  {detail}")
 
 
 def _brief(value: Any) -> str:
-    return f"[{len(value)}]" if isinstance(value, list) else str(value)
+    return f"[{len(value)}]" if isinstance(value, list) else printable(str(value))
 
 
 def _cell(value: Any) -> str:
@@ -99,4 +135,4 @@ def _cell(value: Any) -> str:
         return f"{value:.3f}"
     if hasattr(value, "isoformat"):
         return str(value.isoformat(sep=" ", timespec="seconds"))
-    return str(value)
+    return printable(str(value))  # one line, so that no value can look like another row

@@ -50,11 +50,9 @@ def examine(settings: Settings) -> Iterator[Check]:
 def show(checks: list[Check]) -> None:
     """Print one line per check, and the remedy below each fault."""
     for check in checks:
-        mark = "[green]ok  [/green]" if check.ok else "[red]FAIL[/red]"
-        display.console.print(f"{mark} {check.name}: ", end="")
-        display.console.print(check.detail, markup=False)
+        display.outcome(check.ok, f"{check.name}: {check.detail}")
         if check.remedy and not check.ok:
-            display.console.print(f"     → {check.remedy}", markup=False)
+            display.console.print(f"     → {check.remedy}")
 
 
 def _spool(settings: Settings) -> Check:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from core.text import printable_lines
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -21,7 +23,7 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one log record."""
-        _CONSOLE.print(self.format(record), markup=False)
+        _CONSOLE.print(printable_lines(self.format(record)), markup=False)
 
 
 def track(work: Iterable[T], what: str, *, total: int | None = None, done: int = 0) -> Iterator[T]:

@@ -202,7 +202,7 @@ def _show_radiologist(pacs: DemoPacs, study_uid: str, folder: Path) -> None:
     results = _save_results(pacs, study_uid, folder)
     display.heading(f"What the radiologist sees (read back from {pacs.description})")
     for line in run_module("worker.commands.read_report", [str(results.report)]):
-        display.console.print(f"  {line}", markup=False)
+        display.console.print(f"  {line}")
     display.console.print()
     for path in results.pictures:
         display.step(f"picture: {path}")

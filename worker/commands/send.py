@@ -17,6 +17,7 @@ from pydicom.errors import InvalidDicomError
 from core.destinations import parse_dicom_destination
 from core.errors import EpvsError
 from core.settings import load_settings
+from core.text import printable, printable_lines
 from worker.delivery.dicom_scu import DicomScu, OutgoingFile
 from worker.delivery.statuses import Response
 
@@ -91,7 +92,7 @@ def send(
 
 
 def _say(outcome: str, path: Path, reason: str = "") -> None:
-    sys.stdout.write(f"{outcome} {path}{': ' + reason if reason else ''}\n")
+    sys.stdout.write(printable(f"{outcome} {path}{': ' + reason if reason else ''}") + "\n")
     sys.stdout.flush()
 
 
@@ -105,7 +106,7 @@ def main() -> None:
         paths = [Path(line) for line in sys.stdin.read().splitlines() if line]
         send(paths, destination, "EPVSSEND", settings.network_timeout_s, settings.tls_identity)
     except (EpvsError, ValueError) as error:
-        sys.exit(str(error))
+        sys.exit(printable_lines(str(error)))
 
 
 if __name__ == "__main__":
