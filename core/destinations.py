@@ -4,7 +4,7 @@
 
     AE@host:port[?sr=comprehensive3d&sc=1&pm=0&commit=1&notgraded=1&tls=1&tlsname=NAME]
     *@*:port[?the same options]
-    hl7://host:port[?application=RIS&facility=HOSPITAL&notgraded=1]
+    hl7://host:port[?application=RIS&facility=HOSPITAL&notgraded=1&tls=1&tlsname=NAME]
 
 From top to bottom: a DICOM storage SCP; the sender of each study; an HL7 v2 receiver (MLLP).
 """
@@ -87,6 +87,9 @@ class Hl7Destination:
     """Receiving Facility (MSH-6)."""
     not_graded: bool = False
     """Whether it also receives a message on a study that was not graded."""
+    tls: bool = False
+    tls_name: str = ""
+    """Name that its certificate must carry, if not `host`."""
 
     @property
     def name(self) -> str:
@@ -179,11 +182,9 @@ def _parse_dicom(address: str, options: dict[str, str]) -> DicomDestination:
         parametric_map=_flag(options, "pm", False),
         commitment=_flag(options, "commit", False),
         not_graded=_flag(options, "notgraded", False),
-        tls=_flag(options, "tls", False),
-        tls_name=_tls_name(options),
+        tls=(tls := _flag(options, "tls", False)),
+        tls_name=_tls_name(options, tls=tls),
     )
-    if destination.tls_name and not destination.tls:
-        raise ValueError("tlsname= without tls=1")
     _refuse_unknown(options, "sr, sc, pm, commit, notgraded, tls and tlsname")
     return destination
 
@@ -198,8 +199,10 @@ def _parse_hl7(address: str, options: dict[str, str]) -> Hl7Destination:
         application=_hl7_name(options, "application"),
         facility=_hl7_name(options, "facility"),
         not_graded=_flag(options, "notgraded", False),
+        tls=(tls := _flag(options, "tls", False)),
+        tls_name=_tls_name(options, tls=tls),
     )
-    _refuse_unknown(options, "application, facility and notgraded")
+    _refuse_unknown(options, "application, facility, notgraded, tls and tlsname")
     return destination
 
 
@@ -217,8 +220,10 @@ def _flag(options: dict[str, str], key: str, default: bool) -> bool:
     return value == "1"
 
 
-def _tls_name(options: dict[str, str]) -> str:
+def _tls_name(options: dict[str, str], *, tls: bool) -> str:
     value = options.pop("tlsname", "")
+    if value and not tls:
+        raise ValueError("tlsname= without tls=1")
     if value and not is_certificate_name(value):
         raise ValueError(f"option tlsname={value} is not a valid certificate name")
     return value

@@ -100,6 +100,7 @@ class Settings(BaseSettings):
     tls_certificate: str = ""
     tls_key: str = ""
     tls_authorities: str = ""
+    tls_revocation: str = ""
     callers: str = ""
     destinations: str = ""
     other_classes: Literal["refuse", "accept"] = "refuse"
@@ -193,7 +194,8 @@ class Settings(BaseSettings):
         destinations = [parse_destination(part) for part in _split(self.destinations)]
         if (
             self.tls_port
-            or any(isinstance(each, DicomDestination) and each.tls for each in destinations)
+            or self.tls_revocation
+            or any(each.tls for each in destinations)
             or any(parse_caller(part).certificate for part in _split(self.callers))
         ):
             raise ValueError(
@@ -203,9 +205,15 @@ class Settings(BaseSettings):
 
     @property
     def tls_identity(self) -> Identity | None:
-        """Certificate, key and authorities; None unless all three are set."""
-        files = (self.tls_certificate, self.tls_key, self.tls_authorities)
-        return Identity(*(Path(file) for file in files)) if all(files) else None
+        """Certificate, key, authorities and any revocation lists; None unless the first are set."""
+        if not (self.tls_certificate and self.tls_key and self.tls_authorities):
+            return None
+        return Identity(
+            Path(self.tls_certificate),
+            Path(self.tls_key),
+            Path(self.tls_authorities),
+            Path(self.tls_revocation) if self.tls_revocation else None,
+        )
 
     @cached_property
     def caller_rules(self) -> tuple[CallerRule, ...]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from core.settings import Settings
+    from core.tls import Identity
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ def examine(settings: Settings) -> Iterator[Check]:
     """Check folders and database here; run the worker's own checks of its peers."""
     yield _spool(settings)
     yield _callers(settings)
+    if settings.tls_identity is not None:
+        yield _tls(settings.tls_identity)
     yield _database(settings)
     try:
         for line in run_module("worker.commands.doctor", env=environment_of(settings)):
@@ -87,6 +90,16 @@ def _callers(settings: Settings) -> Check:
         f"{len(rules)} rules admit callers" if rules else "no caller is admitted to this node",
         "Set EPVS_CALLERS, for example EPVS_CALLERS=PACS@192.0.2.10.",
     )
+
+
+def _tls(identity: Identity) -> Check:
+    """Check the files as they are now: running processes keep the last usable ones."""
+    name = "TLS files"
+    try:
+        identity.server_context()
+    except EpvsError as error:
+        return Check(name, False, error.message, error.remedy)
+    return Check(name, True, "certificate, key, authorities and revocation lists can be used")
 
 
 def _database(settings: Settings) -> Check:

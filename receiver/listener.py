@@ -48,8 +48,8 @@ class Listener:
         them, and each costs a thread and a socket.
     timeout_s : float
         See `REQUEST_TIMEOUT_S`.
-    tls : ssl.SSLContext, optional
-        Without it, connections are not encrypted.
+    tls : callable, optional
+        Returns the context for a new connection. Without it, connections are not encrypted.
     is_shared : bool
         Whether other processes listen at the same port (SO_REUSEPORT).
 
@@ -68,7 +68,7 @@ class Listener:
         *,
         max_pending: int,
         timeout_s: float = REQUEST_TIMEOUT_S,
-        tls: ssl.SSLContext | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
         is_shared: bool = False,
     ) -> None:
         self._serve = serve
@@ -131,7 +131,7 @@ class Listener:
             request = None
             try:
                 if self._tls is not None:
-                    connection = shake_hands(connection, self._tls, self._timeout_s)
+                    connection = shake_hands(connection, self._tls(), self._timeout_s)
                 request = self._read_request(connection, peer_address)
             except HandshakeFailed as error:
                 self._refuse("tls-handshake-failed", peer_address, str(error))

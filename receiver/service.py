@@ -13,6 +13,7 @@ from pydicom.uid import UID
 from pynetdicom.dsutils import decode
 
 from core.commitment import respond_to_report
+from core.tls import Identity, RenewedContext
 from db.delivery import commitments
 from receiver.association import Associations
 from receiver.audit_limiter import AuditLimiter
@@ -25,6 +26,7 @@ from receiver.supervisor import Occupancy
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
     from sqlalchemy import Engine
 
@@ -104,9 +106,8 @@ class Receiver:
         if settings.port:
             self._listeners.append(self._listener(settings.port, None))
         if settings.tls_port and settings.tls_identity:
-            self._listeners.append(
-                self._listener(settings.tls_port, settings.tls_identity.server_context())
-            )
+            tls = RenewedContext(settings.tls_identity, Identity.server_context)
+            self._listeners.append(self._listener(settings.tls_port, tls.current))
         for listener in self._listeners:
             listener.start()
         logger.info(
@@ -129,7 +130,7 @@ class Receiver:
         self._registry.close()
         logger.info("stopped aborted=%d", n_aborted)
 
-    def _listener(self, port: int, tls: ssl.SSLContext | None) -> Listener:
+    def _listener(self, port: int, tls: Callable[[], ssl.SSLContext] | None) -> Listener:
         return Listener(
             self._settings.host,
             port,

@@ -14,10 +14,11 @@ from kombu.exceptions import OperationalError
 
 from core.destinations import DicomDestination, Hl7Destination
 from core.errors import EpvsError
+from core.links import describe_link
 from core.settings import load_settings
 from worker.app import app
 from worker.delivery.dicom_scu import DicomScu
-from worker.delivery.hl7.mllp import connect
+from worker.delivery.hl7.mllp import probe
 from worker.services import Services
 
 if TYPE_CHECKING:
@@ -70,24 +71,22 @@ def _check_archive(destination: DicomDestination, settings: Settings) -> None:
             identity=settings.tls_identity,
         ).echo()
     except EpvsError as error:
-        remedy = (
-            error.remedy
-            or "Check address, port, both AE titles, and that the PACS accepts this node."
-        )
-        _say(name, False, error.message, remedy)
+        _say(name, False, error.message, error.remedy or _ARCHIVE_REMEDY)
     else:
-        _say(name, True, "responds to C-ECHO")
+        link = describe_link(destination.host, is_encrypted=destination.tls)
+        _say(name, True, f"responds to C-ECHO, {link}")
 
 
 def _check_receiver(destination: Hl7Destination, settings: Settings) -> None:
     """Connect without sending: a message would be filed, and HL7 has no echo."""
     name = f"destination {destination.name}"
     try:
-        connect(destination, timeout_s=settings.network_timeout_s).close()
+        probe(destination, settings.tls_identity, timeout_s=settings.network_timeout_s)
     except EpvsError as error:
         _say(name, False, error.message, error.remedy)
     else:
-        _say(name, True, "accepts a connection (no message was sent)")
+        link = describe_link(destination.host, is_encrypted=destination.tls)
+        _say(name, True, f"accepts a connection, {link} (no message was sent)")
 
 
 def _say(name: str, ok: bool, detail: str, remedy: str = "") -> None:

@@ -22,7 +22,8 @@ from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made on import
 
 from core import commitment
-from core.errors import ConfigurationError, Unavailable
+from core.errors import Unavailable
+from core.tls import client_context_to
 from worker.delivery.statuses import (
     CommitmentResult,
     Response,
@@ -284,12 +285,8 @@ def _tls(
     """TLS context, and the name that the peer's certificate must state; None without TLS."""
     if not destination.tls:
         return None
-    if identity is None:  # never fall back to sending patient data in the clear
-        raise ConfigurationError(
-            f"{destination.name} requires TLS, and this node has no certificate.",
-            "Set EPVS_TLS_CERTIFICATE, EPVS_TLS_KEY and EPVS_TLS_AUTHORITIES.",
-        )
-    return identity.client_context(), destination.tls_name or destination.host
+    context = client_context_to(destination.name, identity)
+    return context, destination.tls_name or destination.host
 
 
 def _why_not_established(assoc: Association, destination: DicomDestination) -> str:

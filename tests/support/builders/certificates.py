@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from core.tls import Identity
 
@@ -38,3 +42,30 @@ class Authority:
         certificate.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
         made.private_key_pem.write_to_path(key)
         return Identity(certificate, key, self.certificate)
+
+    def revocation_list(
+        self, *revoked: Identity, expires_in: timedelta = timedelta(days=7), name: str = "crl"
+    ) -> Path:
+        """Write the list of these revoked certificates."""
+        now = datetime.now(UTC)
+        issuer = x509.load_pem_x509_certificate(self.certificate.read_bytes())
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(issuer.subject)
+            .last_update(now - timedelta(days=30))
+            .next_update(now + expires_in)
+        )
+        for identity in revoked:
+            certificate = x509.load_pem_x509_certificate(identity.certificate.read_bytes())
+            builder = builder.add_revoked_certificate(
+                x509.RevokedCertificateBuilder()
+                .serial_number(certificate.serial_number)
+                .revocation_date(now - timedelta(days=1))
+                .build()
+            )
+        key = serialization.load_pem_private_key(self._authority.private_key_pem.bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        path = self._folder / f"{name}.pem"
+        made = builder.sign(key, hashes.SHA256())
+        path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        return path

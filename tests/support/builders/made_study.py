@@ -18,10 +18,13 @@ from pydicom.uid import (
 
 from core.destinations import DEFAULT_VARIANT
 from core.results import ObjectKind, Report, ReportObject
+from db.delivery.claims import StoredObject
 from db.receiving.intake import record_instances
 from tests.support.builders.records import graded_study, instance
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sqlalchemy.orm import Session
 
     from core.results import GradedStudy
@@ -85,6 +88,20 @@ def report_object(kind: ObjectKind, uid: str, *, padding: int = 0) -> ReportObje
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content=_with_group_length(buffer.getvalue()),
         variant=DEFAULT_VARIANT if kind is ObjectKind.STRUCTURED_REPORT else None,
+    )
+
+
+def stored_object(made: ReportObject, folder: Path) -> StoredObject:
+    """Write an object into `folder`, as a delivery finds it."""
+    path = folder / "sr.dcm"
+    path.write_bytes(made.content)
+    return StoredObject(
+        kind=made.kind,
+        sop_class_uid=made.sop_class_uid,
+        sop_instance_uid=made.sop_instance_uid,
+        transfer_syntax_uid=made.transfer_syntax_uid,
+        path=path,
+        sha256=hashlib.sha256(made.content).hexdigest(),
     )
 
 

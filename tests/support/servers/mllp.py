@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
+    from core.tls import Identity
+
 _START, _END = b"\x0b", b"\x1c\r"
 
 
@@ -111,14 +113,23 @@ def _acknowledge(message: bytes, code: str, *, control_id: bytes = b"") -> bytes
 
 
 @contextmanager
-def scripted_receiver() -> Iterator[ScriptedReceiver]:
-    """Run a receiver on a free loopback port."""
+def scripted_receiver(identity: Identity | None = None) -> Iterator[ScriptedReceiver]:
+    """Run a receiver on a free loopback port.
+
+    With an `identity` it accepts only TLS, and only clients with a certificate of the same
+    authority; its destination has ``localhost`` and ``tls=1``.
+    """
     scripted = ScriptedReceiver()
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             with suppress(OSError):  # the node may close the connection first
-                scripted.serve(self.request)
+                if identity is None:
+                    scripted.serve(self.request)
+                    return
+                context = identity.server_context()
+                with context.wrap_socket(self.request, server_side=True) as secured:
+                    scripted.serve(secured)
 
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
@@ -126,7 +137,9 @@ def scripted_receiver() -> Iterator[ScriptedReceiver]:
 
     with Server(("127.0.0.1", 0), Handler) as server:
         host, port = server.server_address[:2]
-        scripted.destination = Hl7Destination(str(host), port)
+        scripted.destination = Hl7Destination(
+            str(host) if identity is None else "localhost", port, tls=identity is not None
+        )
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         try:
             yield scripted

@@ -39,6 +39,7 @@ class ReceiverProcess:
     database_url: str
     log: Path
     process: subprocess.Popen[bytes]
+    environment: dict[str, str]
 
     @property
     def spool(self) -> Path:
@@ -156,7 +157,7 @@ def run_receiver(
     try:
         wait_until(lambda: accepts_connections(port) or process.poll() is not None)
         assert process.poll() is None, log.read_text()
-        yield ReceiverProcess(port, data_dir, url, log, process)
+        yield ReceiverProcess(port, data_dir, url, log, process, environment)
     finally:
         if process.poll() is None:
             process.terminate()

@@ -35,6 +35,9 @@ def test_destination_options() -> None:
     assert parse_destination("hl7://ris.example:2575?application=RIS&notgraded=1") == (
         Hl7Destination("ris.example", 2575, application="RIS", not_graded=True)
     )
+    assert parse_destination("hl7://192.0.2.1:2575?tls=1&tlsname=ris.example") == (
+        Hl7Destination("192.0.2.1", 2575, tls=True, tls_name="ris.example")
+    )
 
 
 def test_whoever_sent_the_study_is_a_destination() -> None:
@@ -62,6 +65,7 @@ def test_whoever_sent_the_study_is_a_destination() -> None:
         ("hl7://host", "hl7://host:port"),
         ("hl7://host:2575?sr=comprehensive", "unknown option 'sr'"),
         ("hl7://host:2575?facility=A|B", "letters, digits"),
+        ("hl7://host:2575?tlsname=ris", "without tls=1"),
     ],
 )
 def test_wrong_destination_names_setting_and_remedy(
@@ -79,6 +83,8 @@ def test_wrong_destination_names_setting_and_remedy(
     [
         {"tls_port": 2762},
         {"destinations": "PACS@host:104?tls=1"},
+        {"destinations": "hl7://host:2575?tls=1"},
+        {"tls_revocation": "/etc/epvs/crl.pem"},
         {"callers": "PACS@192.0.2.1?certificate=pacs.example"},
     ],
 )

@@ -1,16 +1,19 @@
-"""Contexts as BCP 195 has them, from files that are what they should be."""
+"""Contexts as BCP 195 has them, from files that are what they should be, and that may change."""
 
 from __future__ import annotations
 
+import os
 import ssl
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 
 from core.errors import ConfigurationError
-from core.tls import Identity, certificate_names
+from core.tls import Identity, RenewedContext, certificate_names, client_context_to
 from tests.support.builders.certificates import Authority
 
 if TYPE_CHECKING:
@@ -82,3 +85,128 @@ def test_names_of_a_certificate() -> None:
     }
     assert certificate_names(certificate) == {"pacs 1", "pacs.example", "192.0.2.7"}
     assert certificate_names(None) == frozenset()
+
+
+def names_in(context: ssl.SSLContext, identity: Identity) -> set[str]:
+    """Names that a server with this context presents to a client of `identity`."""
+    return set(certificate_names(shake_hands(context, identity.client_context())))
+
+
+def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:
+    """Shake hands in memory; return the server's certificate."""
+    client.check_hostname = False
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(to_client, to_server),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    for _ in range(4):
+        for side in sides:
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    certificate = sides[0].getpeercert()
+    assert certificate is not None
+    return certificate
+
+
+@pytest.fixture
+def replaceable(tmp_path: Path) -> Identity:
+    """An identity whose files a test replaces."""
+    return Authority(tmp_path / "ca").issue("node.example")
+
+
+def replace_files(identity: Identity, by: Identity, *fields: str) -> None:
+    """Replace files as tools for certificates do: by renaming."""
+    for field in fields:
+        target = getattr(identity, field)
+        new = target.with_suffix(".new")
+        new.write_bytes(getattr(by, field).read_bytes())
+        new.replace(target)
+
+
+def test_a_renewed_certificate_is_presented_to_new_connections(
+    replaceable: Identity, tmp_path: Path
+) -> None:
+    context = RenewedContext(replaceable, Identity.server_context)
+    first = context.current()
+    assert context.current() is first
+    renewed = Authority(tmp_path / "other").issue("renewed.example")
+    replace_files(replaceable, renewed, "certificate", "key", "authorities")
+    assert "renewed.example" in names_in(context.current(), renewed)
+    assert context.current() is not first
+
+
+def test_files_that_cannot_be_used_leave_the_last_context_and_are_logged_once(
+    replaceable: Identity, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = RenewedContext(replaceable, Identity.server_context)
+    first = context.current()
+    renewed = Authority(tmp_path / "other").issue("renewed.example")
+    replace_files(replaceable, renewed, "certificate")
+    assert context.current() is first
+    assert context.current() is first
+    [record] = caplog.records
+    assert record.levelname == "ERROR"
+    assert "tls-files-unusable" in record.message
+    assert str(replaceable.certificate) in record.message
+    replaceable.authorities.unlink()
+    assert context.current() is first
+    replace_files(replaceable, renewed, "key", "authorities")
+    assert "renewed.example" in names_in(context.current(), renewed)
+
+
+def test_destinations_share_a_context_that_is_renewed(replaceable: Identity) -> None:
+    first = client_context_to("PACS@host:104", replaceable)
+    assert client_context_to("PACS@host:104", replace(replaceable)) is first
+    os.utime(replaceable.authorities, ns=(1, 1))
+    assert client_context_to("PACS@host:104", replaceable) is not first
+    with pytest.raises(ConfigurationError, match="PACS@host:104 requires TLS"):
+        client_context_to("PACS@host:104", None)
+
+
+def test_a_revoked_certificate_is_refused_on_both_sides(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    good, bad = authority.issue("good.example"), authority.issue("bad.example")
+    checking = replace(good, revocation=authority.revocation_list(bad))
+    shake_hands(checking.server_context(), good.client_context())
+    with pytest.raises(ssl.SSLError, match="certificate revoked"):
+        shake_hands(checking.server_context(), bad.client_context())
+    with pytest.raises(ssl.SSLError, match="certificate revoked"):
+        shake_hands(bad.server_context(), checking.client_context())
+
+
+def test_an_expired_or_missing_list_refuses_everything(tmp_path: Path) -> None:
+    authority, other = Authority(tmp_path / "ca"), Authority(tmp_path / "other")
+    node = authority.issue("node.example")
+    expired = replace(node, revocation=authority.revocation_list(expires_in=timedelta(days=-1)))
+    with pytest.raises(ssl.SSLError, match="CRL has expired"):
+        shake_hands(expired.server_context(), node.client_context())
+    without = replace(node, revocation=other.revocation_list())
+    with pytest.raises(ssl.SSLError, match="unable to get certificate CRL"):
+        shake_hands(without.server_context(), node.client_context())
+
+
+def test_lists_of_several_authorities_are_in_one_file(tmp_path: Path) -> None:
+    one, two = Authority(tmp_path / "one"), Authority(tmp_path / "two")
+    node, pacs = one.issue("node.example"), two.issue("pacs.example")
+    revoked = two.issue("revoked.example")
+    both, lists = tmp_path / "both.pem", tmp_path / "lists.pem"
+    both.write_bytes(one.certificate.read_bytes() + two.certificate.read_bytes())
+    made = (one.revocation_list(), two.revocation_list(revoked))
+    lists.write_bytes(b"".join(path.read_bytes() for path in made))
+    server = replace(node, authorities=both, revocation=lists)
+    shake_hands(server.server_context(), replace(pacs, authorities=both).client_context())
+    with pytest.raises(ssl.SSLError, match="revoked"):
+        shake_hands(server.server_context(), replace(revoked, authorities=both).client_context())
+
+
+@pytest.mark.parametrize("content", ["certificate", "both", "nothing", "missing"])
+def test_a_file_of_lists_contains_lists_only(tmp_path: Path, content: str) -> None:
+    authority = Authority(tmp_path)
+    stranger = Authority(tmp_path / "stranger").certificate.read_bytes()
+    file, crl = tmp_path / "file.pem", authority.revocation_list().read_bytes()
+    if content != "missing":
+        file.write_bytes({"certificate": stranger, "both": crl + stranger}.get(content, b"none"))
+    node = replace(authority.issue("node.example"), revocation=file)
+    with pytest.raises(ConfigurationError, match=f"EPVS_TLS_REVOCATION {file}"):
+        node.server_context()

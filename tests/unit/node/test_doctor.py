@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from core.errors import EpvsError
 from core.settings import load_settings
 from db import migrate
 from node import doctor
+from tests.support.builders.certificates import Authority
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CALLERS = "PACS@192.0.2.10"
 
@@ -45,6 +51,24 @@ def test_a_migrated_database_with_callers_and_space_is_in_order(database_url: st
     checks = _checks(database_url=database_url, callers=CALLERS, spool_reserve_mb=0)
     assert [name for name, check in checks.items() if not check.ok] == ["worker"]
     assert migrate.head_revision() in checks["database"].detail
+
+
+def test_tls_files_are_checked_where_there_are_any(database_url: str, tmp_path: Path) -> None:
+    identity = Authority(tmp_path).issue("node.example")
+    settings = {
+        "database_url": database_url,
+        "tls_certificate": identity.certificate,
+        "tls_key": identity.key,
+        "tls_authorities": identity.authorities,
+    }
+    files = {name: str(value) for name, value in settings.items()}
+    assert _checks(**files)["TLS files"].ok
+    identity.key.write_text("not yet complete")
+    check = _checks(**files)["TLS files"]
+    assert not check.ok
+    assert f"EPVS_TLS_KEY {identity.key} cannot be used" in check.detail
+    assert check.remedy
+    assert "TLS files" not in _checks(database_url=database_url)
 
 
 def test_a_database_that_cannot_be_reached_is_named() -> None:

@@ -30,6 +30,8 @@ def send_result(
     ------
     Unavailable
         No complete response was received.
+    ConfigurationError
+        The destination requires TLS, and the node's certificate is missing or cannot be used.
     """
     if len(objects) != 1:
         return Parked("there is no SR to build the message from")
@@ -39,7 +41,12 @@ def send_result(
         )
     except Failed as error:
         return Parked(error.message)
-    response = exchange(destination, message.content, timeout_s=settings.network_timeout_s)
+    response = exchange(
+        destination,
+        settings.tls_identity,
+        message.content,
+        timeout_s=settings.network_timeout_s,
+    )
     return interpret_acknowledgment(response, message.control_id)
 
 

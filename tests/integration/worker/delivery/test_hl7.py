@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -11,9 +10,9 @@ import pytest
 from core.destinations import Hl7Destination
 from core.results import ObjectKind
 from core.settings import load_settings
-from db.delivery.claims import DeliveryClaim, StoredObject
+from db.delivery.claims import DeliveryClaim
 from db.enums import Proof
-from tests.support.builders.made_study import report_object
+from tests.support.builders.made_study import report_object, stored_object
 from tests.support.builders.sources import classic, inputs
 from tests.support.servers.mllp import Fault, ScriptedReceiver, scripted_receiver
 from tests.support.servers.ports import free_port
@@ -25,28 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from core.results import ReportObject
+    from db.delivery.claims import StoredObject
 
 TIMEOUT_S = 1.0
-
-
-def store(made: ReportObject, folder: Path) -> StoredObject:
-    path = folder / "sr.dcm"
-    path.write_bytes(made.content)
-    return StoredObject(
-        kind=made.kind,
-        sop_class_uid=made.sop_class_uid,
-        sop_instance_uid=made.sop_instance_uid,
-        transfer_syntax_uid=made.transfer_syntax_uid,
-        path=path,
-        sha256=hashlib.sha256(made.content).hexdigest(),
-    )
 
 
 @pytest.fixture(scope="module")
 def sr(tmp_path_factory: pytest.TempPathFactory) -> StoredObject:
     folder = tmp_path_factory.mktemp("report")
-    return store(inputs(classic(folder)).build().objects[-1], folder)
+    return stored_object(inputs(classic(folder)).build().objects[-1], folder)
 
 
 @pytest.fixture
@@ -123,7 +109,7 @@ def test_a_refused_connection_postpones_the_delivery(sr: StoredObject) -> None:
 
 
 def test_a_report_without_a_result_is_parked_unsent(ris: ScriptedReceiver, tmp_path: Path) -> None:
-    empty = store(report_object(ObjectKind.STRUCTURED_REPORT, "2.25.2"), tmp_path)
+    empty = stored_object(report_object(ObjectKind.STRUCTURED_REPORT, "2.25.2"), tmp_path)
     assert isinstance(deliver(ris.destination, empty), Parked)
     assert isinstance(deliver(ris.destination), Parked)
     assert not ris.messages
