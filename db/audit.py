@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 
 from core.uids import canonical_json, digest
 from db.models import AuditEvent, AuditHead
@@ -78,7 +78,6 @@ def append(
     )
     row.hash = _hash(row)
     session.add(row)
-    session.execute(update(AuditHead).values(seq=row.seq, hash=row.hash))
 
 
 def verify(session: Session) -> AuditVerdict:

@@ -9,20 +9,33 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.engine import make_url
 
+from db import grants
 from db.session import create_engine, transaction
 
 _SCRIPTS = Path(__file__).parent / "migrations"
 _UPGRADE_LOCK = 0x65707674  # key of the advisory lock: only one process migrates at a time
 
 
-def upgrade(url: str, revision: str = "head") -> None:
+def upgrade(url: str, revision: str = "head", *, runtime_url: str | None = None) -> None:
     """Migrate the database to `revision` in one transaction; safe to run concurrently.
+
+    Parameters
+    ----------
+    url : str
+        Database, as the owner of its tables.
+    revision : str
+    runtime_url : str, optional
+        The same database as the role that the node works as. On PostgreSQL the role is granted what
+        it needs.
 
     Raises
     ------
     Unavailable
         The database does not respond.
+    ConfigurationError
+        The database does not have the role of `runtime_url`.
     """
     engine = create_engine(url)
     try:
@@ -30,6 +43,9 @@ def upgrade(url: str, revision: str = "head") -> None:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
             command.upgrade(make_config(connection), revision)
+            runtime_role = make_url(runtime_url or url).username
+            if connection.dialect.name == "postgresql" and runtime_role:
+                grants.grant(connection, runtime_role)
     finally:
         engine.dispose()
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BUSY_TIMEOUT_S = 30
+_INSUFFICIENT_PRIVILEGE = "42501"  # SQLSTATE
 
 
 def create_engine(url: str) -> Engine:
@@ -115,7 +116,10 @@ def transaction(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def _errors_of(engine: Engine) -> Iterator[None]:
-    """Raise `Unavailable` for errors of SQLAlchemy and of the driver that say so."""
+    """Raise `Unavailable` for errors of SQLAlchemy and of the driver that say so.
+
+    A missing privilege is one of them: it is the database's fault, not that of the work at hand.
+    """
     driver: Any = engine.dialect.loaded_dbapi
     try:
         yield
@@ -123,8 +127,12 @@ def _errors_of(engine: Engine) -> Iterator[None]:
         raise _unavailable(error) from error
     except (driver.OperationalError, driver.InterfaceError) as error:
         raise _unavailable(error) from error
-    except DBAPIError as error:
-        if error.connection_invalidated:
+    except (DBAPIError, driver.ProgrammingError) as error:
+        cause = getattr(error, "orig", error)
+        if (
+            getattr(error, "connection_invalidated", False)
+            or getattr(cause, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE
+        ):
             raise _unavailable(error) from error
         raise
 

@@ -42,7 +42,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def postgres_template(postgres_server: PostgresServer) -> str:
     """Name of a migrated PostgreSQL database to copy; never written to."""
     name = postgres_server.create_database()
-    migrate.upgrade(postgres_server.url(name))
+    migrate.upgrade(postgres_server.owner_url(name), runtime_url=postgres_server.url(name))
     return name
 
 
@@ -50,13 +50,13 @@ def postgres_template(postgres_server: PostgresServer) -> str:
 def empty_database_url(
     database_kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[str]:
-    """URL of a database without tables."""
+    """URL of a database without tables; on PostgreSQL as the role that may create them."""
     if database_kind == "sqlite":
         yield f"sqlite:///{tmp_path / 'epvs.sqlite'}"
         return
     server: PostgresServer = request.getfixturevalue("postgres_server")
     name = server.create_database()
-    yield server.url(name)
+    yield server.owner_url(name)
     server.drop_database(name)
 
 
@@ -64,7 +64,10 @@ def empty_database_url(
 def database_url(
     database_kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[str]:
-    """URL of a migrated database without rows; on SQLite ``epvs.sqlite`` in `tmp_path`."""
+    """URL of a migrated database without rows; on SQLite ``epvs.sqlite`` in `tmp_path`.
+
+    On PostgreSQL with the runtime role: what the node does, it must be able to do without DDL.
+    """
     if database_kind == "sqlite":
         path = tmp_path / "epvs.sqlite"
         shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
@@ -74,6 +77,20 @@ def database_url(
     name = server.create_database(request.getfixturevalue("postgres_template"))
     yield server.url(name)
     server.drop_database(name)
+
+
+@pytest.fixture
+def owner_url(database_url: str) -> str:
+    """`database_url` as the owner of the tables, who may change anything."""
+    return database_url.replace("epvs_node@", "epvs_owner@")
+
+
+@pytest.fixture
+def owner_engine(owner_url: str) -> Iterator[Engine]:
+    """Engine on `owner_url`."""
+    engine = create_engine(owner_url)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture

@@ -79,6 +79,7 @@ def node(
     """
     work_dir = tmp_path_factory.mktemp("node")
     port = free_port()
+    database = postgres_server.create_database()
     pacs = start_orthanc(work_dir / "orthanc", forward_to=("EPVSNODE", port))
     with ExitStack() as ending:
         ending.callback(pacs.stop)
@@ -89,7 +90,8 @@ def node(
                 data_dir=work_dir / "data",
                 models_dir=ROOT / "triton_models",
                 triton_url=triton_server.url,
-                database_url=postgres_server.url(postgres_server.create_database()),
+                database_url=postgres_server.url(database),
+                database_owner_url=postgres_server.owner_url(database),
                 host="127.0.0.1",
                 port=port,
                 other_classes="accept",  # so that the CT samples reach series selection

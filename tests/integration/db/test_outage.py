@@ -32,8 +32,9 @@ def own_server() -> Iterator[PostgresServer]:
 def test_an_outage_raises_unavailable_and_leaves_no_partial_transaction(
     own_server: PostgresServer,
 ) -> None:
-    url = own_server.url(own_server.create_database())
-    migrate.upgrade(url)
+    name = own_server.create_database()
+    url = own_server.url(name)
+    migrate.upgrade(own_server.owner_url(name), runtime_url=url)
     engine = create_engine(url)
     with pytest.raises(Unavailable) as caught, unit_of_work(engine) as session:  # noqa: PT012
         record_instances(session, [instance(1)])

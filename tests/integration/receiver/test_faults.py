@@ -52,9 +52,9 @@ def test_a_database_that_does_not_answer(tmp_path: Path) -> None:
 
 
 def test_a_database_server_that_stops_and_comes_back(
-    tmp_path: Path, postgres_server: PostgresServer
+    tmp_path: Path, postgres_server: PostgresServer, postgres_template: str
 ) -> None:
-    url = postgres_server.url(postgres_server.create_database())
+    url = postgres_server.url(postgres_server.create_database(postgres_template))
     url = url.replace("postgresql://", "postgresql+psycopg://")
     paths = write_series(tmp_path / "series", 4)
     with run_receiver(tmp_path / "node", database_url=url) as receiver:

@@ -1,4 +1,7 @@
-"""A real PostgreSQL server; `tests.support.databases` makes the databases on it."""
+"""A real PostgreSQL server; `tests.support.databases` makes the databases on it.
+
+It has the roles of ``docker/postgres/roles.sql``: tests work as the runtime role, as the node does.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.servers.ports import free_port
 
 if TYPE_CHECKING:
@@ -51,7 +55,7 @@ class PostgresServer:
         self.port = free_port()
         subprocess.run(
             [
-                *(self._binaries / "initdb", "-D", self._data, "-U", "epvs", "--auth=trust"),
+                *(self._binaries / "initdb", "-D", self._data, "-U", "postgres", "--auth=trust"),
                 *("--encoding=UTF8", "--locale=C", "--no-sync"),
             ],
             check=True,
@@ -60,9 +64,13 @@ class PostgresServer:
             stdout=subprocess.DEVNULL,
         )
 
-    def url(self, database: str) -> str:
-        """SQLAlchemy URL of a database on this server."""
-        return f"postgresql://epvs@127.0.0.1:{self.port}/{database}"
+    def url(self, database: str, role: str = "epvs_node") -> str:
+        """SQLAlchemy URL of a database on this server, by default as the node's runtime role."""
+        return f"postgresql://{role}@127.0.0.1:{self.port}/{database}"
+
+    def owner_url(self, database: str) -> str:
+        """SQLAlchemy URL of a database as the owner of its tables."""
+        return self.url(database, "epvs_owner")
 
     def start(self) -> None:
         """Start the server and wait until it accepts connections."""
@@ -87,7 +95,20 @@ class PostgresServer:
                     raise
                 time.sleep(0.05)
             else:
-                return
+                break
+        self.create_roles("postgres")
+
+    def create_roles(self, database: str) -> None:
+        """Run ``docker/postgres/roles.sql`` in a database, as superuser."""
+        subprocess.run(
+            [
+                *(self._binaries / "psql", "--no-psqlrc", "--quiet", "--file"),
+                *(ROOT / "docker" / "postgres" / "roles.sql", self.url(database, "postgres")),
+            ],
+            check=True,
+            env={"POSTGRES_OWNER_PASSWORD": "owner", "POSTGRES_NODE_PASSWORD": "node"},
+            stdout=subprocess.DEVNULL,
+        )
 
     def stop(self) -> None:
         """Stop the server at once, closing every connection; its data remain for another start."""
@@ -106,7 +127,9 @@ class PostgresServer:
         name = f"epvs_{uuid.uuid4().hex[:12]}"
         with self._connect() as connection:
             # Copies files: half the time of the default strategy, which writes a log.
-            statement = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"
+            statement = (
+                f"CREATE DATABASE {name} OWNER epvs_owner TEMPLATE {template} STRATEGY file_copy"
+            )
             connection.execute(statement.encode())
         return name
 
@@ -117,7 +140,7 @@ class PostgresServer:
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
         return psycopg.connect(
-            host="127.0.0.1", port=self.port, user="epvs", dbname="postgres", autocommit=True
+            host="127.0.0.1", port=self.port, user="postgres", dbname="postgres", autocommit=True
         )
 
 

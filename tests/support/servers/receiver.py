@@ -115,7 +115,7 @@ def run_receiver(
     ----------
     data_dir : Path
     database_url : str, optional
-        By default a new SQLite file in `data_dir`.
+        By default a new SQLite file in `data_dir`; a PostgreSQL database must be migrated already.
     largest_file_bytes : int, optional
         RLIMIT_FSIZE of the process: writes beyond it fail as on a full disk.
     module : sequence of str, optional
@@ -125,7 +125,8 @@ def run_receiver(
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     url = database_url or f"sqlite:///{data_dir / 'epvs.sqlite'}"
-    upgrade(url)
+    if url.startswith("sqlite"):
+        upgrade(url)
     port = int(settings.get("port") or free_port())
     chosen = {
         "ae_title": AE_TITLE,

@@ -32,7 +32,7 @@ def chain(database_engine: Engine) -> Engine:
 
 
 def _disarm(engine: Engine) -> None:
-    """An intruder with the database password."""
+    """An intruder with the password of the owner."""
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("DROP FUNCTION refuse_audit_change() CASCADE"))
@@ -64,10 +64,15 @@ def test_an_untouched_chain_verifies(chain: Engine) -> None:
             "previous_hash, hash FROM audit_events WHERE seq = 5"
         ),
         "REPLACE INTO audit_head SELECT id, seq, 'x' FROM audit_head",
+        "INSERT INTO audit_events SELECT 7, at, 'x', NULL, NULL, '{}', hash, 'x' "
+        "FROM audit_events WHERE seq = 5",
+        "INSERT INTO audit_events SELECT 6, at, 'x', NULL, NULL, '{}', previous_hash, 'x' "
+        "FROM audit_events WHERE seq = 5",
     ],
 )
-def test_triggers_refuse_any_change(chain: Engine, statement: str) -> None:
-    with pytest.raises((DatabaseError, IntegrityError)), chain.begin() as connection:
+def test_triggers_refuse_any_change(chain: Engine, owner_engine: Engine, statement: str) -> None:
+    """Even to the owner, who would have to remove the triggers first."""
+    with pytest.raises((DatabaseError, IntegrityError)), owner_engine.begin() as connection:
         connection.execute(text(statement))
     assert _verify(chain).ok
 
@@ -93,9 +98,11 @@ def test_triggers_refuse_any_change(chain: Engine, statement: str) -> None:
     ],
     ids=["changed", "moved", "last-changed", "removed", "end-cut", "emptied", "swapped", "no-head"],
 )
-def test_tampering_is_detected(chain: Engine, statements: list[str], first_bad: int | None) -> None:
-    _disarm(chain)
-    with chain.begin() as connection:
+def test_tampering_is_detected(
+    chain: Engine, owner_engine: Engine, statements: list[str], first_bad: int | None
+) -> None:
+    _disarm(owner_engine)
+    with owner_engine.begin() as connection:
         for statement in statements:
             connection.execute(text(statement))
     verdict = _verify(chain)

@@ -50,15 +50,13 @@ def test_several_processes_may_upgrade_an_empty_database_at_once(empty_database_
     assert migrate.current_revision(empty_database_url) == migrate.head_revision()
 
 
-def test_migrations_can_be_downgraded(database_url: str) -> None:
-    engine = create_engine(database_url)
-    with engine.begin() as connection:
+def test_migrations_can_be_downgraded(owner_engine: Engine) -> None:
+    with owner_engine.begin() as connection:
         config = migrate.make_config(connection)
         command.downgrade(config, "base")
         assert inspect(connection).get_table_names() == ["alembic_version"]
         command.upgrade(config, "head")
         assert connection.scalar(text("SELECT count(*) FROM worklist_results")) == 0
-    engine.dispose()
 
 
 def test_a_waiting_revision_survives_the_renaming_of_the_outbox_columns(
