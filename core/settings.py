@@ -108,6 +108,7 @@ class Settings(BaseSettings):
     max_open_s: float = Field(default=5400.0, gt=0)
     data_dir: Path = Path("data")
     database_url: str = ""
+    database_owner_url: str = ""
     broker_url: str = "redis://127.0.0.1:6379/0"
     triton_url: str = "127.0.0.1:8001"
     triton_timeout_s: float = Field(default=60.0, gt=0)
@@ -167,10 +168,10 @@ class Settings(BaseSettings):
             raise ValueError("contains the same destination twice")
         return value
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_owner_url")
     @classmethod
     def _check_database_url(cls, value: str) -> str:
-        if not value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
+        if value and not value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
             raise ValueError("must begin with sqlite:/// or postgresql://")
         return value
 
@@ -181,6 +182,12 @@ class Settings(BaseSettings):
             data_dir = Path(values.get("data_dir") or "data").absolute()
             values["database_url"] = f"sqlite:///{data_dir / 'epvs.sqlite'}"
         return values
+
+    @model_validator(mode="after")
+    def _check_owner(self) -> Self:
+        if self.database_owner_url and self.is_sqlite:
+            raise ValueError("EPVS_DATABASE_OWNER_URL is for PostgreSQL: SQLite has no roles")
+        return self
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
@@ -202,6 +209,11 @@ class Settings(BaseSettings):
                 "TLS needs EPVS_TLS_CERTIFICATE, EPVS_TLS_KEY and EPVS_TLS_AUTHORITIES"
             )
         return self
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is a SQLite file."""
+        return self.database_url.startswith("sqlite")
 
     @property
     def tls_identity(self) -> Identity | None:

@@ -188,9 +188,10 @@ def redeliver(
 def apply_migrations() -> None:
     """Upgrade the database to the latest schema."""
     settings = load_settings()
-    if settings.database_url.startswith("sqlite"):
+    if settings.is_sqlite:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-    migrate.upgrade(settings.database_url)
+    owner_url = settings.database_owner_url or settings.database_url
+    migrate.upgrade(owner_url, runtime_url=settings.database_url)
     display.step(f"database is at revision {migrate.head_revision()}")
 
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.errors import EpvsError
-from db import migrate
-from db.session import create_engine, unit_of_work
+from db import grants, migrate
+from db.session import create_engine, transaction
 from node import display
 from node.components import run_module
 from node.embedded.stack import environment_of
@@ -42,7 +42,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _callers(settings)
     if settings.tls_identity is not None:
         yield _tls(settings.tls_identity)
-    yield _database(settings)
+    yield from _database(settings)
     try:
         for line in run_module("worker.commands.doctor", env=environment_of(settings)):
             yield Check(**json.loads(line))
@@ -102,18 +102,37 @@ def _tls(identity: Identity) -> Check:
     return Check(name, True, "certificate, key, authorities and revocation lists can be used")
 
 
-def _database(settings: Settings) -> Check:
+def _database(settings: Settings) -> Iterator[Check]:
     name = "database"
     try:
         current, head = migrate.current_revision(settings.database_url), migrate.head_revision()
         if current != head:
-            return Check(
+            yield Check(
                 name,
                 False,
                 f"at revision {current or 'none'}, but {head} is required",
                 "Run epvs-node migrate.",
             )
-        with unit_of_work(create_engine(settings.database_url)):
-            return Check(name, True, f"reachable, at revision {head}")
+            return
+        yield Check(name, True, f"reachable, at revision {head}")
+        if not settings.is_sqlite:
+            yield _database_role(settings)
     except EpvsError as error:
-        return Check(name, False, error.message, error.remedy or "Check EPVS_DATABASE_URL.")
+        yield Check(name, False, error.message, error.remedy or "Check EPVS_DATABASE_URL.")
+
+
+def _database_role(settings: Settings) -> Check:
+    """Check that the node can neither change the schema nor rewrite the audit trail."""
+    engine = create_engine(settings.database_url)
+    try:
+        with transaction(engine) as connection:
+            problems = grants.find_problems(connection)
+    finally:
+        engine.dispose()
+    return Check(
+        "database role",
+        not problems,
+        "; ".join(problems) or "works without DDL and can only add audit events",
+        "Create the roles with docker/postgres/roles.sql, set EPVS_DATABASE_OWNER_URL and run "
+        "epvs-node migrate.",
+    )

@@ -103,9 +103,16 @@ class EmbeddedStack:
         triton_url = self._start_triton()
         broker_url = self._start_broker()
         self.on_progress("database: applying migrations")
-        migrate.upgrade(self.settings.database_url)
+        migrate.upgrade(
+            self.settings.database_owner_url or self.settings.database_url,
+            runtime_url=self.settings.database_url,
+        )
         self.settings = self.settings.model_copy(
-            update={"triton_url": triton_url, "broker_url": broker_url}
+            update={
+                "triton_url": triton_url,
+                "broker_url": broker_url,
+                "database_owner_url": "",  # no component may change the schema
+            }
         )
         ready_file = self.settings.worker_ready_file
         receiver = self._start_component("receiver", ["-m", "receiver"])
