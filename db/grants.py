@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy.engine import Connection
 
@@ -33,14 +33,32 @@ _AUDIT_TABLES: Final = ("audit_events", "audit_head")
 _FORBIDDEN: Final = ("UPDATE", "DELETE", "TRUNCATE", "TRIGGER")
 
 
-def grant(connection: Connection, runtime_role: str) -> None:
+def require_ddl(connection: Connection) -> None:
+    """Check that the role of this connection may change the schema.
+
+    Raises
+    ------
+    ConfigurationError
+        It may not.
+    """
+    role, may_create = connection.execute(
+        sa.text("SELECT current_user, has_schema_privilege(current_schema(), 'CREATE')")
+    ).one()
+    if not may_create:
+        raise ConfigurationError(
+            f"The role {role!r} may not change the schema of the database.",
+            "Set EPVS_DATABASE_OWNER_URL: the URL of the database as the owner of its tables.",
+        )
+
+
+def grant(connection: Connection, runtime_role: str | None) -> None:
     """Give the runtime role exactly the privileges that the node needs, and readers the views.
 
     Parameters
     ----------
     connection : Connection
         To PostgreSQL, as the owner of the tables.
-    runtime_role : str
+    runtime_role : str, optional
         Role that the node works as. If it is the owner itself, it keeps what it has.
 
     Raises
@@ -49,15 +67,15 @@ def grant(connection: Connection, runtime_role: str) -> None:
         The role does not exist.
     """
     inspector = sa.inspect(connection)
-    views = {view: ("SELECT",) for view in inspector.get_view_names()}
-    if runtime_role != connection.scalar(sa.text("SELECT current_user")):
+    views = dict.fromkeys(inspector.get_view_names(), ("SELECT",))
+    if runtime_role not in (None, connection.scalar(sa.text("SELECT current_user"))):
         if not _exists(connection, runtime_role):
             raise ConfigurationError(
                 f"The database has no role {runtime_role!r}, which EPVS_DATABASE_URL names.",
                 "Create the roles with docker/postgres/roles.sql.",
             )
         tables = {name: _TABLES.get(name, _USUAL) for name in inspector.get_table_names()}
-        for statement in _statements(connection, runtime_role, views | tables):
+        for statement in _statements(connection, runtime_role, {**views, **tables}):
             connection.exec_driver_sql(statement)
     if _exists(connection, READER_ROLE):
         for statement in _statements(connection, READER_ROLE, views):
@@ -100,7 +118,7 @@ def find_problems(connection: Connection) -> list[str]:
 
 
 def _statements(
-    connection: Connection, role: str, privileges: dict[str, tuple[str, ...]]
+    connection: Connection, role: str, privileges: Mapping[str, tuple[str, ...]]
 ) -> Iterator[str]:
     quote = connection.dialect.identifier_preparer.quote
     schema, role = quote(str(connection.dialect.default_schema_name)), quote(role)

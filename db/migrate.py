@@ -35,17 +35,18 @@ def upgrade(url: str, revision: str = "head", *, runtime_url: str | None = None)
     Unavailable
         The database does not respond.
     ConfigurationError
-        The database does not have the role of `runtime_url`.
+        The role of `url` may not change the schema, or that of `runtime_url` does not exist.
     """
     engine = create_engine(url)
     try:
         with transaction(engine) as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
+            if connection.dialect.name != "postgresql":
+                command.upgrade(make_config(connection), revision)
+                return
+            grants.require_ddl(connection)
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
             command.upgrade(make_config(connection), revision)
-            runtime_role = make_url(runtime_url or url).username
-            if connection.dialect.name == "postgresql" and runtime_role:
-                grants.grant(connection, runtime_role)
+            grants.grant(connection, make_url(runtime_url or url).username)
     finally:
         engine.dispose()
 

@@ -3,8 +3,7 @@
 #
 #   sh docker/make-secrets.sh
 #
-# Existing files are kept: a database keeps the password that it was created with. A
-# POSTGRES_PASSWORD in .env, where earlier versions had it, is taken over; delete it there afterwards.
+# Existing files are kept: a database keeps the passwords that it was created with.
 #
 # Compose mounts the files with the owner and the mode that they have here, and the services run as
 # different users. So everybody may read the files, but only their owner may enter the folder.
@@ -24,21 +23,14 @@ write() { # NAME CONTENT
   mv "secrets/$1.new" "secrets/$1"
 }
 
-if [ ! -e secrets/postgres_password ]; then
-  password=
-  if [ -e .env ]; then
-    password=$(sed -n "s/^POSTGRES_PASSWORD=[\"']\{0,1\}\([^\"']*\).*/\1/p" .env | tail -n 1)
-  fi
-  case $password in
-    *[!A-Za-z0-9]*)
-      echo "POSTGRES_PASSWORD in .env may contain letters and digits only: it becomes part of a URL." >&2
-      exit 1
-      ;;
-  esac
-  write postgres_password "${password:-$(random)}"
-fi
-password=$(cat secrets/postgres_password)
-write database_url "postgresql+psycopg://epvs:$password@postgres:5432/epvs"
+for name in postgres_password postgres_owner_password postgres_node_password; do
+  [ -e "secrets/$name" ] || write "$name" "$(random)"
+done
+database=postgres:5432/epvs
+password=$(cat secrets/postgres_owner_password)
+write database_owner_url "postgresql+psycopg://epvs_owner:$password@$database"
+password=$(cat secrets/postgres_node_password)
+write database_url "postgresql+psycopg://epvs_node:$password@$database"
 
 if [ ! -e secrets/redis_configuration ]; then
   write redis_configuration "requirepass $(random)"

@@ -2,14 +2,14 @@
 --
 -- psql runs it as superuser in the node's database: at the first start of the compose service, or by
 -- hand for a server of your own and for a database of version 0.1, whose tables it hands over. It may
--- be run again. Passwords come from POSTGRES_OWNER_PASSWORD and POSTGRES_NODE_PASSWORD.
+-- be run again. POSTGRES_OWNER_PASSWORD_FILE and POSTGRES_NODE_PASSWORD_FILE name the password files.
 --
 --   epvs_owner   owns the tables; for `epvs-node migrate` alone, which also grants what follows
 --   epvs_node    receiver, workers, housekeeper and command line: no DDL, audit events only added
 --   epvs_reader  cannot log in; gives the logins that are its members the views of docs/sql.md
 \set ON_ERROR_STOP on
-\getenv owner_password POSTGRES_OWNER_PASSWORD
-\getenv node_password POSTGRES_NODE_PASSWORD
+\set owner_password `cat "$POSTGRES_OWNER_PASSWORD_FILE"`
+\set node_password `cat "$POSTGRES_NODE_PASSWORD_FILE"`
 
 SELECT format('CREATE ROLE %I', name)
   FROM unnest(ARRAY['epvs_owner', 'epvs_node', 'epvs_reader']) AS name

@@ -220,6 +220,14 @@ def test_a_role_that_does_not_exist_is_named(postgres_server: PostgresServer) ->
     postgres_server.drop_database(name)
 
 
+def test_the_runtime_role_cannot_migrate(
+    postgres_server: PostgresServer, database_url: str, own_database: str
+) -> None:
+    for url in (database_url, postgres_server.url(own_database)):
+        with pytest.raises(ConfigurationError, match=r"'epvs_node'.*EPVS_DATABASE_OWNER_URL"):
+            migrate.upgrade(url)
+
+
 def test_readers_see_the_views_and_nothing_else(
     database_url: str,
 ) -> None:
@@ -229,7 +237,10 @@ def test_readers_see_the_views_and_nothing_else(
         for view in VIEWS:
             connection.execute(text(f"SELECT * FROM {view}"))
         for statement in ("SELECT * FROM instances", "SELECT * FROM audit_events"):
-            with pytest.raises(DBAPIError, match="InsufficientPrivilege"), connection.begin_nested():
+            with (
+                pytest.raises(DBAPIError, match="InsufficientPrivilege"),
+                connection.begin_nested(),
+            ):
                 connection.execute(text(statement))
     superuser.dispose()
 

@@ -43,7 +43,7 @@ def environment(
     with redis_server.client() as client:
         client.config_set("requirepass", BROKER_SECRET)
     urls = {
-        "EPVS_DATABASE_URL_FILE": f"postgresql://epvs:{DATABASE_SECRET}@127.0.0.1:"
+        "EPVS_DATABASE_URL_FILE": f"postgresql://epvs_node:{DATABASE_SECRET}@127.0.0.1:"
         f"{postgres_server.port}/{database}",
         "EPVS_BROKER_URL_FILE": f"redis://:{BROKER_SECRET}@127.0.0.1:{redis_server.port}/0",
     }

@@ -74,6 +74,12 @@ def test_doctor_finds_everything_in_order(node: Node) -> None:
     assert any(name.startswith("destination DEMOPACS@") for name in checks)
 
 
+def test_the_components_do_not_know_the_owner_of_the_database(node: Node) -> None:
+    settings = node.stack.settings
+    assert "epvs_node@" in settings.database_url
+    assert settings.database_owner_url == ""
+
+
 def test_a_study_from_sending_to_reprocessing(
     node: Node, run: Run, synthetic_study: Path, tmp_path: Path
 ) -> None:

@@ -107,8 +107,13 @@ def test_settings_are_known_and_valid(
     # What the settings name is what compose provides.
     assert mounts(SERVICES[name])[str(loaded.data_dir)] == "data"
     assert mounts(SERVICES[name])[str(loaded.models_dir)] == "./triton_models"
-    password = (secrets / "postgres_password").read_text().strip()
-    assert loaded.database_url == f"postgresql+psycopg://epvs:{password}@postgres:5432/epvs"
+    for role, url in (("node", loaded.database_url), ("owner", loaded.database_owner_url)):
+        if role == "node" or name == "migrations":
+            password = (secrets / f"postgres_{role}_password").read_text().strip()
+            expected = f"postgresql+psycopg://epvs_{role}:{password}@postgres:5432/epvs"
+            assert url == expected
+        else:
+            assert url == ""
     password = (secrets / "redis_configuration").read_text().removeprefix("requirepass ").strip()
     assert loaded.broker_url == f"redis://:{password}@redis:6379/0"
     aliases = [
@@ -149,17 +154,18 @@ def test_secrets_are_random_and_kept(tmp_path: Path) -> None:
     assert len(first["postgres_password"].strip()) == 48
 
 
-@pytest.mark.parametrize("line", ["abc123", "'abc123'", '"abc123"'])
-def test_a_password_of_an_earlier_version_is_taken_over(tmp_path: Path, line: str) -> None:
-    (tmp_path / ".env").write_text(f"COMPOSE_PROFILES=gpu\nPOSTGRES_PASSWORD={line}\n")
-    assert (make_secrets(tmp_path) / "postgres_password").read_text() == "abc123\n"
-
-
-def test_a_password_that_does_not_fit_a_url_is_refused(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("POSTGRES_PASSWORD=a@b\n")
-    with pytest.raises(subprocess.CalledProcessError):
-        make_secrets(tmp_path)
-    assert not list((tmp_path / "secrets").iterdir())
+def test_the_database_gets_its_roles_at_the_first_start() -> None:
+    """The image runs what is in this folder, as superuser in the database named by POSTGRES_DB."""
+    postgres = SERVICES["postgres"]
+    scripts = ROOT / mounts(postgres)["/docker-entrypoint-initdb.d"]
+    (script,) = scripts.iterdir()
+    named = re.findall(r'`cat "\$(\w+)"`', script.read_text())
+    assert named
+    for variable in named:
+        assert postgres["environment"][variable].removeprefix(SECRETS_DIR) in postgres["secrets"]
+    roles = set(re.findall(r"ALTER ROLE (\w+) LOGIN", script.read_text()))
+    assert postgres["environment"]["POSTGRES_USER"] not in roles
+    assert roles == {"epvs_owner", "epvs_node"}
 
 
 @pytest.mark.parametrize("name", SERVICES)

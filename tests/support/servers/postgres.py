@@ -100,13 +100,15 @@ class PostgresServer:
 
     def create_roles(self, database: str) -> None:
         """Run ``docker/postgres/roles.sql`` in a database, as superuser."""
+        roles, password = ("OWNER", "NODE"), self._folder / "password"
+        password.write_text("unused: the server trusts everybody\n")
         subprocess.run(
             [
                 *(self._binaries / "psql", "--no-psqlrc", "--quiet", "--file"),
                 *(ROOT / "docker" / "postgres" / "roles.sql", self.url(database, "postgres")),
             ],
             check=True,
-            env={"POSTGRES_OWNER_PASSWORD": "owner", "POSTGRES_NODE_PASSWORD": "node"},
+            env=os.environ | {f"POSTGRES_{role}_PASSWORD_FILE": str(password) for role in roles},
             stdout=subprocess.DEVNULL,
         )
 

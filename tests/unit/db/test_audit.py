@@ -64,10 +64,14 @@ def test_an_untouched_chain_verifies(chain: Engine) -> None:
             "previous_hash, hash FROM audit_events WHERE seq = 5"
         ),
         "REPLACE INTO audit_head SELECT id, seq, 'x' FROM audit_head",
-        "INSERT INTO audit_events SELECT 7, at, 'x', NULL, NULL, '{}', hash, 'x' "
-        "FROM audit_events WHERE seq = 5",
-        "INSERT INTO audit_events SELECT 6, at, 'x', NULL, NULL, '{}', previous_hash, 'x' "
-        "FROM audit_events WHERE seq = 5",
+        (
+            "INSERT INTO audit_events SELECT 7, at, 'x', NULL, NULL, '{}', hash, 'x' "
+            "FROM audit_events WHERE seq = 5"
+        ),
+        (
+            "INSERT INTO audit_events SELECT 6, at, 'x', NULL, NULL, '{}', previous_hash, 'x' "
+            "FROM audit_events WHERE seq = 5"
+        ),
     ],
 )
 def test_triggers_refuse_any_change(chain: Engine, owner_engine: Engine, statement: str) -> None:
