@@ -263,12 +263,28 @@ class ReportObject:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportIdentity:
+    """Study and patient that the objects of a report state.
+
+    They were read from the files of the study. Before a report is stored, they are compared with
+    the study's row, which the receiver wrote.
+    """
+
+    study_uid: str
+    patient_id: str
+    """Patient ID (0010,0020); empty if the graded instances have none."""
+    accession_number: str
+    """Accession Number (0008,0050), or empty."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything built for one revision: map, pictures and SRs, in the order of sending."""
 
     objects: tuple[ReportObject, ...]
     summary: str
     """The report as readable text, without patient data."""
+    identity: ReportIdentity
 
 
 @dataclass(frozen=True, slots=True)

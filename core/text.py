@@ -44,3 +44,11 @@ def printable(text: str, longest: int = LONGEST) -> str:
 def printable_lines(text: str) -> str:
     """Make each line of a text printable, see `printable`; line feeds stay."""
     return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def column_text(text: str) -> str:
+    """Return what a text column keeps of a value: printable characters, at most 64.
+
+    Two values of one attribute are compared in this form, see `db.grading.identity`.
+    """
+    return "".join(character for character in text if character.isprintable()).strip()[:64]

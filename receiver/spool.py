@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 IMPLEMENTATION_CLASS_UID: Final = derived_uid("implementation-class", {})
 """Part of every spooled file: after a change, every known instance sent again would conflict."""
-_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _SMALL_WRITE_BYTES: Final = 64 * 1024
 """Smaller pieces are gathered before they are written: senders cut data sets into PDUs of 16 KiB
 (storescu), or even into fragments of one byte."""
@@ -86,7 +86,7 @@ class SpoolFile:
         self._spool = spool
         self.path = spool.next_temporary()
         """Path until the file is committed."""
-        self.head_bytes = len(head)
+        self._head_bytes = len(head)
         self._hash = hashlib.sha256()
         self._size = 0
         self._waiting = bytearray(head)
@@ -104,7 +104,7 @@ class SpoolFile:
         self.discard()
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append `data`; small pieces are gathered, so `flush` before reading the file.
+        """Append `data`; small pieces are gathered, so `flush` before `read`.
 
         Raises
         ------
@@ -125,6 +125,16 @@ class SpoolFile:
             The disk is full or failed.
         """
         self._write_out(b"")
+
+    def read(self, position: int, length: int) -> bytes:
+        """Read bytes of the data set, from `position` on; fewer at its end.
+
+        Raises
+        ------
+        OSError
+            The disk failed.
+        """
+        return os.pread(self._descriptor, length, self._head_bytes + position)
 
     def commit(self) -> StoredFile:
         """Make the file durable under its final name.

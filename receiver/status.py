@@ -8,10 +8,11 @@ status      when                                               what the sender s
 ``0x0122``  the SOP class is not that of the context used      correct the sender
 ``0xA700``  disk full, below its reserve, or database down     send again later
 ``0xA900``  command and data set name different objects        correct the sender
-``0xC010``  the header cannot be read                          correct the instance
+``0xC010``  the data set cannot be read, or is ambiguous       correct the instance
 ``0xC011``  a UID that identifies the instance is missing      correct the instance
 ``0xC012``  such a UID is invalid (PS3.5 section 9.1)          correct the instance
-``0xC013``  longer than ``EPVS_MAX_INSTANCE_MB``               raise the limit, or do not send it
+``0xC013``  longer than ``EPVS_MAX_INSTANCE_MB``, or over      raise the limit, or do not send it
+            256 MiB when inflated                              deflated
 ==========  =================================================  =================================
 
 The ranges are those of PS3.4 section B.2.3 and PS3.7 section C.4.2; the last digits are specific to

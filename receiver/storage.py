@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import mmap
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_HEADER_BYTES: Final = 16 * 1024
-"""Beginning of a data set that is kept in memory; it contains nearly every header."""
 _ROOM_CHECK_BYTES: Final = 16 * 1024 * 1024
 """Bytes written between two checks of free space: the length of a data set is not known ahead."""
 
@@ -77,7 +74,6 @@ class Incoming:
         self._storage = storage
         self._request = request
         self._size = 0
-        self._beginning = bytearray()
         self._room_checked_at = 0
         self._file: SpoolFile | None = None
         self._refusal: Refused | None = None
@@ -149,8 +145,6 @@ class Incoming:
             )
         if self._size - self._room_checked_at > _ROOM_CHECK_BYTES:
             self._check_room()
-        if len(self._beginning) < _HEADER_BYTES:
-            self._beginning += data[: _HEADER_BYTES - len(self._beginning)]
         file.write(data)
 
     def _check_room(self) -> None:
@@ -169,27 +163,13 @@ class Incoming:
         )
 
     def _checked_header(self, file: SpoolFile) -> Header:
-        header = self._read_header(file)
+        file.flush()
+        header = read_header(file.read, self._size, self._request.transfer_syntax_uid)
         if header.sop_class_uid != self._request.sop_class_uid:
             raise Refused(Status.DATA_SET_MISMATCH, "SOP Class UID differs from the command's.")
         if header.sop_instance_uid != self._request.sop_instance_uid:
             raise Refused(Status.DATA_SET_MISMATCH, "SOP Instance UID differs from the command's.")
         return header
-
-    def _read_header(self, file: SpoolFile) -> Header:
-        syntax = self._request.transfer_syntax_uid
-        try:
-            return read_header(bytes(self._beginning), syntax)
-        except Refused:
-            if len(self._beginning) == self._size:
-                raise
-        # The header is broken or longer than what was kept: read the whole data set.
-        file.flush()
-        with (
-            open(file.path, "rb") as spooled,  # noqa: PTH123 - str, see `Spool`
-            mmap.mmap(spooled.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        ):
-            return read_header(mapped, syntax, file.head_bytes)
 
     def _refuse(self, error: Exception) -> None:
         self._refusal = _as_refusal(error)

@@ -52,9 +52,12 @@ _KEEP_RECEIVING: Final = Prepared(
         )
         .returning(
             _revisions.c.id,
-            select(_studies.c.patient_id)
-            .where(_studies.c.study_uid == bindparam("of_study"))
-            .scalar_subquery(),
+            *(
+                select(column)
+                .where(_studies.c.study_uid == bindparam("of_study"))
+                .scalar_subquery()
+                for column in (_studies.c.patient_id, _studies.c.accession_number)
+            ),
         )
     )
 )
@@ -67,6 +70,24 @@ _ADD: Final = Prepared(
 )
 _MR_CLASSES: Final = frozenset({MRImageStorage, EnhancedMRImageStorage})
 """SOP classes that no report of this node has."""
+
+
+class _Identity(NamedTuple):
+    """Whose a study is, as its row says."""
+
+    patient_id: str
+    accession_number: str
+
+    def has(self, instance: ReceivedInstance) -> bool:
+        """Whether an instance may belong to the study.
+
+        An empty Patient ID in an instance matches any study: senders leave it out in emergencies.
+        """
+        return _storable(instance.patient_id) in ("", self.patient_id)
+
+    def lacks(self, instance: ReceivedInstance) -> bool:
+        """Whether the instance states an accession number and the study has none yet."""
+        return bool(instance.accession_number) and not self.accession_number
 
 
 class Intake(StrEnum):
@@ -139,17 +160,22 @@ def _add_to_open_revisions(
     for n, instance in instances.items():
         revision = open_revisions.get(instance.study_uid)
         is_first = instance.sop_instance_uid not in first
-        if revision is not None and is_first and _is_of(revision.patient_id, instance):
+        if (
+            revision is not None
+            and is_first
+            and revision.study.has(instance)
+            and not revision.study.lacks(instance)
+        ):
             first[instance.sop_instance_uid] = n
             rows.append(_instance_row(instance, revision.id))
     return [first[uid] for uid in _insert(connection, rows)]
 
 
 class _OpenRevision(NamedTuple):
-    """A receiving revision, and the Patient ID of its study."""
+    """A receiving revision, and whose its study is."""
 
     id: str
-    patient_id: str
+    study: _Identity
 
 
 def _keep_receiving(
@@ -158,18 +184,16 @@ def _keep_receiving(
     """Lock a study's receiving revision and extend its quiet period; None if there is none."""
     values = {"of_study": study_uid, "at": received_at}
     rows = _KEEP_RECEIVING.rows(connection, values)
-    return _OpenRevision(*rows[0]) if rows else None
+    return _OpenRevision(rows[0][0], _Identity(*rows[0][1:])) if rows else None
 
 
 def _record_in_detail(session: Session, instances: Sequence[ReceivedInstance]) -> list[Intake]:
     """Record instances that may be known already, of another patient, or of no receiving study."""
-    patients = _lock_studies(session, instances)
+    studies = _lock_studies(session, instances)
     known = _read_digests(session, (i.sop_instance_uid for i in instances))
     new: dict[str, ReceivedInstance] = {}
     for instance in instances:
-        if instance.sop_instance_uid not in known and _is_of(
-            patients[instance.study_uid], instance
-        ):
+        if instance.sop_instance_uid not in known and studies[instance.study_uid].has(instance):
             new.setdefault(instance.sop_instance_uid, instance)
 
     latest = _read_latest_revisions(session, {i.study_uid for i in instances})
@@ -185,7 +209,7 @@ def _record_in_detail(session: Session, instances: Sequence[ReceivedInstance]) -
             outcomes.append(Intake.STORED)
         elif known.get(uid) == (instance.study_uid, instance.sha256):
             outcomes.append(Intake.DUPLICATE)
-        elif not _is_of(patients[instance.study_uid], instance):
+        elif not studies[instance.study_uid].has(instance):
             outcomes.append(Intake.OTHER_PATIENT)
         else:
             outcomes.append(Intake.CONFLICT)
@@ -201,14 +225,6 @@ def _record_in_detail(session: Session, instances: Sequence[ReceivedInstance]) -
     return outcomes
 
 
-def _is_of(patient_id: str, instance: ReceivedInstance) -> bool:
-    """Whether an instance may belong to a study with this Patient ID.
-
-    An empty Patient ID in an instance matches any study: senders leave it out in emergencies.
-    """
-    return _storable(instance.patient_id) in ("", patient_id)
-
-
 def _insert(connection: Connection, rows: Sequence[Mapping[str, object]]) -> set[str]:
     """Insert rows of `instances` whose SOP Instance UID is not known; return the UIDs inserted."""
     return {str(row["sop_instance_uid"]) for row in rows if _ADD.rows(connection, row)}
@@ -222,10 +238,11 @@ def _read_own(session: Session, instances: Sequence[ReceivedInstance]) -> set[st
     return set(session.connection().scalars(found))
 
 
-def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> dict[str, str]:
-    """Lock the studies, creating those that are new; return the Patient ID of each.
+def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> dict[str, _Identity]:
+    """Lock the studies, creating those that are new; return whose each is.
 
-    A study without a Patient ID adopts the first one that is not empty.
+    A study without a Patient ID or Accession Number adopts the first one that is not empty, the
+    Accession Number only of an instance that belongs to it.
     """
     first = {i.study_uid: i for i in reversed(instances)}
     rows = [
@@ -239,7 +256,7 @@ def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> di
         for uid in sorted(first)  # the same order in every transaction, so that none deadlock
     ]
     locked = (
-        select(_studies.c.study_uid, _studies.c.patient_id)
+        select(_studies.c.study_uid, _studies.c.patient_id, _studies.c.accession_number)
         .where(_studies.c.study_uid.in_(first))
         .order_by(_studies.c.study_uid)
         .with_for_update(key_share=True)
@@ -249,17 +266,22 @@ def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> di
     if len(studies) < len(rows):
         connection.execute(insert_or_ignore(session, _studies), rows)
         studies = connection.execute(locked).all()
-    patients: dict[str, str] = {row.study_uid: row.patient_id for row in studies}
+    identities = {row.study_uid: _Identity(*row[1:]) for row in studies}
     for instance in instances:
-        patient_id = _storable(instance.patient_id)
-        if patient_id and not patients[instance.study_uid]:
-            patients[instance.study_uid] = patient_id
+        known = identities[instance.study_uid]
+        adopted = known
+        if not known.patient_id:
+            adopted = adopted._replace(patient_id=_storable(instance.patient_id))
+        if adopted.has(instance) and not known.accession_number:
+            adopted = adopted._replace(accession_number=_storable(instance.accession_number))
+        if adopted != known:
+            identities[instance.study_uid] = adopted
             connection.execute(
                 update(_studies)
                 .where(_studies.c.study_uid == instance.study_uid)
-                .values(patient_id=patient_id)
+                .values(adopted._asdict())
             )
-    return patients
+    return identities
 
 
 def _read_digests(session: Session, sop_uids: Iterable[str]) -> dict[str, tuple[str, str]]:

@@ -13,6 +13,7 @@ from core.errors import Failed, Unavailable
 from core.logs import describe
 from core.results import NotGradedStudy
 from db.grading import leases, results
+from db.grading.identity import IDENTITY_MISMATCH, find_mismatch
 from db.session import unit_of_work
 from worker.claims.heartbeat import Heartbeat
 from worker.claims.record_outcome import record_outcome
@@ -126,6 +127,14 @@ def record(session: Session, claim: Claim, outcome: Outcome, settings: Settings)
     """Write the outcome; False, and no change, when the claim is stale."""
     now = datetime.now(UTC)
     match outcome:
+        case Graded(study, paths) | NotGraded(study, paths) if study.report and (
+            mismatch := find_mismatch(session, claim.revision_id, study.report.identity)
+        ):
+            log.error("report of another patient or study revision=%s", claim.revision_id)
+            for path in paths:
+                path.unlink(missing_ok=True)
+            detail = f"The report differs from the study's row: {mismatch}."
+            return leases.fail(session, claim, now=now, code=IDENTITY_MISMATCH, detail=detail)
         case Graded(study, paths):
             return results.store_graded(
                 session,

@@ -17,7 +17,7 @@ from pydicom.uid import (
 )
 
 from core.destinations import DEFAULT_VARIANT
-from core.results import ObjectKind, Report, ReportObject
+from core.results import ObjectKind, Report, ReportIdentity, ReportObject
 from db.delivery.claims import StoredObject
 from db.receiving.intake import record_instances
 from tests.support.builders.records import graded_study, instance
@@ -118,7 +118,12 @@ def make_graded(study: ClosedStudy) -> GradedStudy:
         report_object(kind, f"2.25.{number}{position}") for position, kind in enumerate(_SOP_CLASS)
     )
     graded = graded_study(study.revision_id)
-    return replace(graded, report=Report(objects, "Rating 2"))
+    return replace(graded, report=Report(objects, "Rating 2", identity_of(study)))
+
+
+def identity_of(study: ClosedStudy) -> ReportIdentity:
+    """What a report on a study of `receive_study` states."""
+    return ReportIdentity(study.study_uid, "CANARY-7", "A1")
 
 
 def encoded_data_set(content: bytes) -> bytes:

@@ -21,6 +21,7 @@ from core.results import (
     ObjectKind,
     RegistrationQuality,
     Report,
+    ReportIdentity,
     ReportObject,
     SaliencyStatistics,
     SeriesVerdict,
@@ -56,6 +57,8 @@ STUDY_ROW: dict[str, Any] = {
     "first_received_at": T0,
 }
 """Row of `studies`, for tests that insert one themselves."""
+IDENTITY = ReportIdentity(STUDY, "CANARY-7", "A1")
+"""What a report on the study states."""
 
 
 def after(seconds: float) -> datetime:
@@ -164,6 +167,7 @@ def graded_study(revision_id: str, *, rating: int = 2, uid: str = "2.25.1") -> G
                 *report_srs(uid, [sr_variant(PACS, graded=True), sr_variant(ARCHIVE, graded=True)]),
             ),
             summary="Rating 2",
+            identity=IDENTITY,
         ),
         timings=(StageTiming("selection", 0.5), StageTiming("registration", 1.5)),
     )
@@ -196,6 +200,7 @@ def reject_study(
     report = Report(
         tuple(report_srs(uid, [SRVariant(sr_class, False) for sr_class in SRClass])),
         summary="Not graded",
+        identity=IDENTITY,
     )
     assert store_not_graded(
         session,

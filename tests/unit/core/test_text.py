@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 
-from core.text import printable, printable_lines
+from core.text import column_text, printable, printable_lines
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,8 @@ def test_a_long_text_is_cut_off_and_its_length_stated() -> None:
 
 def test_lines_stay_lines() -> None:
     assert printable_lines("a\x1b\nb\r") == "a\\x1b\nb\\r"
+
+
+def test_a_column_keeps_printable_characters() -> None:
+    assert column_text(" J\u00f6rg \x1b[1m\u200b\u5f20\0 ") == "J\u00f6rg [1m\u5f20"
+    assert column_text("7" * 99) == "7" * 64

@@ -139,6 +139,16 @@ def test_a_study_adopts_the_first_patient_id_that_is_not_empty(database_engine: 
         assert record_instances(session, [stray]) == [OTHER_PATIENT]
 
 
+def test_a_study_adopts_the_first_accession_number_that_is_not_empty(
+    database_engine: Engine,
+) -> None:
+    with unit_of_work(database_engine) as session:
+        record_instances(session, [instance(1, accession_number="")])
+        stray = instance(2, patient_id="CANARY-8", accession_number="A9")
+        record_instances(session, [stray, instance(3), instance(4, accession_number="A2")])
+        assert session.get_one(Study, STUDY).accession_number == "A1"
+
+
 def test_a_known_instance_claimed_for_another_study_is_a_conflict(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         record_instances(session, [instance(1)])

@@ -21,7 +21,12 @@ from db.grading.leases import claim_revision
 from db.models import AuditEvent, Delivery, GradeRow, ReportObjectRow, Revision
 from db.receiving.closing import close_quiet_studies
 from db.session import create_engine, unit_of_work
-from tests.support.builders.made_study import make_graded, receive_study, report_object
+from tests.support.builders.made_study import (
+    identity_of,
+    make_graded,
+    receive_study,
+    report_object,
+)
 from worker.grading.attempt import Grading, attempt_grading
 from worker.services import Services
 
@@ -50,7 +55,9 @@ def reporting(study: ClosedStudy, completed_at: datetime) -> NotGradedStudy:
     """A pipeline that does not grade the study and builds a report."""
     number = int(hashlib.sha256(study.revision_id.encode()).hexdigest()[:12], 16)
     sr = report_object(ObjectKind.STRUCTURED_REPORT, f"2.25.{number}")
-    return replace(not_grading(study, completed_at), report=Report((sr,), "Not graded"))
+    return replace(
+        not_grading(study, completed_at), report=Report((sr,), "Not graded", identity_of(study))
+    )
 
 
 def failing_to_report(study: ClosedStudy, completed_at: datetime) -> NotGradedStudy:

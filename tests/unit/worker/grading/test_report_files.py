@@ -11,6 +11,7 @@ import pytest
 from core.errors import Unavailable
 from core.results import ObjectKind, Report
 from tests.support.builders.made_study import report_object
+from tests.support.builders.records import IDENTITY
 from worker.grading.report_files import write_report_files
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def report() -> Report:
     kinds = (ObjectKind.SECONDARY_CAPTURE, ObjectKind.STRUCTURED_REPORT)
     objects = tuple(report_object(kind, f"2.25.{number}") for number, kind in enumerate(kinds))
-    return Report(objects, "Rating 2")
+    return Report(objects, "Rating 2", IDENTITY)
 
 
 def test_each_object_is_a_file_named_by_its_digest(report: Report, tmp_path: Path) -> None:

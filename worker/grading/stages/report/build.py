@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pydicom
 
 from core.errors import Failed
-from core.results import Grade, ObjectKind, Report, ReportObject
+from core.results import Grade, ObjectKind, Report, ReportIdentity, ReportObject
 from worker.grading.stages.report.check import check_report
 from worker.grading.stages.report.context import GradedContext, NotGradedContext, ReportContext
 from worker.grading.stages.report.graded_sr import build_graded_sr
@@ -139,5 +139,18 @@ def _checked(objects: Sequence[ReportObject], context: ReportContext) -> Report:
     """Return the report once it has passed its check."""
     check_report(objects, context)
     first = next(item for item in objects if item.kind is ObjectKind.STRUCTURED_REPORT)
-    summary = render_text(pydicom.dcmread(BytesIO(first.content)), identity=False)
-    return Report(objects=tuple(objects), summary=summary)
+    sr = pydicom.dcmread(BytesIO(first.content))
+    return Report(
+        objects=tuple(objects),
+        summary=render_text(sr, identity=False),
+        identity=ReportIdentity(
+            study_uid=str(sr.StudyInstanceUID),
+            patient_id=_whole_text(sr.PatientID),
+            accession_number=_whole_text(sr.AccessionNumber),
+        ),
+    )
+
+
+def _whole_text(value: str | Sequence[str] | None) -> str:
+    """Return a text as it is encoded: pydicom splits it at backslashes."""
+    return value if isinstance(value, str) else "\\".join(value or ())

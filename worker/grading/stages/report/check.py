@@ -102,8 +102,7 @@ def _faults(item: ReportObject, context: ReportContext, known_uids: set[str]) ->
     for keyword in _PRESENT:
         if keyword not in dataset:
             yield f"{keyword} is missing"
-    if dataset.get("StudyInstanceUID") != context.study.study_uid:
-        yield "it belongs to another study"
+    yield from _identity_faults(dataset, context)
     declared = (item.sop_class_uid, item.sop_instance_uid, item.series_uid)
     written = tuple(dataset.get(k) for k in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"))
     if declared != written:
@@ -117,6 +116,14 @@ def _faults(item: ReportObject, context: ReportContext, known_uids: set[str]) ->
     statement = context.intended_use.statement
     if item.kind is ObjectKind.SECONDARY_CAPTURE and dataset.get("ImageComments") != statement:
         yield "the intended use is not that of the models"
+
+
+def _identity_faults(dataset: Dataset, context: ReportContext) -> Iterator[str]:
+    if dataset.get("StudyInstanceUID") != context.study.study_uid:
+        yield "it belongs to another study"
+    for keyword in ("PatientID", "AccessionNumber"):
+        if dataset.get(keyword) != context.source.patient_and_study.get(keyword):
+            yield f"its {keyword} is not that of the study"
 
 
 def _uid_faults(dataset: Dataset) -> Iterator[str]:

@@ -276,7 +276,8 @@ def test_a_new_revision_names_the_report_that_it_supersedes(given: Inputs, repor
 def test_a_report_supersedes_those_of_its_class(given: Inputs, report: Report) -> None:
     """An archive that receives one class does not know the SRs of the other."""
     bare, three_d = given.build(), given.build(SRClass.COMPREHENSIVE_3D)
-    both = superseding(given, Report((report.objects[-1], *bare.objects, three_d.objects[-1]), ""))
+    objects = (report.objects[-1], *bare.objects, three_d.objects[-1])
+    both = superseding(given, replace(report, objects=objects))
 
     def predecessors(sr: Dataset) -> set[str]:
         return {

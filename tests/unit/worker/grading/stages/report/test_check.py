@@ -115,6 +115,8 @@ SR_FAULTS: dict[str, Callable[[Dataset], object]] = {
     "not declared": lambda sr: sr.CodingSchemeIdentificationSequence.clear(),
     "flags": lambda sr: setattr(sr, "PreliminaryFlag", "FINAL"),
     "another study": lambda sr: setattr(sr, "StudyInstanceUID", "1.2.3"),
+    "PatientID is not that": lambda sr: setattr(sr, "PatientID", "CANARY-18"),
+    "AccessionNumber is not that": lambda sr: setattr(sr, "AccessionNumber", "B"),
     "UIDs differ": lambda sr: setattr(sr, "SOPInstanceUID", "1.2.3"),
     "AccessionNumber is missing": lambda sr: sr.pop("AccessionNumber"),
     "SeriesDescription is missing or empty": lambda sr: setattr(sr, "SeriesDescription", ""),
