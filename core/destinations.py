@@ -11,20 +11,18 @@ From top to bottom: a DICOM storage SCP; the sender of each study; an HL7 v2 rec
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
+from core.callers import AE_TITLE, CallerRule, numeric_address
 from core.results import SRClass, SRVariant
 from core.tls import is_certificate_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-AE_TITLE: Final = re.compile(r"[ -\[\]-~]{1,16}")
-"""Printable ASCII without backslash (PS3.8 7.1.1.4)."""
 _HOST_AND_PORT: Final = r"(\[[^\]]+\]|[^:\[\]@/]+):(\d{1,5})"
 _HL7: Final = "hl7://"
 _HL7_NAME: Final = re.compile(r"[A-Za-z0-9 ._-]{1,60}")
@@ -48,6 +46,8 @@ class DicomDestination:
     tls: bool = False
     tls_name: str = ""
     """Name that its certificate must carry, if not `host`."""
+    reporters: tuple[CallerRule, ...] = ()
+    """Who else may report its storage commitments, for instance other nodes of its cluster."""
 
     @property
     def name(self) -> str:
@@ -69,10 +69,7 @@ class DicomDestination:
             Numeric. An IPv4-mapped IPv6 address, as a dual-stack socket reports it, is converted
             back to IPv4.
         """
-        ip = ipaddress.ip_address(address)
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        return replace(self, ae_title=calling_ae.strip(), host=str(ip))
+        return replace(self, ae_title=calling_ae.strip(), host=str(numeric_address(address)))
 
 
 @dataclass(frozen=True, slots=True)

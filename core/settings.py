@@ -7,14 +7,11 @@ prevents the start; the message names the setting, its value and what is valid.
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import os
 import tomllib
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -25,67 +22,18 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from core.destinations import AE_TITLE, Destination, DicomDestination, parse_destination
+from core.callers import AE_TITLE, CallerRule, parse_caller
+from core.destinations import Destination, DicomDestination, parse_destination
 from core.errors import ConfigurationError
 from core.setting_files import file_variable, read_setting_files, variable
-from core.tls import Identity, is_certificate_name
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
+from core.tls import Identity
 
 SHIPPED_MODELS_DIR: Final = Path(__file__).resolve().parents[1] / "triton_models"
 """The models that come with the package, in a checkout and in an installation alike."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallerRule:
-    """One entry of the allow-list: an AE title (``*`` for any) at an address or network.
-
-    With a `certificate` it admits callers over TLS only, and only with a certificate of that name.
-    """
-
-    ae_title: str
-    network: ipaddress.IPv4Network | ipaddress.IPv6Network
-    certificate: str = ""
-
-    def is_proven_by(self, names: Collection[str]) -> bool:
-        """Whether a certificate with these names (lower case) satisfies the entry."""
-        return not self.certificate or self.certificate.lower() in names
-
-    def lists(self, ae_title: str, address: str) -> bool:
-        """Whether the entry covers a caller with this AE title at this address."""
-        ip = ipaddress.ip_address(address)
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        return self.ae_title in ("*", ae_title.strip()) and ip in self.network
-
-
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def parse_caller(text: str) -> CallerRule:
-    """Read ``AE@address`` or ``AE@network/bits``; the AE may be ``*``.
-
-    ``?certificate=NAME`` after it binds the entry to a certificate.
-
-    Raises
-    ------
-    ValueError
-        Says what is wrong and shows the valid form.
-    """
-    caller, option, certificate = text.strip().partition("?certificate=")
-    if option and not is_certificate_name(certificate):
-        raise ValueError(f"caller {text!r}: {certificate!r} cannot be a name in a certificate")
-    ae_title, _, network = caller.partition("@")
-    if ae_title == "*" or AE_TITLE.fullmatch(ae_title):
-        with contextlib.suppress(ValueError):
-            return CallerRule(ae_title, ipaddress.ip_network(network), certificate)
-    raise ValueError(
-        f"caller {text!r} is not of the form AE@address or AE@network/bits, "
-        "for example PACS@192.0.2.10 or *@192.0.2.0/24 (addresses, not host names), with "
-        "?certificate=NAME to admit only that certificate"
-    )
 
 
 class Settings(BaseSettings):
@@ -118,9 +66,12 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=30.0, gt=0)
     sweep_interval_s: float = Field(default=1.0, gt=0)
     max_associations: int = Field(default=32, ge=1)
+    max_associations_per_caller: int = Field(default=0, ge=0)
     max_pending_connections: int = Field(default=16, ge=1)
+    max_pending_total: int = Field(default=256, ge=1)
     receiver_processes: int = Field(default=1, ge=1, le=64)
     network_timeout_s: float = Field(default=60.0, gt=0)
+    idle_timeout_s: float = Field(default=300.0, gt=0)
     max_instance_mb: int = Field(default=2048, ge=1)
     spool_reserve_mb: int = Field(default=1024, ge=0)
     trust_store_status: bool = True
@@ -231,6 +182,16 @@ class Settings(BaseSettings):
     def caller_rules(self) -> tuple[CallerRule, ...]:
         """The allow-list; if it is empty, every association is rejected."""
         return tuple(parse_caller(part) for part in _split(self.callers))
+
+    @property
+    def caller_quota(self) -> int:
+        """Associations that one caller may have open at once."""
+        return self.max_associations_per_caller or max(1, self.max_associations // 2)
+
+    @property
+    def reserved_associations(self) -> int:
+        """Last associations that only a caller without any may open; none if the limit is low."""
+        return self.max_associations // 8
 
     @cached_property
     def destination_list(self) -> tuple[Destination, ...]:

@@ -26,6 +26,7 @@ _TABLES: Final = {
     "audit_events": ("SELECT", "INSERT"),
     "audit_head": ("SELECT",),  # a trigger of audit_events moves it
     "outbox": (*_USUAL, "DELETE"),
+    "refusal_counts": (*_USUAL, "DELETE"),
 }
 """Privileges of the runtime role on tables where they are not the usual ones."""
 

@@ -55,7 +55,7 @@ def main() -> int:
     _share_arenas()
     os.umask(0o027)  # the spool contains patients' images
     n_processes = settings.receiver_processes
-    run = partial(_run_process, settings, Occupancy(n_processes))
+    run = partial(_run_process, settings, Occupancy(n_processes, settings.max_associations))
     if n_processes == 1:
         return run(0, None)
     try:

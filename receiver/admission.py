@@ -34,6 +34,9 @@ DISK_BELOW_RESERVE: Final = Refusal(0x02, 0x03, 0x01, "disk-below-reserve")
 """Transient (temporary congestion): the sender keeps the study and tries again."""
 TOO_MANY_ASSOCIATIONS: Final = Refusal(0x02, 0x03, 0x02, "too-many-associations")
 """Transient (local limit exceeded)."""
+TOO_MANY_OF_CALLER: Final = Refusal(0x02, 0x03, 0x02, "too-many-of-caller")
+REMAINING_RESERVED: Final = Refusal(0x02, 0x03, 0x02, "remaining-reserved")
+"""The last associations are kept for callers that have none."""
 
 
 def refusal(
@@ -44,13 +47,14 @@ def refusal(
     certificate_names: frozenset[str],
     has_room: bool,
     n_open: int,
+    n_of_caller: int,
 ) -> Refusal | None:
     """Return why an association is refused, or None if it is admitted.
 
     Parameters
     ----------
     settings : Settings
-        `caller_rules`, `ae_title` and `max_associations` decide.
+        `caller_rules`, `ae_title` and the limits on associations decide.
     request : Request
     peer_address : str
         Numeric IPv4 or IPv6 address of the caller.
@@ -60,6 +64,8 @@ def refusal(
         Whether the free space of the spool is above its reserve.
     n_open : int
         Associations that are open already.
+    n_of_caller : int
+        Those of them that are this caller's.
     """
     if not request.has_known_version:
         return PROTOCOL_VERSION_NOT_SUPPORTED
@@ -74,6 +80,15 @@ def refusal(
         return CALLED_AE_NOT_RECOGNISED
     if not has_room:
         return DISK_BELOW_RESERVE
-    if n_open >= settings.max_associations:
+    return _limit_reached(settings, n_open, n_of_caller)
+
+
+def _limit_reached(settings: Settings, n_open: int, n_of_caller: int) -> Refusal | None:
+    n_left = settings.max_associations - n_open
+    if n_left <= 0:
         return TOO_MANY_ASSOCIATIONS
+    if n_of_caller >= settings.caller_quota:
+        return TOO_MANY_OF_CALLER
+    if n_of_caller and n_left <= settings.reserved_associations:
+        return REMAINING_RESERVED
     return None

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-    from receiver.audit_limiter import AuditLimiter
     from receiver.negotiation import Context
+    from receiver.refusals import Refusals
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ class Established:
     """Longest PDU that the peer receives, in bytes; 0 is unlimited."""
     calling_ae: str
     peer_address: str
+    certificate_names: frozenset[str] = frozenset()
+    """Names in the certificate of the peer, in lower case; none without TLS."""
 
 
 class Result(NamedTuple):
@@ -96,23 +98,28 @@ class DataPhase:
     take_report : callable
         Takes the encoded Event Information of an N-EVENT-REPORT of Storage Commitment and its
         transfer syntax UID; returns a DIMSE status.
-    audit : AuditLimiter
-        Appends ``association-aborted``.
+    refusals : Refusals
     network_timeout_s : float
         Longest time for one PDU.
+    idle_timeout_s : float
+        An association that stores and reports nothing for this long is aborted, whatever else it
+        does: C-ECHO must not hold it for ever.
     """
 
     def __init__(
         self,
         storage: Storage,
         take_report: Callable[[bytes, str], int],
-        audit: AuditLimiter,
+        refusals: Refusals,
+        *,
         network_timeout_s: float,
+        idle_timeout_s: float,
     ) -> None:
         self.storage = storage
         self.take_report = take_report
         self.network_timeout_s = network_timeout_s
-        self._audit = audit
+        self.idle_timeout_s = idle_timeout_s
+        self._refusals = refusals
 
     def serve(self, association: Established) -> None:
         """Serve one association to its end; the caller closes the connection."""
@@ -120,12 +127,12 @@ class DataPhase:
         try:
             requests.run()
         except PeerFault as fault:
-            self._audit.append(
+            self._refusals.count(
                 "association-aborted",
-                reason=fault.reason.name.lower().replace("_", "-"),
-                detail=str(fault),
+                reason=fault.code,
                 calling_ae=association.calling_ae,
                 peer_address=association.peer_address,
+                detail=str(fault),
             )
             end_with(association.connection, abort_pdu(fault.reason))
         except ConnectionLost as lost:
@@ -153,6 +160,8 @@ class _Requests:
         """Of the message being read; 0, which is no context ID, between messages."""
         self._began = 0.0
         self._n_bytes = 0
+        self._useful_at = time.monotonic()
+        """When the association last stored or reported something, or was doing so."""
 
     def run(self) -> None:
         try:
@@ -183,6 +192,16 @@ class _Requests:
         if now - self._began > allowed_s:
             raise PeerFault(AbortReason.NOT_SPECIFIED, f"{self._n_bytes} bytes in {allowed_s:.0f}s")
 
+    def _check_use(self) -> None:
+        """Check that the association stores or reports something now and then."""
+        now = time.monotonic()
+        is_of_use = not isinstance(self._data_set, _Dropped)
+        if is_of_use and self._n_bytes <= self._phase.storage.max_instance_bytes:
+            self._useful_at = now
+        elif now - self._useful_at > self._phase.idle_timeout_s:
+            detail = f"nothing stored for {self._phase.idle_timeout_s:g} s"
+            raise PeerFault(AbortReason.NOT_SPECIFIED, detail, "nothing-stored")
+
     def _take_command(self, piece: Piece) -> None:
         if self._command is not None:
             raise PeerFault(AbortReason.UNEXPECTED_PARAMETER, "a command within a data set")
@@ -197,12 +216,14 @@ class _Requests:
             raise PeerFault(AbortReason.INVALID_PARAMETER, f"command with {error}") from None
         self._command_bytes.clear()
         self._data_set = self._begin(self._command)
+        self._check_use()
         if not self._command.has_data_set:
             self._finish(self._command, self._data_set)
 
     def _take_data(self, piece: Piece) -> None:
         if self._command is None or self._data_set is None:
             raise PeerFault(AbortReason.UNEXPECTED_PARAMETER, "a data set without a command")
+        self._check_use()
         self._data_set.write(piece.data)
         if piece.ends_message:
             self._finish(self._command, self._data_set)

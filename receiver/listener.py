@@ -1,7 +1,8 @@
 """The listening ports: connections are accepted, secured with TLS and read up to their first PDU.
 
 Each connection has a thread of its own from the moment it is accepted. Until it has asked for an
-association it is a pending connection: it has a deadline, and one address may hold a few only.
+association and was admitted it is a pending connection: it has a deadline, and there may be a few
+only of one address, and a limited number in all.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import ssl
 import threading
 import time
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from core.callers import source_of
 from receiver.pdu import USER_ABORT, ConnectionLost, NoRequest, end_with, read_associate_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from receiver.audit_limiter import AuditLimiter
+    from core.callers import CallerRule
+    from receiver.refusals import Refusals
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +36,70 @@ _ACCEPT_TIMEOUT_S: Final = 0.2
 _AFTER_ERROR_S: Final = 0.1
 
 
+class PendingConnections:
+    """The pending connections of one process, limited by address and in all.
+
+    Addresses that may associate and others are limited apart, so that strangers at any number of
+    addresses do not keep out a sender.
+
+    Parameters
+    ----------
+    per_address : int
+        Most that one address, or one IPv6 /64 network, may hold.
+    in_all : int
+        Most that all the addresses that may associate hold together, and all the others.
+    rules : sequence of CallerRule
+        Addresses that may associate.
+    """
+
+    def __init__(self, per_address: int, in_all: int, rules: Sequence[CallerRule]) -> None:
+        self._per_address = per_address
+        self._in_all = in_all
+        self._rules = rules
+        self._counts: Counter[str] = Counter()
+        self._n_listed = {True: 0, False: 0}
+        self._lock = threading.Lock()
+
+    def begin(self, address: str) -> Pending | str:
+        """Count a connection, or return the reason for refusing it."""
+        source = source_of(address, self._rules)
+        is_listed = any(rule.contains(address) for rule in self._rules)
+        with self._lock:
+            if self._counts[source] >= self._per_address:
+                return "too-many-connections"
+            if self._n_listed[is_listed] >= self._in_all:
+                return "too-many-connections-in-all"
+            self._counts[source] += 1
+            self._n_listed[is_listed] += 1
+        return Pending(partial(self._end, source, is_listed))
+
+    def _end(self, source: str, is_listed: bool) -> None:
+        with self._lock:
+            self._n_listed[is_listed] -= 1
+            self._counts[source] -= 1
+            if not self._counts[source]:
+                del self._counts[source]
+
+
+class Pending:
+    """One pending connection.
+
+    Parameters
+    ----------
+    on_end : callable
+        Called once, when it is no longer pending.
+    """
+
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self._on_end: Callable[[], None] | None = on_end
+
+    def end(self) -> None:
+        """Count it no longer: it is admitted or closed; may be called again."""
+        if self._on_end is not None:
+            self._on_end()
+            self._on_end = None
+
+
 class Listener:
     """Accepts the connections of one port.
 
@@ -40,12 +108,12 @@ class Listener:
     host : str
     port : int
     serve : callable
-        Serves a connection to its end; is given it, the peer's address and its A-ASSOCIATE-RQ.
-    audit : AuditLimiter
-        Appends ``connection-refused``.
-    max_pending : int
-        Pending connections of one address; more are closed. Anyone who reaches the port can open
-        them, and each costs a thread and a socket.
+        Serves a connection to its end; is given it, the peer's address, its A-ASSOCIATE-RQ, and
+        what to call when it is admitted.
+    refusals : Refusals
+    pending : PendingConnections
+        More are closed: anyone who reaches the port can open them, and each costs a thread and a
+        socket. A refused one is pending until it is closed.
     timeout_s : float
         See `REQUEST_TIMEOUT_S`.
     tls : callable, optional
@@ -63,21 +131,19 @@ class Listener:
         self,
         host: str,
         port: int,
-        serve: Callable[[socket.socket, str, bytes], None],
-        audit: AuditLimiter,
+        serve: Callable[[socket.socket, str, bytes, Callable[[], None]], None],
+        refusals: Refusals,
+        pending: PendingConnections,
         *,
-        max_pending: int,
         timeout_s: float = REQUEST_TIMEOUT_S,
         tls: Callable[[], ssl.SSLContext] | None = None,
         is_shared: bool = False,
     ) -> None:
         self._serve = serve
-        self._audit = audit
-        self._max_pending = max_pending
+        self._refusals = refusals
+        self._pending = pending
         self._timeout_s = timeout_s
         self._tls = tls
-        self._pending: Counter[str] = Counter()
-        self._lock = threading.Lock()
         self._is_open = True
         self._socket = _bind(host, port, is_shared=is_shared)
         self._socket.listen(_BACKLOG)
@@ -111,34 +177,34 @@ class Listener:
                 connection.close()
 
     def _begin(self, connection: socket.socket, peer_address: str) -> None:
-        with self._lock:
-            is_refused = self._pending[peer_address] >= self._max_pending
-            if not is_refused:
-                self._pending[peer_address] += 1
-        if is_refused:
-            self._refuse("too-many-connections", peer_address)
+        pending = self._pending.begin(peer_address)
+        if isinstance(pending, str):
             connection.close()
+            self._refuse(pending, peer_address)
             return
-        # A response must not wait for the sender's delayed acknowledgement.
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        threading.Thread(
-            target=self._run, args=(connection, peer_address), name="association", daemon=True
-        ).start()
-
-    def _run(self, connection: socket.socket, peer_address: str) -> None:
         try:
-            request = None
-            try:
-                if self._tls is not None:
-                    connection = shake_hands(connection, self._tls(), self._timeout_s)
-                request = self._read_request(connection, peer_address)
-            except HandshakeFailed as error:
-                self._refuse("tls-handshake-failed", peer_address, str(error))
-            finally:
-                self._no_longer_pending(peer_address)
+            # A response must not wait for the sender's delayed acknowledgement.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            threading.Thread(
+                target=self._run,
+                args=(connection, peer_address, pending),
+                name="association",
+                daemon=True,
+            ).start()
+        except Exception:  # the peer has gone already, or there are too many threads
+            pending.end()
+            raise
+
+    def _run(self, connection: socket.socket, peer_address: str, pending: Pending) -> None:
+        try:
+            if self._tls is not None:
+                connection = shake_hands(connection, self._tls(), self._timeout_s)
+            request = self._read_request(connection, peer_address)
             if request is not None:
-                self._serve(connection, peer_address, request)
+                self._serve(connection, peer_address, request, pending.end)
+        except HandshakeFailed as error:
+            self._refuse("tls-handshake-failed", peer_address, detail=str(error))
         except OSError as error:
             logger.warning("connection-lost errno=%s", error.errno)
         except Exception:  # an internal error must not leave the peer waiting
@@ -146,6 +212,7 @@ class Listener:
             end_with(connection, USER_ABORT)
         finally:
             connection.close()
+            pending.end()
 
     def _read_request(self, connection: socket.socket, peer_address: str) -> bytes | None:
         """Return the A-ASSOCIATE-RQ; None if the connection ends without one."""
@@ -161,15 +228,9 @@ class Listener:
             logger.debug("closed-without-request")  # a port scan or a health check
         return None
 
-    def _no_longer_pending(self, peer_address: str) -> None:
-        with self._lock:
-            self._pending[peer_address] -= 1
-            if not self._pending[peer_address]:
-                del self._pending[peer_address]
-
-    def _refuse(self, reason: str, peer_address: str, detail: str = "") -> None:
-        self._audit.append(
-            "connection-refused", reason=reason, peer_address=peer_address, detail=detail
+    def _refuse(self, reason: str, peer_address: str, **detail: str) -> None:
+        self._refusals.count(
+            "connection-refused", reason=reason, peer_address=peer_address, **detail
         )
 
 

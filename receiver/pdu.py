@@ -70,11 +70,14 @@ class PeerFault(Exception):
         For the A-ABORT.
     message : str
         For the log; contains no value that the peer sent.
+    code : str, optional
+        Reason for the audit trail; by default that of the A-ABORT.
     """
 
-    def __init__(self, reason: AbortReason, message: str) -> None:
+    def __init__(self, reason: AbortReason, message: str, code: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+        self.code = code or reason.name.lower().replace("_", "-")
 
 
 class ConnectionLost(Exception):

@@ -16,10 +16,10 @@ from core.commitment import respond_to_report
 from core.tls import Identity, RenewedContext
 from db.delivery import commitments
 from receiver.association import Associations
-from receiver.audit_limiter import AuditLimiter
 from receiver.data_phase import DataPhase
 from receiver.instance_registry import InstanceRegistry
-from receiver.listener import REQUEST_TIMEOUT_S, Listener
+from receiver.listener import REQUEST_TIMEOUT_S, Listener, PendingConnections
+from receiver.refusals import Refusals
 from receiver.spool import Spool
 from receiver.storage import Storage
 from receiver.supervisor import Occupancy
@@ -62,7 +62,7 @@ class Receiver:
     ) -> None:
         self._settings = settings
         self._engine = engine
-        self._occupancy = occupancy or Occupancy(1)
+        self._occupancy = occupancy or Occupancy(1, settings.max_associations)
         self._slot = slot
         self._spool = Spool(
             settings.spool_dir,
@@ -72,14 +72,24 @@ class Receiver:
         )
         # Senders have network timeouts like ours; they must get their 0xA700 before that.
         self._registry = InstanceRegistry(engine, timeout_s=settings.network_timeout_s / 2)
-        self._audit = AuditLimiter(self._registry.append_event)
-        storage = Storage(self._spool, self._registry, settings.max_instance_mb * 1024 * 1024)
+        self._refusals = Refusals(engine, settings.receiver_processes)
+        storage = Storage(
+            self._spool, self._registry, self._refusals, settings.max_instance_mb * 1024 * 1024
+        )
+        self._pending = PendingConnections(
+            settings.max_pending_connections, settings.max_pending_total, settings.caller_rules
+        )
         self._associations = Associations(
             settings,
             self._spool,
-            DataPhase(storage, self._take_report, self._audit, settings.network_timeout_s),
-            self._registry.append_event,
-            self._audit,
+            DataPhase(
+                storage,
+                self._take_report,
+                self._refusals,
+                network_timeout_s=settings.network_timeout_s,
+                idle_timeout_s=settings.idle_timeout_s,
+            ),
+            self._refusals,
             self._occupancy,
             slot,
         )
@@ -101,7 +111,7 @@ class Receiver:
         pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
         pydicom_config.settings.writing_validation_mode = pydicom_config.IGNORE
         removed = self._spool.prepare()
-        self._occupancy.set(self._slot, 0)  # left over from an earlier process in this slot
+        self._occupancy.clear(self._slot)
         # All ports are bound before any of them accepts, so that a failed start serves no peer.
         if settings.port:
             self._listeners.append(self._listener(settings.port, None))
@@ -128,6 +138,7 @@ class Receiver:
         if n_aborted:
             time.sleep(_ABORT_S)
         self._registry.close()
+        self._refusals.close()
         logger.info("stopped aborted=%d", n_aborted)
 
     def _listener(self, port: int, tls: Callable[[], ssl.SSLContext] | None) -> Listener:
@@ -135,8 +146,8 @@ class Receiver:
             self._settings.host,
             port,
             self._associations.serve,
-            self._audit,
-            max_pending=self._settings.max_pending_connections,
+            self._refusals,
+            self._pending,
             timeout_s=min(REQUEST_TIMEOUT_S, self._settings.network_timeout_s),
             tls=tls,
             is_shared=self._settings.receiver_processes > 1,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from receiver.instance_registry import InstanceRegistry
+    from receiver.refusals import Refusals
     from receiver.spool import Spool, SpoolFile, StoredFile
 
 logger = logging.getLogger(__name__)
@@ -44,13 +45,21 @@ class Storage:
     ----------
     spool : Spool
     registry : InstanceRegistry
+    refusals : Refusals
     max_instance_bytes : int
         A longer data set is refused.
     """
 
-    def __init__(self, spool: Spool, registry: InstanceRegistry, max_instance_bytes: int) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        registry: InstanceRegistry,
+        refusals: Refusals,
+        max_instance_bytes: int,
+    ) -> None:
         self.spool = spool
         self.registry = registry
+        self.refusals = refusals
         self.max_instance_bytes = max_instance_bytes
 
     def begin(self, request: StoreRequest) -> Incoming:
@@ -113,7 +122,7 @@ class Incoming:
         Raises
         ------
         Refused
-            With the status of the response; an audit event records it too.
+            With the status of the response; it is counted.
         """
         if self._file is not None:
             try:
@@ -121,7 +130,7 @@ class Incoming:
             except Exception as error:  # noqa: BLE001 - every error must end as a status
                 self._refuse(error)
         if self._refusal is not None:
-            self._append_event(self._refusal)
+            self._count(self._refusal)
             raise self._refusal
 
     def _open(self) -> SpoolFile:
@@ -177,15 +186,16 @@ class Incoming:
             self._file.discard()
             self._file = None
 
-    def _append_event(self, refusal: Refused) -> None:
-        self._storage.registry.append_event(
+    def _count(self, refusal: Refused) -> None:
+        request = self._request
+        self._storage.refusals.count(
             "instance-refused",
-            status=f"0x{refusal.status:04X}",
             reason=refusal.message,
-            sop_class_uid=_quotable(self._request.sop_class_uid),
-            sop_instance_uid=_quotable(self._request.sop_instance_uid),
-            calling_ae=self._request.calling_ae,
-            peer_address=self._request.peer_address,
+            calling_ae=request.calling_ae,
+            peer_address=request.peer_address,
+            status=f"0x{refusal.status:04X}",
+            sop_class_uid=_quotable(request.sop_class_uid),
+            sop_instance_uid=_quotable(request.sop_instance_uid),
         )
 
     def _received(self, header: Header, stored: StoredFile) -> ReceivedInstance:

@@ -7,6 +7,7 @@ has anything that does not survive a fork: threads, database connections, socket
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import mmap
 import os
@@ -28,27 +29,58 @@ _STEADY_S: Final = 10.0
 _LONGEST_WAIT_S: Final = 30.0
 _FIRST_WAIT_S: Final = 0.5
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_FREE: Final = 0
 
 
 class Occupancy:
-    """Number of open associations of each process, in shared memory.
+    """The open associations of all processes and whose they are, in shared memory.
+
+    Each process has cells of its own and alone writes to them; a cell of an open association holds
+    a digest of its caller.
 
     Parameters
     ----------
     n_processes : int
+    n_associations : int
+        Most that one process can have open.
     """
 
-    def __init__(self, n_processes: int) -> None:
+    def __init__(self, n_processes: int, n_associations: int) -> None:
+        self._n_cells = n_associations
         # Anonymous and shared: created before the forks, freed with the last process.
-        self._counts = memoryview(mmap.mmap(-1, 4 * n_processes)).cast("i")
+        self._cells = memoryview(mmap.mmap(-1, 8 * n_processes * n_associations)).cast("Q")
 
-    def set(self, slot: int, count: int) -> None:
-        """Set the number of the process in `slot`."""
-        self._counts[slot] = count
+    def clear(self, slot: int) -> None:
+        """Forget what an earlier process in `slot` had open."""
+        for number in self._cells_of(slot):
+            self._cells[number] = _FREE
 
-    def of_others(self, slot: int) -> int:
-        """Return the number of open associations in all processes but the one in `slot`."""
-        return sum(self._counts) - self._counts[slot]
+    def add(self, slot: int, caller: str) -> None:
+        """Count an association that the process in `slot` has accepted."""
+        self._cells[self._find(slot, _FREE)] = _digest(caller)
+
+    def remove(self, slot: int, caller: str) -> None:
+        """No longer count an association that was added."""
+        self._cells[self._find(slot, _digest(caller))] = _FREE
+
+    def n_open(self) -> int:
+        """Return the number of open associations in all processes."""
+        return len(self._cells) - self._cells.tolist().count(_FREE)
+
+    def n_of(self, caller: str) -> int:
+        """Return the number of open associations of one caller in all processes."""
+        return self._cells.tolist().count(_digest(caller))
+
+    def _cells_of(self, slot: int) -> range:
+        return range(slot * self._n_cells, (slot + 1) * self._n_cells)
+
+    def _find(self, slot: int, value: int) -> int:
+        return next(number for number in self._cells_of(slot) if self._cells[number] == value)
+
+
+def _digest(caller: str) -> int:
+    digest = hashlib.blake2b(caller.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") or 1
 
 
 @dataclass(slots=True)

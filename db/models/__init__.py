@@ -4,7 +4,7 @@ Patient identifiers are stored in `Study` only. The revisions of a study share i
 revision n consists of every instance whose first revision has the number n or a lower one.
 """
 
-from db.models.audit import AuditEvent, AuditHead
+from db.models.audit import AuditEvent, AuditHead, RefusalCount
 from db.models.base import Base
 from db.models.delivery import CommitmentRequest, Delivery, DeliveryObject, ReportObjectRow
 from db.models.grading import (
@@ -30,6 +30,7 @@ __all__ = [
     "ModelVersion",
     "OutboxRow",
     "QuarantinedInstance",
+    "RefusalCount",
     "ReportObjectRow",
     "Revision",
     "SeriesVerdictRow",

@@ -99,6 +99,11 @@ class CommitmentRequest(Base):
     failed: Mapped[JsonObject | None] = mapped_column(
         JSON, comment="Failure Reason by SOP Instance UID that was not committed"
     )
+    reporter_ae: Mapped[str | None] = mapped_column(comment="AE title that reported")
+    reporter_address: Mapped[str | None] = mapped_column(comment="Address that reported")
+    reporter_certificate: Mapped[str | None] = mapped_column(
+        comment="Names in the certificate of the reporter; empty without TLS"
+    )
 
 
 class DeliveryObject(Base):

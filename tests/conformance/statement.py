@@ -120,11 +120,16 @@ def _receiver_policies() -> str:
                 "associations at once",
                 f"{fields['max_associations'].default} (`EPVS_MAX_ASSOCIATIONS`)",
             ],
+            ["of one address", "half of these (`EPVS_MAX_ASSOCIATIONS_PER_CALLER`)"],
             ["maximum PDU", f"{MAXIMUM_LENGTH} bytes"],
             ["wait for an A-ASSOCIATE-RQ", f"{REQUEST_TIMEOUT_S:g} s"],
             [
                 "wait for the next message",
                 f"{fields['network_timeout_s'].default:g} s (`EPVS_NETWORK_TIMEOUT_S`)",
+            ],
+            [
+                "wait for something to store",
+                f"{fields['idle_timeout_s'].default:g} s (`EPVS_IDLE_TIMEOUT_S`)",
             ],
             ["implementation class UID", f"`{IMPLEMENTATION_CLASS_UID}`"],
             ["application context", "`1.2.840.10008.3.1.1.1`"],

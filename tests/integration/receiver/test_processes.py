@@ -80,7 +80,12 @@ def store(peer: ul.Peer, number: int) -> int | None:
 
 
 def test_the_limit_counts_the_associations_of_all_processes(tmp_path: Path) -> None:
-    with run_receiver(tmp_path, receiver_processes="3", max_associations="4") as receiver:
+    with run_receiver(
+        tmp_path,
+        receiver_processes="3",
+        max_associations="4",
+        max_associations_per_caller="4",
+    ) as receiver:
         wait_until(lambda: len(processes(receiver)) == 3)
         peers = [open_peer(receiver) for _ in range(4)]
         with ul.peer(receiver.port) as fifth:

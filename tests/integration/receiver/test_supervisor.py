@@ -102,12 +102,18 @@ def test_a_process_that_cannot_start_is_not_restarted(tmp_path: Path) -> None:
         assert supervisor.wait(timeout=30) == CANNOT_START
 
 
-def test_every_process_sees_the_numbers_of_the_others() -> None:
-    occupancy = Occupancy(2)
+def test_every_process_sees_the_associations_of_the_others() -> None:
+    occupancy = Occupancy(2, 4)
     pid = os.fork()
     if not pid:
-        occupancy.set(1, 5)
+        for caller in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
+            occupancy.add(1, caller)
         os._exit(0)
     os.waitpid(pid, 0)
-    occupancy.set(0, 3)
-    assert (occupancy.of_others(0), occupancy.of_others(1)) == (5, 3)
+    occupancy.add(0, "192.0.2.1")
+    assert occupancy.n_open() == 4
+    assert [occupancy.n_of(f"192.0.2.{number}") for number in (1, 2, 3)] == [3, 1, 0]
+    occupancy.remove(0, "192.0.2.1")
+    assert (occupancy.n_open(), occupancy.n_of("192.0.2.1")) == (3, 2)
+    occupancy.clear(1)  # the process was replaced
+    assert occupancy.n_open() == 0

@@ -19,6 +19,7 @@ from sqlalchemy import select
 from db.migrate import upgrade
 from db.models import AuditEvent, Instance, QuarantinedInstance
 from db.session import create_engine, unit_of_work
+from db.views import read_view
 from tests.support.paths import ROOT
 from tests.support.servers.dcmtk import dcmtk_program
 from tests.support.servers.ports import free_port
@@ -59,24 +60,41 @@ class ReceiverProcess:
         return [row for row in self._rows(AuditEvent) if row.event == event]
 
     def wait_for_audit(self, event: str, count: int = 1) -> list[AuditEvent]:
-        """Wait for audit events: those of refusals are appended just after the response."""
+        """Wait for audit events: that of the first refusal of a kind is appended a little later."""
         return wait_until(lambda: rows if len(rows := self.audit(event)) >= count else None)
+
+    def refusals(self, event: str) -> list[dict[str, Any]]:
+        """Rows of the view of that name."""
+        engine = create_engine(self.database_url)
+        try:
+            with unit_of_work(engine, read_only=True) as session:
+                return read_view(session, "refusals", event=event)
+        finally:
+            engine.dispose()
+
+    def wait_for_refusals(self, event: str, times: int = 1) -> list[dict[str, Any]]:
+        """Wait until so many are counted: they are written a little later."""
+
+        def counted() -> list[dict[str, Any]] | None:
+            rows = self.refusals(event)
+            return rows if sum(row["times"] for row in rows) >= times else None
+
+        return wait_until(counted)
 
     def forget(self, empty_database: Path) -> None:
         """Empty the spool and the SQLite database, as if the receiver had just started."""
         assert self.process.poll() is None, self.log.read_text()
-        # Audit events are appended in order, some just after the response; this is the last one.
+        # Refusals are written in order, some just after the response; this is the last one.
         subprocess.run(
-            [dcmtk_program("echoscu"), "-aec", "LAST-EVENT", "127.0.0.1", str(self.port)],
+            [
+                *(dcmtk_program("echoscu"), "-aet", "LAST", "-aec", "OTHER"),
+                *("127.0.0.1", str(self.port)),
+            ],
             capture_output=True,
             check=False,
         )
         wait_until(
-            lambda: [
-                row
-                for row in self.audit("association-refused")
-                if row.detail["called_ae"] == "LAST-EVENT"
-            ]
+            lambda: any(row["calling_ae"] == "LAST" for row in self.refusals("association-refused"))
         )
         with (
             closing(sqlite3.connect(empty_database)) as source,

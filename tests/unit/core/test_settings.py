@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from core.callers import parse_caller
 from core.destinations import DicomDestination, Hl7Destination, parse_destination
 from core.errors import ConfigurationError
 from core.results import SRClass
-from core.settings import load_settings, parse_caller
+from core.settings import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path

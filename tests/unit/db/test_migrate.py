@@ -10,10 +10,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import CheckConstraint, inspect, select, text
 
 from core.errors import Unavailable
-from db import migrate, outbox
+from db import audit, migrate, outbox
 from db.enums import OutboxKind, Proof
 from db.models import Base, Delivery, OutboxRow
 from db.session import create_engine, transaction, unit_of_work
+from db.views import read_view
 from tests.support.builders.records import STUDY, after
 
 if TYPE_CHECKING:
@@ -103,6 +104,44 @@ def test_a_waiting_revision_survives_the_renaming_of_the_outbox_columns(
     with engine.begin() as connection:
         command.downgrade(migrate.make_config(connection), "0006")
         assert connection.scalar(text("SELECT rung FROM outbox")) == 7
+    engine.dispose()
+
+
+def test_earlier_refusals_are_still_counted(empty_database_url: str) -> None:
+    """Migration 0009, on a database with audit events of refusals."""
+    migrate.upgrade(empty_database_url, "0010")
+    engine = create_engine(empty_database_url)
+    with unit_of_work(engine) as session:
+        for at, event, detail in (
+            (1, "association-refused", {"reason": "caller-not-on-allow-list", "calling_ae": "CT"}),
+            (2, "association-refused", {"reason": "caller-not-on-allow-list", "calling_ae": "CT"}),
+            (3, "contexts-refused", {"sop_classes": {"1.2": "x"}, "calling_ae": "CT"}),
+            (4, "connection-refused", {"reason": "too-many-connections", "times": 7}),
+            (5, "connection-refused", {"reason": "too-many-connections", "times": 5}),
+            (6, "delivery-done", {"reason": "not a refusal"}),
+        ):
+            detail = {**detail, "peer_address": "192.0.2.7"}
+            audit.append(session, event, detail=detail, now=after(at))
+        for number in range(600):
+            detail = {"reason": "called-ae-not-recognised", "peer_address": f"192.0.{number}"}
+            audit.append(session, "association-refused", detail=detail, now=after(-number))
+    with unit_of_work(engine, read_only=True) as session:
+        before = read_view(session, "refusals")
+    migrate.upgrade(empty_database_url)
+    with unit_of_work(engine, read_only=True) as session:
+        rows = read_view(session, "refusals")
+    assert sum(row["times"] for row in rows) == sum(row["times"] for row in before) == 615
+    assert len(rows) == 501
+    found = {(row["event"], row["calling_ae"], row["peer_address"]): row for row in rows}
+    connections = found["connection-refused", None, "192.0.2.7"]
+    assert (connections["times"], connections["reason"]) == (12, "too-many-connections")
+    assert (connections["first_at"], connections["last_at"]) == (after(4), after(5))
+    assert found["contexts-refused", "CT", "192.0.2.7"]["reason"] == "sop-class-not-taken"
+    assert found["association-refused", "*", "*"]["times"] == 103
+    with engine.begin() as connection:
+        command.downgrade(migrate.make_config(connection), "0010")
+    with unit_of_work(engine, read_only=True) as session:
+        assert len(read_view(session, "refusals")) == 603
     engine.dispose()
 
 

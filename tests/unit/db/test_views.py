@@ -7,12 +7,13 @@ from sqlalchemy import select, text
 
 from core.destinations import parse_destination
 from core.reasons import Reason
-from db import audit, commands
+from db import commands
 from db.delivery import claims
 from db.enums import Proof
 from db.grading import leases
 from db.grading.results import store_not_graded
 from db.models import Delivery
+from db.refusals import Kind, Tally, count
 from db.session import unit_of_work
 from db.views import VIEWS, read_view
 from tests.support.builders.records import (
@@ -199,24 +200,15 @@ def test_model_usage_counts_studies_and_grades(database_engine: Engine) -> None:
 
 
 def test_refusals_are_counted_by_caller_and_reason(database_engine: Engine) -> None:
+    caller = Kind("association-refused", "caller-not-on-allow-list", "CT", "192.0.2.7")
+    connection = Kind("connection-refused", "too-many-connections", "", "192.0.2.7")
     with unit_of_work(database_engine) as session:
-        for at, event, detail in (
-            (1, "association-refused", {"reason": "caller-not-on-allow-list", "calling_ae": "CT"}),
-            (2, "association-refused", {"reason": "caller-not-on-allow-list", "calling_ae": "CT"}),
-            (3, "contexts-refused", {"sop_classes": {"1.2": "x"}, "calling_ae": "CT"}),
-            (4, "connection-refused", {"reason": "too-many-connections", "times": 7}),
-            (5, "connection-refused", {"reason": "too-many-connections", "times": 5}),
-            (6, "delivery-done", {"reason": "not a refusal"}),
-        ):
-            audit.append(
-                session, event, detail={**detail, "peer_address": "192.0.2.7"}, now=after(at)
-            )
-        rows = read_view(session, "refusals")
-        assert {(row["event"], row["reason"], row["calling_ae"]): row["times"] for row in rows} == {
-            ("association-refused", "caller-not-on-allow-list", "CT"): 2,
-            ("contexts-refused", "sop-class-not-taken", "CT"): 1,
-            ("connection-refused", "too-many-connections", None): 12,
+        count(session, {caller: Tally(2, after(1), after(2))})
+        count(session, {connection: Tally(7, after(4), after(5))})
+        assert _row(session, "refusals", event="association-refused") == {
+            **caller._asdict(),
+            "times": 2,
+            "first_at": after(1),
+            "last_at": after(2),
         }
-        connections = _row(session, "refusals", event="connection-refused")
-        assert (connections["first_at"], connections["last_at"]) == (after(4), after(5))
-        assert connections["peer_address"] == "192.0.2.7"
+        assert _row(session, "refusals", event="connection-refused")["calling_ae"] is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.settings import parse_caller
+from core.callers import parse_caller
 from receiver import admission
 from receiver.admission import Refusal, refusal
 from receiver.negotiation import Request
@@ -25,7 +25,9 @@ REQUEST = Request(
 CALLERS = ("PACS@192.0.2.0/24", "PROVEN@192.0.2.7?certificate=pacs.example")
 SETTINGS: Any = SimpleNamespace(
     ae_title="EPVSNODE",
-    max_associations=2,
+    max_associations=8,
+    caller_quota=4,
+    reserved_associations=1,
     caller_rules=[parse_caller(each) for each in CALLERS],
 )
 SITUATION: dict[str, Any] = {
@@ -33,6 +35,7 @@ SITUATION: dict[str, Any] = {
     "certificate_names": frozenset(),
     "has_room": True,
     "n_open": 0,
+    "n_of_caller": 0,
 }
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Refusal | None]] = {
     "admitted": ({}, {}, None),
@@ -52,12 +55,20 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Refusal | None]] = {
     ),
     "called title": ({"called_ae": "OTHER"}, {}, admission.CALLED_AE_NOT_RECOGNISED),
     "disk": ({}, {"has_room": False}, admission.DISK_BELOW_RESERVE),
-    "last association": ({}, {"n_open": 1}, None),
-    "too many associations": ({}, {"n_open": 2}, admission.TOO_MANY_ASSOCIATIONS),
+    "last association": ({}, {"n_open": 7}, None),
+    "last association of a caller that has one": (
+        {},
+        {"n_open": 7, "n_of_caller": 1},
+        admission.REMAINING_RESERVED,
+    ),
+    "last but one": ({}, {"n_open": 6, "n_of_caller": 1}, None),
+    "too many associations": ({}, {"n_open": 8}, admission.TOO_MANY_ASSOCIATIONS),
+    "last of its quota": ({}, {"n_open": 3, "n_of_caller": 3}, None),
+    "over its quota": ({}, {"n_open": 4, "n_of_caller": 4}, admission.TOO_MANY_OF_CALLER),
     # An unknown caller learns nothing of the state of the node.
     "unknown caller of a full disk": (
         {"calling_ae": "OTHER"},
-        {"has_room": False, "n_open": 2},
+        {"has_room": False, "n_open": 8},
         admission.CALLER_NOT_ADMITTED,
     ),
 }
