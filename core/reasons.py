@@ -41,6 +41,8 @@ class Reason(StrEnum):
     INCONSISTENT_MATRIX = "inconsistent-matrix"
     INCONSISTENT_RESCALE = "inconsistent-rescale"
     UNDECODABLE_PIXELS = "undecodable-pixels"
+    READING_LIMIT = "reading-limit"
+    """Reading the files took more time or memory than any real study, or crashed a decoder."""
 
     # The contents of the image
     NOT_A_T2_BRAIN = "not-a-t2-brain"

@@ -46,6 +46,8 @@ class SpooledInstance:
     sop_instance_uid: str
     sop_class_uid: str
     series_uid: str
+    sha256: str = ""
+    """Of the file as received; empty if none was recorded."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from core.settings import load_settings
 from db.session import create_engine
 from worker.grading.inference import InferenceClient
 from worker.grading.pipeline import GradingOptions, grade_study
+from worker.grading.reading import Reader
 from worker.grading.stages.template import load_template
 
 if TYPE_CHECKING:
@@ -49,10 +50,16 @@ class Services:
         return InferenceClient(settings.triton_url, settings.models_dir, settings.triton_timeout_s)
 
     @cached_property
+    def reader(self) -> Reader:
+        """Reads the files of studies, in processes of its own."""
+        return Reader()
+
+    @cached_property
     def grade(self) -> Grading:
         """The pipeline (`worker.grading.pipeline.grade_study`) with this process's parts."""
         return partial(
             grade_study,
+            read=self.reader.read_study,
             inference=self.inference,
             template=load_template(),
             options=GradingOptions.from_settings(self.settings),

@@ -69,7 +69,9 @@ def load_closed_study(session: Session, revision_id: str) -> ClosedStudy:
         revision_id=revision.id,
         revision_number=revision.number,
         instances=tuple(
-            SpooledInstance(Path(i.path), i.sop_instance_uid, i.sop_class_uid, i.series_uid)
+            SpooledInstance(
+                Path(i.path), i.sop_instance_uid, i.sop_class_uid, i.series_uid, i.sha256
+            )
             for i in instances
         ),
         superseded_reports=_find_superseded_reports(session, revision),

@@ -13,6 +13,7 @@ import os
 import statistics
 import tempfile
 from collections import defaultdict
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +29,10 @@ from tests.support.paths import SAMPLE_DATA
 from worker.grading.errors import NotGradable
 from worker.grading.inference import InferenceClient
 from worker.grading.pipeline import GradingOptions, grade_study
+from worker.grading.reading import Reader
 from worker.grading.records import Volume
 from worker.grading.stages import registration
-from worker.grading.stages.assembly import assemble
+from worker.grading.stages.assembly import read_volume
 from worker.grading.stages.selection import select_series
 from worker.grading.stages.template import load_template
 
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from core.studies import ClosedStudy
 
 TO_THE_RATING = (
-    "select_series",
+    "read_study",
     "assemble",
     "register",
     "check_quality",
@@ -87,13 +89,18 @@ def report(study: ClosedStudy, runs: int, work_dir: Path) -> Iterator[str]:
     template = load_template()
     seconds = defaultdict(list)
     gc.freeze()  # as `worker.startup` does
-    with EmbeddedTriton(work_dir / "triton", work_dir / "triton.log") as server:
+    reader = Reader()
+    with (
+        closing(reader),
+        EmbeddedTriton(work_dir / "triton", work_dir / "triton.log") as server,
+    ):
         client = InferenceClient(server.url, SHIPPED_MODELS_DIR, timeout_s=60)
         client.check_golden()
         for _ in range(runs + 1):
             graded = grade_study(
                 study,
                 datetime(2026, 1, 1, tzinfo=UTC),
+                read=reader.read_study,
                 inference=client,
                 template=template,
                 options=GradingOptions(),
@@ -122,7 +129,7 @@ def report(study: ClosedStudy, runs: int, work_dir: Path) -> Iterator[str]:
         f"scale {registration.SCALE_RANGE[0]}–{registration.SCALE_RANGE[1]}.\n"
     )
     yield "| scan | box | brain | coverage | scale | verdict |\n|---|---|---|---|---|---|"
-    volume = assemble(select_series(study).require_series())
+    volume = read_volume(select_series(study).require_series())
     yield judge("as it is", volume)
     for name, copy in changed_copies(volume):
         yield judge(name, copy)

@@ -35,7 +35,8 @@ from tests.support.builders.series_files import enhanced as packed
 from tests.support.builders.sources import COMPLETED_AT, Inputs, classic, enhanced, inputs
 from tests.support.paths import SAMPLE_DATA
 from worker.grading.inference import InferenceClient
-from worker.grading.stages.assembly import assemble
+from worker.grading.reading.source import read_source
+from worker.grading.stages.assembly import read_volume
 from worker.grading.stages.grade import grade
 from worker.grading.stages.rating import prepare_rating
 from worker.grading.stages.registration import register
@@ -44,7 +45,6 @@ from worker.grading.stages.report.context import GradedContext
 from worker.grading.stages.report.graded_sr import build_graded_sr
 from worker.grading.stages.report.parametric_map import build_parametric_map
 from worker.grading.stages.report.secondary_capture import build_secondary_captures
-from worker.grading.stages.report.source import read_source
 from worker.grading.stages.selection import select_series
 from worker.grading.stages.severity import map_saliency, prepare_severity
 from worker.grading.stages.template import load_template
@@ -91,7 +91,7 @@ def graded_by_the_models(folder: Path) -> dict[str, Inputs]:
 def grade_with_map(study: ClosedStudy, client: InferenceClient) -> Inputs:
     """Run the pipeline's stages up to the report and return the report's inputs."""
     template = load_template()
-    volume = assemble(select_series(study).require_series())
+    volume = read_volume(select_series(study).require_series())
     registration = register(volume, template)
     rating_input = prepare_rating(volume, registration, enhancement="stationary")
     severity_input = prepare_severity(volume, registration, template)
@@ -116,7 +116,7 @@ def all_reports(real: dict[str, Inputs], folder: Path) -> dict[str, list[Report]
         row = made.setdefault(f"{kind}, in each of {len(COMMANDS)} transfer syntaxes", [])
         for syntax in COMMANDS:
             study = write_study(folder / f"{kind}-{syntax}", kind, syntax)
-            given = inputs(assemble(select_series(study).require_series()))
+            given = inputs(read_volume(select_series(study).require_series()))
             row.append(given.build(SRClass.COMPREHENSIVE_3D, parametric_map=True))
     return made
 
@@ -151,7 +151,7 @@ def build_once(given: Inputs) -> dict[str, float]:
         now = time.perf_counter()
         seconds[name], last = now - last, now
 
-    source = read_source(given.volume)
+    source = read_source(given.volume.series)
     lap("headers of the source")
     context = GradedContext(
         study=given.study,

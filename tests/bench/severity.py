@@ -35,6 +35,7 @@ from training.release.export import to_onnx, write_golden
 from training.severity.network import INPUT_SHAPE, SeverityNet, drop_padding
 from worker.grading.inference import InferenceClient
 from worker.grading.pipeline import GradingOptions, grade_study
+from worker.grading.reading import read_study
 from worker.grading.records import SeverityInput
 from worker.grading.stages.template import load_template
 
@@ -143,6 +144,7 @@ def report(layers: int, width: int, study: Path, runs: int, folder: Path) -> Ite
         for number in range(runs + 1):
             graded = grade_study(
                 closed,
+                read=read_study,
                 inference=client,
                 template=template,
                 options=GradingOptions(),

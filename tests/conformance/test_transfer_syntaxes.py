@@ -20,7 +20,7 @@ from core.results import ObjectKind, SRClass
 from tests.conformance.syntaxes import COMMANDS, Kind, stored_values, write_study
 from tests.support.builders.sources import inputs
 from tests.support.servers.validators import dciodvfy, dsrdump
-from worker.grading.stages.assembly import assemble
+from worker.grading.stages.assembly import read_volume
 from worker.grading.stages.selection import select_series
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ KINDS: tuple[Kind, ...] = ("classic", "enhanced")
 
 
 def report_on(folder: Path, kind: Kind, syntax: UID) -> Report:
-    volume = assemble(select_series(write_study(folder, kind, syntax)).require_series())
+    volume = read_volume(select_series(write_study(folder, kind, syntax)).require_series())
     assert np.array_equal(sitk.GetArrayViewFromImage(volume.image), stored_values())
     return inputs(volume).build(SRClass.COMPREHENSIVE_3D, parametric_map=True)
 

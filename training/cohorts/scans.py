@@ -21,7 +21,7 @@ from core.reasons import Reason
 from core.studies import ClosedStudy, SpooledInstance
 from worker.grading.errors import NotGradable
 from worker.grading.records import SelectedSeries, SliceLocation, Volume
-from worker.grading.stages.assembly import assemble
+from worker.grading.stages.assembly import read_volume
 from worker.grading.stages.selection import select_series
 from worker.grading.stages.selection.geometry import (
     MAX_AXIAL_TILT_DEG,
@@ -61,7 +61,7 @@ def load_scan(path: Path) -> Volume:
         Series selection found no axial T2 series; the reason is its own.
     """
     if path.is_dir():
-        return assemble(select_series(_study(path)).require_series())
+        return read_volume(select_series(_study(path)).require_series())
     if path.is_file() and path.name.lower().endswith(NIFTI_SUFFIXES):
         return _read_nifti(path)
     raise UnusableScan("neither a folder nor a NIfTI file (.nii, .nii.gz)")

@@ -6,17 +6,19 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar
 
+from celery.exceptions import SoftTimeLimitExceeded
+
 from core.destinations import DEFAULT_VARIANT, sr_variants
 from core.errors import Failed
 from core.logs import describe
 from core.results import GradedStudy, NotGradedStudy, ReportFailure, StageTiming
 from worker.grading.errors import NotGradable
+from worker.grading.records import Reading, Selection
 from worker.grading.stages.assembly import assemble
 from worker.grading.stages.grade import grade
 from worker.grading.stages.rating import prepare_rating
 from worker.grading.stages.registration import check_quality, register
 from worker.grading.stages.report import build_not_graded_report, build_report
-from worker.grading.stages.selection import select_series
 from worker.grading.stages.severity import map_saliency, prepare_severity
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from core.settings import Settings
     from core.studies import ClosedStudy
     from worker.grading.inference import InferenceClient
-    from worker.grading.records import Selection, Template
+    from worker.grading.records import StudyHeader, Template
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -59,6 +61,7 @@ def grade_study(
     study: ClosedStudy,
     completed_at: datetime,
     *,
+    read: Callable[[ClosedStudy], Reading],
     inference: InferenceClient,
     template: Template,
     options: GradingOptions,
@@ -73,6 +76,8 @@ def grade_study(
     study : ClosedStudy
     completed_at : datetime
         UTC; the time that the report's objects carry.
+    read : callable
+        Reads the study's files: `worker.grading.reading.Reader.read_study`.
     inference : InferenceClient
     template : Template
     options : GradingOptions
@@ -83,10 +88,13 @@ def grade_study(
         From the stages and the model server.
     """
     run = StageClock()
-    selection = run(select_series, study)
     try:
-        series = selection.require_series()
-        volume = run(assemble, series)
+        reading = run(read, study)
+    except NotGradable as refusal:  # so hostile that not even its headers could be read
+        reading = Reading(Selection((), None, refusal.reason, refusal.detail), header=None)
+    try:
+        series, voxels, source = reading.require_slices()
+        volume = run(assemble, series, voxels)
         registration = run(register, volume, template)
         run(check_quality, registration.quality)
         rating_input = run(prepare_rating, volume, registration, enhancement=options.enhancement)
@@ -97,15 +105,21 @@ def grade_study(
             map_saliency, severity_output, severity_input, volume, registration, template
         )
     except NotGradable as refusal:
-        result = not_graded_study(study, selection, refusal, run.timings)
+        result = not_graded_study(study, reading.selection, refusal, run.timings)
         return add_not_graded_report(
-            result, study, completed_at, intended_use=inference.intended_use, options=options
+            result,
+            study,
+            reading.header,
+            completed_at,
+            intended_use=inference.intended_use,
+            options=options,
         )
     graded = run(grade, rating_input, rating_output, severity_output)
     report = run(
         build_report,
         study=study,
         volume=volume,
+        source=source,
         rating_input=rating_input,
         grade=graded,
         saliency=saliency,
@@ -116,7 +130,7 @@ def grade_study(
     return GradedStudy(
         revision_id=study.revision_id,
         series_uid=series.series_uid,
-        verdicts=selection.verdicts,
+        verdicts=reading.selection.verdicts,
         quality=registration.quality,
         grade=graded,
         saliency=saliency.statistics,
@@ -152,6 +166,7 @@ def not_graded_study(
 def add_not_graded_report(
     result: NotGradedStudy,
     study: ClosedStudy,
+    header: StudyHeader | None,
     completed_at: datetime,
     *,
     intended_use: IntendedUse,
@@ -159,13 +174,15 @@ def add_not_graded_report(
 ) -> NotGradedStudy:
     """Add the report if a destination asks for it, or the reason why it cannot be built.
 
-    The result stands without a report, so no exception leaves this function.
+    The result stands without a report, so no exception leaves this function but the time limit's:
+    the attempt is repeated.
     """
     if not options.not_graded_variants:
         return result
     try:
         report = build_not_graded_report(
             study=study,
+            header=header,
             result=result,
             intended_use=intended_use,
             variants=options.not_graded_variants,
@@ -174,6 +191,8 @@ def add_not_graded_report(
         )
     except Failed as error:
         return replace(result, report_failure=ReportFailure(error.code, error.message))
+    except SoftTimeLimitExceeded:
+        raise
     except Exception as error:  # noqa: BLE001 - a defect here must not undo the result
         return replace(result, report_failure=ReportFailure("unexpected", describe(error)))
     return replace(result, report=report)

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from core.errors import Failed
 from core.reasons import Reason
 from worker.grading.errors import NotGradable
 
 if TYPE_CHECKING:
+    from datetime import datetime, timezone
     from pathlib import Path
 
     import SimpleITK as sitk
+    from pydicom.dataset import Dataset
 
     from core.results import (
         Crop,
@@ -112,6 +115,90 @@ class Volume:
     def slices(self) -> tuple[SliceLocation, ...]:
         """Location of each slice; ``slices[k]`` is slice k of `image`."""
         return self.series.slices
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImage:
+    """One graded SOP instance with the attributes for references and the image library."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    rows: int
+    columns: int
+    slice_thickness_mm: float | None
+    position_mm: tuple[float, float, float] | None
+    """None for a multi-frame instance, whose frames have different positions."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyHeader:
+    """Patient, study and time zone that every report copies.
+
+    Attributes
+    ----------
+    patient_and_study : Dataset
+        Patient and General Study attributes to write, with their character set.
+    utc_offset : timezone or None
+        Timezone Offset From UTC, if the source states it.
+    """
+
+    patient_and_study: Dataset
+    utc_offset: timezone | None
+
+    def local(self, moment: datetime) -> datetime:
+        """Convert `moment` to the time zone of the study's dates and times, if it is stated."""
+        return moment.astimezone(self.utc_offset) if self.utc_offset else moment
+
+
+@dataclass(frozen=True, slots=True)
+class Source(StudyHeader):
+    """Header attributes of the graded series and its study.
+
+    Attributes
+    ----------
+    images : tuple of SourceImage
+        One for each SOP instance, in the order of the volume's slices.
+    frame_of_reference_uid : str or None
+    """
+
+    images: tuple[SourceImage, ...]
+    frame_of_reference_uid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All that grading takes from the files of a study.
+
+    Attributes
+    ----------
+    selection : Selection
+    header : StudyHeader or None
+        A `Source` if `voxels` are there; None if no instance can be read.
+    voxels : ndarray, shape (slices, rows, columns), float32, or None
+        Of the selected series; None if there is none or its slices cannot be decoded.
+    refusal : tuple of (Reason, str) or None
+        Why the slices of the selected series cannot be decoded: reason and figures.
+    """
+
+    selection: Selection
+    header: StudyHeader | None
+    voxels: Float32Array | None = None
+    refusal: tuple[Reason, str] | None = None
+
+    def require_slices(self) -> tuple[SelectedSeries, Float32Array, Source]:
+        """Return the series to grade, its voxels and the headers of its images.
+
+        Raises
+        ------
+        NotGradable
+            No series of the study can be graded.
+        """
+        series = self.selection.require_series()
+        if self.refusal is not None:
+            raise NotGradable(*self.refusal)
+        if self.voxels is None or not isinstance(self.header, Source):
+            raise Failed("reading-incomplete", "The slices of the selected series are missing.")
+        return series, self.voxels, self.header
 
 
 # --- Registration -------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ def stored_study(folder: Path, *series: Sequence[Dataset]) -> ClosedStudy:
 
 
 def expected_volume(n_slices: int) -> Float32Array:
-    """Voxels that `assemble` must return for `t2_slices` without rescale."""
+    """Voxels that `read_volume` must return for `t2_slices` without rescale."""
     return stored_values(n_slices).astype(np.float32)
 
 

@@ -40,8 +40,9 @@ from core.studies import ClosedStudy, SpooledInstance
 from core.uids import derived_uid
 from tests.support.builders.series_files import closed_study
 from tests.support.paths import SAMPLE_DATA
+from worker.grading.reading.source import read_source, read_study_header
 from worker.grading.records import RatingInput, SaliencyMap, SelectedSeries, SliceLocation, Volume
-from worker.grading.stages.assembly import assemble
+from worker.grading.stages.assembly import read_volume
 from worker.grading.stages.rating import prepare_rating
 from worker.grading.stages.registration import register
 from worker.grading.stages.report import build_not_graded_report, build_report
@@ -147,6 +148,7 @@ class Inputs:
         arguments: dict[str, Any] = {
             "study": self.study,
             "volume": self.volume,
+            "source": read_source(self.volume.series),
             "rating_input": RatingInput(np.zeros((6, 1, 112, 86), np.float32), placements),
             "grade": self.grade,
             "saliency": self.saliency,
@@ -187,7 +189,10 @@ def not_graded(
         "completed_at": COMPLETED_AT,
         "station_name": "epvs-test",
     }
-    return build_not_graded_report(study=study, result=result, **{**arguments, **options})
+    header = read_study_header(study)
+    return build_not_graded_report(
+        study=study, header=header, result=result, **{**arguments, **options}
+    )
 
 
 def without_images(folder: Path) -> ClosedStudy:
@@ -253,7 +258,7 @@ def inputs(volume: Volume, ratings: Sequence[int] = (1, 2, 1, 3, 1, 2), p: float
 def sample_study() -> Inputs:
     """Build the records of the sample study: crops from the pipeline, made-up ratings."""
     study = closed_study(SAMPLE_DATA / "study-brain-siemens")
-    volume = assemble(select_series(study).require_series())
+    volume = read_volume(select_series(study).require_series())
     placed = prepare_rating(volume, register(volume, load_template(), threads=1))
     by_hand = inputs(volume)
     images = tuple(

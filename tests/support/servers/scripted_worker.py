@@ -21,6 +21,7 @@ from tests.support.builders.made_study import make_graded
 from tests.support.builders.records import INTENDED_USE
 from worker.app import app as app
 from worker.grading.pipeline import GradingOptions, add_not_graded_report
+from worker.grading.reading.source import read_study_header
 from worker.services import MODEL_WAIT_S, Services, install
 
 if TYPE_CHECKING:
@@ -82,7 +83,12 @@ class ScriptedServices(Services):
             result = NotGradedStudy(study.revision_id, Reason.NO_SUITABLE_SERIES, "")
             options = GradingOptions.from_settings(self.settings)
             return add_not_graded_report(
-                result, study, completed_at, intended_use=INTENDED_USE, options=options
+                result,
+                study,
+                read_study_header(study),
+                completed_at,
+                intended_use=INTENDED_USE,
+                options=options,
             )
         if act == "defect":
             raise ValueError("PatientName CANARY^ANNA")

@@ -13,6 +13,7 @@ from tests.support.builders.stand_in_models import write_stand_ins
 from tests.support.paths import SAMPLE_DATA
 from worker.grading.inference import InferenceClient
 from worker.grading.pipeline import GradingOptions, grade_study
+from worker.grading.reading import Reader
 from worker.grading.stages.template import load_template
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from node.embedded.triton import EmbeddedTriton
 
 STAGES = [
-    *("select_series", "assemble", "register", "check_quality", "prepare_rating", "rate"),
+    *("read_study", "assemble", "register", "check_quality", "prepare_rating", "rate"),
     *("prepare_severity", "assess", "map_saliency", "grade", "build_report"),
 ]
 COMPLETED_AT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
@@ -36,12 +37,20 @@ def inference(tmp_path: Path, serve: Callable[[Path], EmbeddedTriton]) -> Iterat
     client.close()
 
 
+@pytest.fixture
+def reader() -> Iterator[Reader]:
+    reader = Reader()
+    yield reader
+    reader.close()
+
+
 @pytest.mark.sample_data
-def test_every_stage_runs_and_is_timed(inference: InferenceClient) -> None:
+def test_every_stage_runs_and_is_timed(inference: InferenceClient, reader: Reader) -> None:
     study = closed_study(SAMPLE_DATA / "study-brain-siemens")
     graded = grade_study(
         study,
         COMPLETED_AT,
+        read=reader.read_study,
         inference=inference,
         template=load_template(),
         options=GradingOptions(
@@ -68,13 +77,14 @@ def test_every_stage_runs_and_is_timed(inference: InferenceClient) -> None:
 
 @pytest.mark.sample_data
 def test_a_study_that_is_not_graded_has_a_verdict_on_every_series(
-    inference: InferenceClient,
+    inference: InferenceClient, reader: Reader
 ) -> None:
     folder = min(path for path in (SAMPLE_DATA / "reject").iterdir() if path.is_dir())
     study = closed_study(folder)
     result = grade_study(
         study,
         COMPLETED_AT,
+        read=reader.read_study,
         inference=inference,
         template=load_template(),
         options=GradingOptions(),
@@ -84,5 +94,5 @@ def test_a_study_that_is_not_graded_has_a_verdict_on_every_series(
         instance.series_uid for instance in study.instances
     }
     assert not any(verdict.selected for verdict in result.verdicts)
-    assert [timing.stage for timing in result.timings] == ["select_series"]
+    assert [timing.stage for timing in result.timings] == ["read_study"]
     assert (result.report, result.report_failure) == (None, None)

@@ -13,7 +13,7 @@ from tests.support.builders.series_files import closed_study
 from tests.support.paths import ROOT
 from training.synthetic.dicom import T2_TSE, write_sample_study, write_series
 from training.synthetic.subjects import Subject
-from worker.grading.stages.assembly import assemble
+from worker.grading.stages.assembly import read_volume
 from worker.grading.stages.selection import select_series
 
 
@@ -28,7 +28,7 @@ def test_node_selects_the_t2_series_and_reads_its_voxels(
 ) -> None:
     folder, subject = study
     selected = select_series(closed_study(folder))
-    volume = assemble(selected.require_series())
+    volume = read_volume(selected.require_series())
     assert sorted(v.reason for v in selected.verdicts).count(Reason.SELECTED) == 1
     assert len(selected.verdicts) == 2
     assert volume.image.GetSize() == (384, 512, 56)

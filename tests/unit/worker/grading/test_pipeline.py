@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from celery.exceptions import SoftTimeLimitExceeded
 from pydicom.uid import Comprehensive3DSRStorage
 
 from core.destinations import DEFAULT_VARIANT
@@ -26,6 +25,7 @@ from worker.grading.pipeline import (
     grade_study,
     not_graded_study,
 )
+from worker.grading.reading import read_study
 from worker.grading.records import Selection
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def test_the_reason_becomes_the_verdict_on_the_selected_series() -> None:
     selected, other = graded_study("r").verdicts
     study = ClosedStudy("1.2.3", "r", 1, ())
     refusal = NotGradable(Reason.NOT_A_T2_BRAIN, "correlation 0.1")
-    timings = (StageTiming("select_series", 0.5),)
+    timings = (StageTiming("read_study", 0.5),)
     result = not_graded_study(study, Selection((selected, other), None), refusal, timings)
     assert result == NotGradedStudy(
         "r",
@@ -94,7 +94,6 @@ def test_without_a_destination_for_it_there_is_no_report_without_a_grade(tmp_pat
             "report-invalid",
         ),
         (ValueError("PatientName CANARY^ANNA"), "unexpected"),
-        (SoftTimeLimitExceeded(), "unexpected"),
     ],
 )
 def test_a_report_that_cannot_be_built_leaves_the_result(
@@ -116,7 +115,12 @@ def grade(study: ClosedStudy, options: GradingOptions) -> NotGradedStudy:
     inference = cast("Any", SimpleNamespace(intended_use=INTENDED_USE))
     template = cast("Any", None)
     result = grade_study(
-        study, COMPLETED_AT, inference=inference, template=template, options=options
+        study,
+        COMPLETED_AT,
+        read=read_study,
+        inference=inference,
+        template=template,
+        options=options,
     )
     assert isinstance(result, NotGradedStudy)
     return result

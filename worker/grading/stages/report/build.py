@@ -15,7 +15,6 @@ from worker.grading.stages.report.graded_sr import build_graded_sr
 from worker.grading.stages.report.not_graded_sr import build_not_graded_sr, find_concerned_images
 from worker.grading.stages.report.parametric_map import build_parametric_map
 from worker.grading.stages.report.secondary_capture import build_secondary_captures
-from worker.grading.stages.report.source import read_source, read_study_header
 from worker.grading.stages.report.text import render_text
 
 if TYPE_CHECKING:
@@ -24,13 +23,14 @@ if TYPE_CHECKING:
 
     from core.results import IntendedUse, NotGradedStudy, SRVariant
     from core.studies import ClosedStudy
-    from worker.grading.records import RatingInput, SaliencyMap, Volume
+    from worker.grading.records import RatingInput, SaliencyMap, Source, StudyHeader, Volume
 
 
 def build_report(
     *,
     study: ClosedStudy,
     volume: Volume,
+    source: Source,
     rating_input: RatingInput,
     grade: Grade,
     saliency: SaliencyMap,
@@ -44,7 +44,7 @@ def build_report(
 
     Parameters
     ----------
-    study, volume, rating_input, grade, saliency
+    study, volume, source, rating_input, grade, saliency
         Results of the earlier stages.
     variants : sequence of SRVariant
         One SR is built for each; at least one. The parametric map is built if any refers to it.
@@ -66,7 +66,6 @@ def build_report(
     """
     if tuple(image.crop for image in grade.images) != rating_input.placements:
         raise Failed("report-invalid", "The grade does not belong to the images that were rated.")
-    source = read_source(volume)
     context = GradedContext(
         study=study,
         volume=volume,
@@ -91,6 +90,7 @@ def build_report(
 def build_not_graded_report(
     *,
     study: ClosedStudy,
+    header: StudyHeader | None,
     result: NotGradedStudy,
     intended_use: IntendedUse,
     variants: Sequence[SRVariant],
@@ -104,6 +104,8 @@ def build_not_graded_report(
     Parameters
     ----------
     study : ClosedStudy
+    header : StudyHeader or None
+        None if no instance can be read.
     result : NotGradedStudy
         The reason, its figures and the verdict on each series.
     intended_use : IntendedUse
@@ -119,7 +121,6 @@ def build_not_graded_report(
         ``no-readable-header``: no instance can be read, so the patient is unknown.
         ``report-invalid``: the check found a fault. In both cases nothing may be sent.
     """
-    header = read_study_header(study)
     if header is None:
         raise Failed("no-readable-header", "No instance of the study can be read.")
     context = NotGradedContext(

@@ -148,6 +148,7 @@ REASONS: Final = {
         "NGRESCALE", "Rescale values of slices differ or are implausible"
     ),
     Reason.UNDECODABLE_PIXELS: _private("NGPIXELDATA", "Pixel data cannot be decoded"),
+    Reason.READING_LIMIT: _private("NGREADING", "Files cannot be read within limits"),
     # Content of the pixels
     Reason.NOT_A_T2_BRAIN: _private("NGNOTBRAIN", "Series does not look like a T2-weighted brain"),
     Reason.OUTSIDE_FIELD_OF_VIEW: _private(

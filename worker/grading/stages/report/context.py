@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from core.reasons import Reason
     from core.results import Grade, IntendedUse, ModelIdentity
     from core.studies import ClosedStudy, SpooledInstance
-    from worker.grading.records import SaliencyMap, Volume
-    from worker.grading.stages.report.source import Source, StudyHeader
+    from worker.grading.records import SaliencyMap, Source, StudyHeader, Volume
 
 SCHEMA: Final = "epvs-report/4"
 """Version of the objects' layout. It enters every UID: raise it when the layout changes."""

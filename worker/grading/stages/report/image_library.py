@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from pydicom.sr.coding import Code
 
     from core.studies import SpooledInstance
-    from worker.grading.records import SelectedSeries
-    from worker.grading.stages.report.source import Source, SourceImage
+    from worker.grading.records import SelectedSeries, Source, SourceImage
 
 
 def image_library(source: Source, series: SelectedSeries) -> ContainerContentItem:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from pydicom.sr.coding import Code
 
-    from worker.grading.stages.report.source import SourceImage
+    from worker.grading.records import SourceImage
 
 SUBJECT_RATING: Final = "EPVS-BG-SUBJECT-RATING"
 SEVERITY: Final = "EPVS-BG-SEVERITY-3D"

@@ -16,7 +16,8 @@ from pydicom import dcmread
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
 
-from core.errors import Failed
+from worker.grading.files import UnsafeInstance, open_instance
+from worker.grading.files.checks import MAX_FRAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,11 +136,9 @@ def read_frames(instance: SpooledInstance) -> tuple[Frame, ...]:
         The stored file is missing or cannot be read.
     """
     try:
-        file = instance.path.open("rb")
-    except OSError as error:
-        raise Failed(
-            "spool-unreadable", f"Stored instance cannot be opened ({type(error).__name__})."
-        ) from error
+        file = open_instance(instance.path)
+    except UnsafeInstance as error:
+        raise UnreadableHeader(str(error)) from error
     with file:
         try:
             header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=_KEYWORDS)
@@ -169,6 +168,8 @@ def _frames(header: Dataset, instance: SpooledInstance) -> Iterator[Frame]:
     shared = _items(header, "SharedFunctionalGroupsSequence")
     per_frame = _items(header, "PerFrameFunctionalGroupsSequence")
     stated = root.number("NumberOfFrames")
+    if len(per_frame) > MAX_FRAMES:
+        raise UnreadableHeader(f"{len(per_frame)} frames (at most {MAX_FRAMES} are read)")
     if not per_frame or stated != len(per_frame):
         raise UnreadableHeader(
             f"{_figure(stated)} frames stated, functional groups for {len(per_frame)}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from core.reasons import Reason
+from worker.grading.files.checks import MAX_VOXELS
 from worker.grading.stages.selection.geometry import (
     Finding,
     anatomical_planes,
@@ -27,8 +28,6 @@ MIN_REPETITION_TIME_MS: Final = 2000.0
 MAX_ECHO_TIME_SPREAD_MS: Final = 1.0
 LOCALIZER_THICKNESS_MM: Final = 10.0
 """Slices this thick are for planning, not for diagnosis."""
-MAX_VOXELS: Final = 2**28
-"""1 GiB as float32: a limit for what a header may claim; no T2 scan of a head is larger."""
 
 PRECEDENCE: Final = (
     # The kind of series.

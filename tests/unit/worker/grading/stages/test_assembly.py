@@ -37,7 +37,7 @@ from tests.support.builders.series_files import (
 from tests.support.paths import SAMPLE_DATA
 from worker.grading.errors import NotGradable
 from worker.grading.records import SelectedSeries, SliceLocation, Volume
-from worker.grading.stages.assembly import assemble
+from worker.grading.stages.assembly import read_volume
 from worker.grading.stages.selection import select_series
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ MIRRORED = (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 def volume_of(folder: Path, slices: Sequence[Dataset]) -> Volume:
-    return assemble(select_series(stored_study(folder, slices)).require_series())
+    return read_volume(select_series(stored_study(folder, slices)).require_series())
 
 
 def voxels_of(volume: Volume) -> Float32Array:
@@ -66,7 +66,7 @@ def test_sample_series_agrees_with_gdcm() -> None:
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     by_gdcm = sitk.Cast(reader.Execute(), sitk.sitkFloat32)
 
-    image = assemble(select_series(closed_study(folder)).require_series()).image
+    image = read_volume(select_series(closed_study(folder)).require_series()).image
 
     assert image.GetSize() == (384, 512, 56)
     assert np.array_equal(sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(by_gdcm))
@@ -120,7 +120,7 @@ def test_rescale_is_applied_slice_by_slice(tmp_path: Path) -> None:
         ds.save_as(location.path)
     factors = np.arange(20, dtype=np.float32)[:, None, None]
     assert np.array_equal(
-        voxels_of(assemble(series)), expected_volume(20) * (factors + 1) - factors
+        voxels_of(read_volume(series)), expected_volume(20) * (factors + 1) - factors
     )
 
 
@@ -153,7 +153,7 @@ def test_monochrome1_is_inverted(tmp_path: Path) -> None:
 def test_transfer_syntax_does_not_change_a_voxel(tmp_path: Path, syntax: str, kind: str) -> None:
     slices = t2_slices()
     write(tmp_path, slices if kind == "classic" else [enhanced(slices)], syntax)
-    volume = assemble(select_series(closed_study(tmp_path)).require_series())
+    volume = read_volume(select_series(closed_study(tmp_path)).require_series())
     assert np.array_equal(voxels_of(volume), expected_volume(20))
 
 
@@ -166,7 +166,7 @@ def test_real_encoders_give_the_same_pixels() -> None:
         for k, path in enumerate(paths)
     )
     series = SelectedSeries("2.25.1", "2.25.2", slices, AXIAL, (3.25, 3.25), 1.0)
-    voxels = voxels_of(assemble(series))
+    voxels = voxels_of(read_volume(series))
 
     assert voxels.max() > 500
     assert all(np.array_equal(image, voxels[0]) for image in voxels[1:])
@@ -179,7 +179,7 @@ def test_undecodable_slice_is_named(tmp_path: Path) -> None:
     damaged.write_bytes(damaged.read_bytes()[:-300])
 
     with pytest.raises(NotGradable) as caught:
-        assemble(series)
+        read_volume(series)
 
     assert caught.value.reason is Reason.UNDECODABLE_PIXELS
     assert caught.value.detail.startswith("slice 13 of 20, transfer syntax 1.2.840.10008.1.2.5: ")
@@ -192,7 +192,7 @@ def test_truncated_enhanced_pixels_are_undecodable(tmp_path: Path, syntax: str) 
     path = series.slices[0].path
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(NotGradable) as caught:
-        assemble(series)
+        read_volume(series)
     assert caught.value.reason is Reason.UNDECODABLE_PIXELS
 
 
@@ -214,7 +214,7 @@ def test_any_damage_to_a_slice_ends_in_a_volume_or_a_reason(
         content[place] = rng.integers(256)
     series.slices[5].path.write_bytes(content)
     try:
-        assert np.isfinite(voxels_of(assemble(series))).all()
+        assert np.isfinite(voxels_of(read_volume(series))).all()
     except NotGradable as rejection:
         assert rejection.reason is Reason.UNDECODABLE_PIXELS  # noqa: PT017 - both results are correct
 
@@ -223,5 +223,5 @@ def test_a_missing_file_is_a_failure_of_the_node(tmp_path: Path) -> None:
     series = select_series(stored_study(tmp_path, t2_slices())).require_series()
     series.slices[3].path.unlink()
     with pytest.raises(Failed) as caught:
-        assemble(series)
+        read_volume(series)
     assert caught.value.code == "spool-unreadable"

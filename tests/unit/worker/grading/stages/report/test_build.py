@@ -229,7 +229,7 @@ def test_only_the_sr_variant_with_the_map_refers_to_it(given: Inputs, report: Re
 def test_all_variants_share_one_map_and_one_set_of_pictures(
     given: Inputs, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A report in every variant reads the headers and draws the pictures once."""
+    """A report in every variant draws the pictures once."""
     work: Counter[str] = Counter()
 
     def counted(module: ModuleType, name: str) -> None:
@@ -241,14 +241,12 @@ def test_all_variants_share_one_map_and_one_set_of_pictures(
 
         monkeypatch.setattr(module, name, call)
 
-    counted(build, "read_source")
     counted(build, "build_parametric_map")
     counted(secondary_capture, "render_summary")
     counted(secondary_capture, "render_slice")
     variants = [SRVariant(sr_class, m) for m in (True, False) for sr_class in SRClass]
     every = given.build(variants=variants)
     assert work == {
-        "read_source": 1,
         "build_parametric_map": 1,
         "render_summary": 1,
         "render_slice": 3,

@@ -22,11 +22,11 @@ from tests.support.builders.sources import (
     refused,
     uid,
 )
+from worker.grading.reading.source import read_source
 from worker.grading.stages.report import codes
 from worker.grading.stages.report.check import check_report
 from worker.grading.stages.report.content_tree import is_named, walk
 from worker.grading.stages.report.context import GradedContext, NotGradedContext
-from worker.grading.stages.report.source import read_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ def report(given: Inputs) -> Report:
 def context(given: Inputs) -> GradedContext:
     return GradedContext(
         study=given.study,
-        source=read_source(given.volume),
+        source=read_source(given.volume.series),
         completed_at=COMPLETED_AT,
         station_name="epvs-test",
         intended_use=INTENDED_USE,
@@ -65,7 +65,7 @@ def context(given: Inputs) -> GradedContext:
 def without_grade(given: Inputs) -> NotGradedContext:
     return NotGradedContext(
         study=given.study,
-        source=read_source(given.volume),
+        source=read_source(given.volume.series),
         completed_at=COMPLETED_AT,
         station_name="epvs-test",
         intended_use=INTENDED_USE,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.builders.sources import classic, enhanced, uid
-from worker.grading.stages.report.source import Source, read_source
+from worker.grading.reading.source import read_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
 
+    from worker.grading.records import Source
+
 
 def read(folder: Path, edit: Callable[[Dataset], None]) -> Source:
-    return read_source(classic(folder, edit))
+    return read_source(classic(folder, edit).series)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -110,6 +112,6 @@ def test_times_are_converted_to_a_valid_offset(tmp_path: Path, offset: str, loca
 
 
 def test_an_enhanced_instance_is_one_image_without_a_position(tmp_path: Path) -> None:
-    (image,) = read_source(enhanced(tmp_path)).images
+    (image,) = read_source(enhanced(tmp_path).series).images
     assert image.sop_instance_uid == uid("enhanced-instance")
     assert (image.position_mm, image.slice_thickness_mm) == (None, 4.0)

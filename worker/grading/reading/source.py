@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,65 +17,21 @@ from pydicom.charset import convert_encodings, encode_string
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DA, TM
 
+from worker.grading.files import open_instance
+from worker.grading.records import Source, SourceImage, StudyHeader
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from core.studies import ClosedStudy
-    from worker.grading.records import Volume
+    from worker.grading.records import SelectedSeries
 
 _DATE: Final = re.compile(r"\d{8}")
 _TIME: Final = re.compile(r"\d\d(\d\d(\d\d(\.\d{1,6})?)?)?")
 _UTC_OFFSET: Final = re.compile(r"[+-]\d{4}")
 _LONG_STRING: Final = 64
 """Longest value of VR LO, in characters (PS3.5 section 6.2)."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceImage:
-    """One graded SOP instance with the attributes for references and the image library."""
-
-    sop_class_uid: str
-    sop_instance_uid: str
-    rows: int
-    columns: int
-    slice_thickness_mm: float | None
-    position_mm: tuple[float, float, float] | None
-    """None for a multi-frame instance, whose frames have different positions."""
-
-
-@dataclass(frozen=True, slots=True)
-class StudyHeader:
-    """Patient, study and time zone that every report copies.
-
-    Attributes
-    ----------
-    patient_and_study : Dataset
-        Patient and General Study attributes to write, with their character set.
-    utc_offset : timezone or None
-        Timezone Offset From UTC, if the source states it.
-    """
-
-    patient_and_study: Dataset
-    utc_offset: timezone | None
-
-    def local(self, moment: datetime) -> datetime:
-        """Convert `moment` to the time zone of the study's dates and times, if it is stated."""
-        return moment.astimezone(self.utc_offset) if self.utc_offset else moment
-
-
-@dataclass(frozen=True, slots=True)
-class Source(StudyHeader):
-    """Header attributes of the graded series and its study.
-
-    Attributes
-    ----------
-    images : tuple of SourceImage
-        One for each SOP instance, in the order of the volume's slices.
-    frame_of_reference_uid : str or None
-    """
-
-    images: tuple[SourceImage, ...]
-    frame_of_reference_uid: str | None
 
 
 def read_study_header(study: ClosedStudy) -> StudyHeader | None:
@@ -96,7 +51,7 @@ def read_study_header(study: ClosedStudy) -> StudyHeader | None:
         warnings.simplefilter("ignore")  # as in `read_source`
         for instance in sorted(study.instances, key=lambda i: i.sop_instance_uid):
             try:
-                header = pydicom.dcmread(instance.path, stop_before_pixels=True)
+                header = _read(instance.path)
                 if _value(header, "StudyInstanceUID") == study.study_uid:
                     return StudyHeader(
                         _patient_and_study(header, study.study_uid), _utc_offset(header)
@@ -106,23 +61,22 @@ def read_study_header(study: ClosedStudy) -> StudyHeader | None:
     return None
 
 
-def read_source(volume: Volume) -> Source:
-    """Read the headers of a volume's slices.
+def read_source(series: SelectedSeries) -> Source:
+    """Read the headers of a series' slices.
 
     Parameters
     ----------
-    volume : Volume
+    series : SelectedSeries
         Its slices give the paths of the Part 10 files.
     """
     with warnings.catch_warnings():
         # pydicom's warnings about malformed values quote the values: patient data in a log.
         warnings.simplefilter("ignore")
         headers = {
-            path: pydicom.dcmread(path, stop_before_pixels=True)
-            for path in dict.fromkeys(location.path for location in volume.slices)
+            path: _read(path) for path in dict.fromkeys(location.path for location in series.slices)
         }
-        instances = {location.sop_instance_uid: location for location in volume.slices}
-        first = headers[volume.slices[0].path]
+        instances = {location.sop_instance_uid: location for location in series.slices}
+        first = headers[series.slices[0].path]
         return Source(
             images=tuple(
                 SourceImage(
@@ -136,9 +90,14 @@ def read_source(volume: Volume) -> Source:
                 for uid, location in instances.items()
             ),
             frame_of_reference_uid=str(_value(first, "FrameOfReferenceUID")) or None,
-            patient_and_study=_patient_and_study(first, volume.series.study_uid),
+            patient_and_study=_patient_and_study(first, series.study_uid),
             utc_offset=_utc_offset(first),
         )
+
+
+def _read(path: Path) -> Dataset:
+    with open_instance(path) as file:
+        return pydicom.dcmread(file, stop_before_pixels=True)
 
 
 def _value(header: Dataset, keyword: str) -> Any:

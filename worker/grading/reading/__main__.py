@@ -1,0 +1,5 @@
+"""Entry point of the process that `worker.grading.reading.Reader` starts."""
+
+from worker.grading.reading.server import main
+
+main()
