@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Real instances shrink to a half or a third; empty ones to a thousandth.
 _MAX_INFLATION: Final = 64
 _ALWAYS_INFLATED: Final = 16 * 1024 * 1024
-_MAX_INFLATED: Final = 256 * 1024 * 1024
+_MAX_INFLATED: Final = 160 * 1024 * 1024
 
 
 def open_instance(path: Path) -> BinaryIO:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import io
 import pickle
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pydicom.dataset import Dataset
 
 from core.errors import Failed
-
-if TYPE_CHECKING:
-    from worker.grading.records import Reading
+from worker.grading.records import Reading
 
 _RECORDS: Final = frozenset(
     {
@@ -76,11 +74,14 @@ def unpack(message: bytes) -> tuple[Reading, tuple[int, ...]]:
     """
     try:
         content = _Unpickler(io.BytesIO(message)).load()
-    except Exception as error:  # whatever the reading process wrote
-        raise Failed("reading-invalid", "The reading process sent no valid message.") from error
-    if len(content) == 3:
-        raise Failed(*map(str, content))
-    return content
+    except Exception:  # noqa: BLE001 - whatever the reading process wrote
+        content = None
+    match content:
+        case (Reading() as reading, tuple(shape)) if all(isinstance(n, int) for n in shape):
+            return reading, shape
+        case (str(code), str(text), str(remedy)):
+            raise Failed(code, text, remedy)
+    raise Failed("reading-invalid", "The reading process sent no valid message.")
 
 
 def _dump(content: object) -> bytes:

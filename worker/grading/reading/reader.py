@@ -70,6 +70,11 @@ class Reader:
         self._connection = ours
         return ours
 
+    @property
+    def pid(self) -> int | None:
+        """Id of the server process, if there is one."""
+        return self._server.pid if self._server is not None else None
+
     def close(self) -> None:
         """End the server process and, with it, a reading in progress."""
         server, self._server = self._server, None
@@ -107,7 +112,7 @@ class Reader:
                 "read revision=%s instances=%d cpu_s=%.2f peak_mb=%.0f",
                 *(study.revision_id, len(study.instances), ending.cpu_s, ending.peak_mb),
             )
-            _check(ending, limits)
+            check_ending(ending, limits)
             message.seek(0)
             reading, shape = unpack(message.read())
             return replace(reading, voxels=_map_array(voxels, shape)) if shape else reading
@@ -134,7 +139,7 @@ def _map_array(file: BinaryIO, shape: tuple[int, ...]) -> Float32Array:
         raise Failed("reading-invalid", "The reading process sent no valid voxels.") from error
 
 
-def _check(ending: Ending, limits: Limits) -> None:
+def check_ending(ending: Ending, limits: Limits) -> None:
     """Return if the reading ended by itself; otherwise raise what that says of the study."""
     if ending.exit_code == 0:
         return

@@ -10,6 +10,7 @@ the message and the voxels are to be written to. The response is an `Ending` as 
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import logging
@@ -136,7 +137,10 @@ def _fulfil(study_file: int, message_file: int, voxels_file: int) -> None:
         raise
     except Failed as error:
         message = pack_failure(error)
-    except Exception as error:  # noqa: BLE001 - a defect must be told as one; no patient data
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:  # of mmap
+            raise MemoryError from error
+        # The exception's text may quote patient data.
         message = pack_failure(Failed("unexpected", describe(error)))
     with os.fdopen(message_file, "wb", closefd=False) as output:
         output.write(message)
