@@ -7,6 +7,7 @@ minutes. The walk costs microseconds an element and stops at a limit.
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -103,17 +104,21 @@ def walk(data: bytes | memoryview | mmap, start: int, transfer_syntax_uid: str) 
     Raises
     ------
     UnsafeInstance
-        There are more elements or levels than any real instance has, or the data end inside an
-        element.
+        There are more elements or levels than any real instance has.
+
+    Notes
+    -----
+    Data that end inside an element are left to the parser, which reads the elements before it.
     """
-    try:
-        return _Walk(data, transfer_syntax_uid).run(start)
-    except struct.error as error:
-        raise UnsafeInstance("ends inside an element") from error
+    walker = _Walk(data, transfer_syntax_uid)
+    with suppress(struct.error):
+        walker.run(start)
+    return walker.found
 
 
 class _Walk:
     def __init__(self, data: bytes | memoryview | mmap, transfer_syntax_uid: str) -> None:
+        self.found = Structure()
         order = ">" if transfer_syntax_uid == ExplicitVRBigEndian else "<"
         self._data = data
         self._implicit = transfer_syntax_uid == ImplicitVRLittleEndian
@@ -123,8 +128,9 @@ class _Walk:
         self._short = struct.Struct(order + "H").unpack_from
         self._item_bytes = struct.pack(order + "HH", _ITEM_GROUP, _ITEM & 0xFFFF)
 
-    def run(self, position: int) -> Structure:
-        found, end = Structure(), len(self._data)
+    def run(self, position: int) -> None:
+        """Walk to Pixel Data or the end; `struct.error` if the data end inside an element."""
+        found, end = self.found, len(self._data)
         levels: list[_Level] = []
         implicit = self._implicit
         while position < end:
@@ -157,9 +163,6 @@ class _Walk:
                     raise UnsafeInstance(f"nests sequences more than {MAX_DEPTH} deep")
                 continue
             position += length
-            if position > end:
-                raise UnsafeInstance("ends inside a value")
-        return found
 
     def element(self, position: int, *, implicit: bool) -> tuple[int, bytes, int, int]:
         """Tag, VR (empty if the encoding has none), length, offset of the value."""

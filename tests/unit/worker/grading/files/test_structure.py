@@ -87,11 +87,11 @@ def test_depth_is_limited() -> None:
 
 
 @pytest.mark.parametrize("lost", [1, 3, 9])
-def test_a_truncated_data_set_is_refused(lost: int) -> None:
+def test_a_truncated_data_set_is_left_to_the_parser(lost: int) -> None:
     ds = t2_slices(1)[0]
     del ds.PixelData
-    with pytest.raises(UnsafeInstance, match="ends inside"):
-        walk(encoded(ds)[:-lost], 0, ExplicitVRLittleEndian)
+    found = walk(encoded(ds)[:-lost], 0, ExplicitVRLittleEndian)
+    assert (found.rows, found.n_elements) == (40, len(ds))
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
@@ -114,8 +114,6 @@ def test_every_real_file_that_pydicom_reads_can_be_walked() -> None:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             meta = read_file_meta(data)
             if meta is None or meta[0].endswith(".1.99"):
-                continue
-            if path.name == "rtplan_truncated.dcm":
                 continue
             rows = dcmread(path, stop_before_pixels=True).get("Rows")
             found = walk(data, meta[1], meta[0])
