@@ -30,6 +30,7 @@ from tests.support.servers.receiver import run_receiver
 from worker.grading.attempt import Grading, attempt_grading
 from worker.grading.errors import NotGradable
 from worker.grading.pipeline import GradingOptions, add_not_graded_report, not_graded_study
+from worker.grading.reading.source import read_study_header
 from worker.grading.records import Selection
 from worker.services import Services
 
@@ -143,6 +144,7 @@ def report_not_graded(
     return add_not_graded_report(
         not_graded_study(study, Selection((), None), NotGradable(Reason.NOT_AXIAL), ()),
         study,
+        read_study_header(study),
         completed_at,
         intended_use=INTENDED_USE,
         options=GradingOptions.from_settings(services.settings),
