@@ -210,8 +210,8 @@ def failure(error: OSError) -> str:
 
     OpenSSL's reasons name what is wrong with a certificate; other errors give their type.
     """
-    reason = getattr(error, "verify_message", "") or getattr(error, "reason", "")
-    return str(reason) or type(error).__name__
+    reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
+    return str(reason or type(error).__name__)
 
 
 def _refuse_password() -> str:

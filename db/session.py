@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from core.errors import Unavailable
+from core.links import describe_link
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,8 @@ def create_engine(url: str) -> Engine:
     Parameters
     ----------
     url : str
-        ``sqlite:///path`` or ``postgresql://user:password@host:port/name``.
+        ``sqlite:///path`` or ``postgresql://user:password@host:port/name``. Parameters after ``?``
+        are libpq's, for example ``sslmode=verify-full``.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -70,6 +72,23 @@ def _create_sqlite_engine(url: URL) -> Engine:
         driver.execute("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def describe_connection(engine: Engine) -> str:
+    """Return whether connections to the database are encrypted, for ``epvs-node doctor``.
+
+    Raises
+    ------
+    Unavailable
+        The database does not respond.
+    """
+    if engine.dialect.name == "sqlite":
+        return describe_link(None, is_encrypted=False)
+    with transaction(engine) as connection:
+        query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        is_encrypted = bool(connection.scalar(sa.text(query)))
+    host = engine.url.host or str(engine.url.query.get("host", ""))
+    return describe_link(host, is_encrypted=is_encrypted)
 
 
 @contextmanager

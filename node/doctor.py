@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import EpvsError
 from db import grants, migrate
-from db.session import create_engine, transaction
+from db.session import create_engine, describe_connection, transaction
 from node import display
 from node.components import run_module
 from node.embedded.stack import environment_of
@@ -114,7 +114,8 @@ def _database(settings: Settings) -> Iterator[Check]:
                 "Run epvs-node migrate.",
             )
             return
-        yield Check(name, True, f"reachable, at revision {head}")
+        link = describe_connection(create_engine(settings.database_url))
+        yield Check(name, True, f"reachable, at revision {head}, {link}")
         if not settings.is_sqlite:
             yield _database_role(settings)
     except EpvsError as error:

@@ -14,7 +14,7 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 import pytest
@@ -24,6 +24,12 @@ from tests.support.servers.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from core.tls import Identity
+
+
+CLIENT_NAME: Final = "node.example"
+"""Name in the certificate of a client that may be any of the node's roles."""
 
 
 def find_binaries() -> Path:
@@ -40,9 +46,13 @@ def find_binaries() -> Path:
 
 
 class PostgresServer:
-    """A PostgreSQL server in a temporary folder, on a free loopback port."""
+    """A PostgreSQL server in a temporary folder, on a free loopback port.
 
-    def __init__(self) -> None:
+    With an `identity` it takes TCP connections only over TLS, and only from clients whose
+    certificate is of the same authority and has `CLIENT_NAME` as its common name.
+    """
+
+    def __init__(self, identity: Identity | None = None) -> None:
         self._binaries = find_binaries()
         self._folder = Path(tempfile.mkdtemp(prefix="epvs-postgres-"))
         self._data = self._folder / "data"
@@ -63,6 +73,30 @@ class PostgresServer:
             cwd=self._folder,
             stdout=subprocess.DEVNULL,
         )
+        self._options: list[str] = []
+        if identity is not None:
+            self._require_tls(identity)
+
+    def _require_tls(self, identity: Identity) -> None:
+        files = {
+            "ssl_cert_file": identity.certificate,
+            "ssl_key_file": identity.key,
+            "ssl_ca_file": identity.authorities,
+        }
+        self._options = ["-c", "ssl=on"]
+        for option, source in files.items():
+            target = self._folder / f"{option}.pem"
+            shutil.copyfile(source, target)
+            target.chmod(0o600)
+            if self._user:
+                shutil.chown(target, self._user)
+            self._options += ["-c", f"{option}={target}"]
+        (self._data / "pg_hba.conf").write_text(
+            "local all all trust\nhostssl all all 127.0.0.1/32 cert map=node\n"
+        )
+        (self._data / "pg_ident.conf").write_text(
+            f"node {CLIENT_NAME} epvs_owner\nnode {CLIENT_NAME} epvs_node\n"
+        )
 
     def url(self, database: str, role: str = "epvs_node") -> str:
         """SQLAlchemy URL of a database on this server, by default as the node's runtime role."""
@@ -80,6 +114,7 @@ class PostgresServer:
                     *(self._binaries / "postgres", "-D", self._data, "-p", str(self.port)),
                     *("-h", "127.0.0.1", "-k", self._folder),
                     *("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off"),
+                    *self._options,
                 ],
                 user=self._user,
                 cwd=self._folder,
@@ -105,7 +140,8 @@ class PostgresServer:
         subprocess.run(
             [
                 *(self._binaries / "psql", "--no-psqlrc", "--quiet", "--file"),
-                *(ROOT / "docker" / "postgres" / "roles.sql", self.url(database, "postgres")),
+                ROOT / "docker" / "postgres" / "roles.sql",
+                f"host={self._folder} port={self.port} user=postgres dbname={database}",
             ],
             check=True,
             env=os.environ | {f"POSTGRES_{role}_PASSWORD_FILE": str(password) for role in roles},
@@ -142,7 +178,11 @@ class PostgresServer:
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
         return psycopg.connect(
-            host="127.0.0.1", port=self.port, user="postgres", dbname="postgres", autocommit=True
+            host=str(self._folder),
+            port=self.port,
+            user="postgres",
+            dbname="postgres",
+            autocommit=True,
         )
 
 

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from core.errors import ConfigurationError
-from core.tls import Identity, RenewedContext, certificate_names, client_context_to
+from core.tls import Identity, RenewedContext, certificate_names, client_context_to, failure
 from tests.support.builders.certificates import Authority
 
 if TYPE_CHECKING:
@@ -210,3 +210,11 @@ def test_a_file_of_lists_contains_lists_only(tmp_path: Path, content: str) -> No
     node = replace(authority.issue("node.example"), revocation=file)
     with pytest.raises(ConfigurationError, match=f"EPVS_TLS_REVOCATION {file}"):
         node.server_context()
+
+
+def test_the_reason_of_a_failure_is_never_empty() -> None:
+    assert failure(ConnectionResetError()) == "ConnectionResetError"
+    assert failure(ssl.SSLError()) == "SSLError"
+    wrong = ssl.SSLCertVerificationError()
+    wrong.verify_message = "certificate revoked"
+    assert failure(wrong) == "certificate revoked"
