@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from core.destinations import parse_dicom_destination
 from core.errors import EpvsError
+from core.permissions import keep_files_private
 from core.settings import Settings, load_settings
 from core.text import printable, printable_lines
 from core.version import VERSION
@@ -256,6 +257,7 @@ def _require_schema(settings: Settings) -> None:
 
 def main() -> None:
     """Run the command line; report every failure as a message and an exit code."""
+    keep_files_private()
     for argument in sys.argv[1:]:  # before Typer, which would print it as it is
         if printable(argument, len(argument)) != argument:
             display.error(f"Control characters in the argument {argument}; type it by hand.")

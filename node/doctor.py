@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.engine import make_url
+
 from core.errors import EpvsError
+from core.permissions import is_private
 from db import grants, migrate
 from db.session import create_engine, describe_connection, transaction
 from node import display
@@ -16,7 +21,6 @@ from node.embedded.stack import environment_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from core.settings import Settings
     from core.tls import Identity
@@ -39,6 +43,7 @@ class Check:
 def examine(settings: Settings) -> Iterator[Check]:
     """Check folders and database here; run the worker's own checks of its peers."""
     yield _spool(settings)
+    yield _permissions(settings)
     yield _callers(settings)
     if settings.tls_identity is not None:
         yield _tls(settings.tls_identity)
@@ -80,6 +85,23 @@ def _writable(folder: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _permissions(settings: Settings) -> Check:
+    """Check what a node before version 0.2.0, or somebody by hand, may have left readable."""
+    sqlite = make_url(settings.database_url).database
+    stored = [settings.data_dir.absolute()]
+    if settings.database_url.startswith("sqlite") and sqlite:
+        stored.append(Path(sqlite))
+    opened = [str(path) for path in stored if path.exists() and not is_private(path)]
+    return Check(
+        "permissions",
+        not opened,
+        f"open to other accounts: {', '.join(opened)}"
+        if opened
+        else "data folder and database file are closed to other accounts",
+        f"Run chmod go= {shlex.join(opened)}.",
+    )
 
 
 def _callers(settings: Settings) -> Check:

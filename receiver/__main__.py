@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
-import os
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from core.errors import ConfigurationError
 from core.logs import configure_logging
+from core.permissions import keep_files_private
 from core.settings import load_settings
 from db.session import create_engine
 from receiver.listener import require_free
@@ -46,6 +46,7 @@ def main() -> int:
     int
         0 if stopped by a signal, 1 if it could not start, 2 if the settings are wrong.
     """
+    keep_files_private()
     try:
         settings = load_settings()
     except ConfigurationError as error:
@@ -53,7 +54,6 @@ def main() -> int:
         return 2
     configure_logging(settings, "receiver")
     _share_arenas()
-    os.umask(0o027)  # the spool contains patients' images
     n_processes = settings.receiver_processes
     run = partial(_run_process, settings, Occupancy(n_processes, settings.max_associations))
     if n_processes == 1:

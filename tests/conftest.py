@@ -7,11 +7,14 @@ server and stops it.
 from __future__ import annotations
 
 import os
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from tests.support.paths import SAMPLE_DATA
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread for each of the processes that share the cores; read when numpy is imported.
@@ -37,6 +40,15 @@ INDEPENDENT: Final = (
 
 SHARING: Final = ("tests/conformance/", "tests/system/", "tests/integration/worker/grading/")
 """Tests that stay in one process, because they share one Triton, PixelMed and running node."""
+
+
+@pytest.fixture(autouse=True)
+def umask_as_before() -> Iterator[None]:
+    """Undo `core.permissions.keep_files_private` of entry points that a test calls."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import ConfigurationError, Unavailable
 from core.logs import configure_logging
+from core.permissions import keep_files_private
 from core.settings import Settings, load_settings
 from db import outbox
 from db.delivery import claims
@@ -109,6 +110,7 @@ class Housekeeper:
 
 def main() -> None:
     """Run the housekeeper until the process receives SIGTERM or SIGINT."""
+    keep_files_private()
     settings = load_settings()
     configure_logging(settings, "housekeeper")
     stop = threading.Event()

@@ -12,6 +12,7 @@ from celery.signals import setup_logging, worker_init, worker_process_init, work
 
 from core.errors import EpvsError
 from core.logs import configure_logging
+from core.permissions import keep_files_private
 from worker import services
 from worker.grading.stages.template import load_template
 
@@ -22,6 +23,12 @@ log = logging.getLogger(__name__)
 def _set_up_logging(**_: Any) -> None:
     """Configure logging; connecting to the signal keeps Celery from doing so."""
     configure_logging(services.current().settings, "worker")
+
+
+@worker_init.connect
+def _keep_files_private(**_: Any) -> None:
+    """Set the permissions of files before the pool's processes are forked."""
+    keep_files_private()
 
 
 @worker_init.connect

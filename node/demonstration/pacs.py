@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import secrets
 import shutil
 import sys
-import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from node.embedded.process import ManagedProcess, accepts_connections, free_port
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 AE_TITLE = "DEMOPACS"
+_USER = "epvs"
 
 
 class DemoPacs(Protocol):
@@ -34,11 +36,16 @@ class DemoPacs(Protocol):
 
 @dataclass
 class OrthancPacs:
-    """Orthanc on loopback, started with an empty store and read through its REST API."""
+    """Orthanc on loopback, started with an empty store and read through its REST API.
+
+    The API needs a password, because any local account reaches the port. By DICOM, others can store
+    and echo, but neither find nor retrieve: that is Orthanc's default.
+    """
 
     process: ManagedProcess
     dicom_port: int
     http_port: int
+    password: str = field(repr=False)
     description: str = "Orthanc"
 
     @classmethod
@@ -59,6 +66,7 @@ class OrthancPacs:
         shutil.rmtree(work_dir / "store", ignore_errors=True)
         work_dir.mkdir(parents=True, exist_ok=True)
         dicom_port, http_port = free_port(), free_port()
+        password = secrets.token_urlsafe()
         settings = {
             "Name": "epvs-node demonstration PACS",
             "StorageDirectory": str((work_dir / "store").absolute()),
@@ -66,15 +74,17 @@ class OrthancPacs:
             "DicomPort": dicom_port,
             "HttpPort": http_port,
             "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False,
+            "AuthenticationEnabled": True,
+            "RegisteredUsers": {_USER: password},
             "DicomCheckCalledAet": True,
             "Plugins": [],
             **(configuration or {}),
         }
         path = work_dir / "orthanc.json"
+        path.touch(mode=0o600)
         path.write_text(json.dumps(settings, indent=2))
         process = ManagedProcess("Orthanc", [program, str(path)], work_dir / "orthanc.log")
-        pacs = cls(process, dicom_port, http_port)
+        pacs = cls(process, dicom_port, http_port, password)
         process.wait_until(
             lambda: accepts_connections(http_port) and accepts_connections(dicom_port), 30
         )
@@ -83,23 +93,28 @@ class OrthancPacs:
     def rest(self, path: str, body: Any = None, method: str | None = None) -> Any:
         """Call the REST API with a JSON body; return its JSON response (None if empty)."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.http_port}{path}", data=data, method=method
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
-            text = response.read()
+        text = self._request(path, data, method)
         return json.loads(text) if text else None
 
     def file(self, instance_id: str) -> bytes:
         """Return one stored instance as a Part 10 file."""
-        url = f"http://127.0.0.1:{self.http_port}/instances/{instance_id}/file"
-        with urllib.request.urlopen(url, timeout=30) as response:
-            return bytes(response.read())
+        return self._request(f"/instances/{instance_id}/file")
 
     def instances(self, study_uid: str) -> list[bytes]:
         """Return every stored instance of the study as a Part 10 file."""
         query = {"Level": "Instance", "Query": {"StudyInstanceUID": study_uid}}
         return [self.file(instance) for instance in self.rest("/tools/find", query)]
+
+    def _request(self, path: str, data: bytes | None = None, method: str | None = None) -> bytes:
+        credentials = base64.b64encode(f"{_USER}:{self.password}".encode()).decode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.http_port}{path}",
+            data=data,
+            method=method,
+            headers={"Authorization": f"Basic {credentials}"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+            return bytes(response.read())
 
     def stop(self) -> None:
         """Stop Orthanc."""

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from core.errors import Unavailable
+from core.permissions import PRIVATE_UMASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +55,9 @@ class ManagedProcess:
         Standard output and error are appended to this file.
     env : mapping, optional
         Variables added to the environment of this process.
+    cwd : Path, optional
+    before_exec : callable, optional
+        Called in the child before the command is started, like `subprocess.Popen`'s `preexec_fn`.
     """
 
     def __init__(
@@ -64,7 +68,12 @@ class ManagedProcess:
         *,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        before_exec: Callable[[], None] = lambda: None,
     ) -> None:
+        def prepare() -> None:
+            _die_with_parent()
+            before_exec()
+
         self.name = name
         self.log_path = log_path
         log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +86,8 @@ class ManagedProcess:
                 env={**os.environ, **(env or {})},
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                umask=PRIVATE_UMASK,
+                preexec_fn=prepare,
             )
 
     @property

@@ -1,7 +1,7 @@
 """Embedded stack: how other commands find one that is running.
 
-Redis and Triton listen on free ports, and the terminal of another command may lack the settings of
-the stack. A running stack therefore writes its addresses and settings into its data folder.
+The terminal of another command may lack the settings of the stack. A running stack therefore writes
+its addresses and settings into its data folder.
 """
 
 from __future__ import annotations

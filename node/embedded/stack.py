@@ -96,7 +96,7 @@ class EmbeddedStack:
     def _start(self) -> None:
         running.require_not_running(self.settings)
         _require_free_port(self.settings)
-        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         began = time.monotonic()
         if not {"triton_url", "broker_url"} <= self.settings.model_fields_set:
             Servers.install(self.on_progress)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import os
 import shutil
 import uuid
@@ -18,8 +17,10 @@ from typing import TYPE_CHECKING, Final, Self
 
 from core.errors import ConfigurationError
 from core.settings import SHIPPED_MODELS_DIR
-from node.embedded.process import ManagedProcess, free_port
+from node.embedded.process import ManagedProcess
+from node.embedded.seccomp import refuse_fchmod
 from node.embedded.servers import Servers
+from node.embedded.sockets import accepts_connections_at, private_folder, socket_path
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where the Python backend puts its tensors
 _NEEDED_SHARED_MEMORY_MB: Final = 32
 """Of these, 19 MiB were seen in use; the severity volume alone takes 16 MiB."""
+
+RESTRICTED: Final = "shared-memory,model-repository,trace,logging"
+"""gRPC protocols that no client of the node uses: they open files and change the server."""
+_PORT: Final = 8001
+"""No port is opened: Triton appends it to the path of its Unix socket."""
 
 
 def assemble_models(models_dir: Path, target: Path) -> None:
@@ -58,10 +64,10 @@ def assemble_models(models_dir: Path, target: Path) -> None:
         version = served / network.parent.name
         version.mkdir(parents=True)
         (version / "model.onnx").symlink_to(network)
-        shutil.copy(models_dir / "python_backend" / "model.py", version)
+        shutil.copyfile(models_dir / "python_backend" / "model.py", version / "model.py")
         config = served / "config.pbtxt"
         if not config.exists():
-            shutil.copy(source / "config.embedded.pbtxt", config)
+            shutil.copyfile(source / "config.embedded.pbtxt", config)
         with config.open("a") as text, network.open("rb") as weights:
             sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
             text.write(
@@ -74,6 +80,9 @@ def assemble_models(models_dir: Path, target: Path) -> None:
 class EmbeddedTriton:
     """A Triton server as a child process; also a context manager.
 
+    It serves gRPC on a Unix socket in its work folder, which only this account may enter. HTTP is
+    off: a port is open to every local account.
+
     Parameters
     ----------
     work_dir : Path
@@ -82,8 +91,6 @@ class EmbeddedTriton:
         Output of the server and of its model processes.
     models_dir : Path
         Folder laid out like ``triton_models/``; by default the models of the package.
-    port : int
-        gRPC port on loopback; 0 chooses a free one.
     threads : int
         onnxruntime threads per model.
     """
@@ -91,7 +98,6 @@ class EmbeddedTriton:
     work_dir: Path
     log_path: Path
     models_dir: Path = SHIPPED_MODELS_DIR
-    port: int = 0
     threads: int = 2
     _process: ManagedProcess | None = field(default=None, init=False, repr=False)
     _members: frozenset[int] = field(default=frozenset(), init=False, repr=False)
@@ -99,7 +105,11 @@ class EmbeddedTriton:
     @property
     def url(self) -> str:
         """Address of its gRPC service, in the form of ``EPVS_TRITON_URL``."""
-        return f"127.0.0.1:{self.port}"
+        return f"unix:{self._socket}"
+
+    @property
+    def _socket(self) -> Path:
+        return socket_path(self.work_dir, f"grpc:{_PORT}")
 
     @property
     def pid(self) -> int | None:
@@ -122,15 +132,18 @@ class EmbeddedTriton:
         Raises
         ------
         ConfigurationError
-            Something that the server needs is missing; says what, and how to get it.
+            Something that the server needs is missing, or the path of `work_dir` is too long for
+            a socket; says what to do.
         Unavailable
             The server ended or was not ready in time; shows the end of its log.
         """
+        socket = self._socket
         servers = Servers.find()
         environment = servers.triton_environment()
         self._remove_shared_memory()  # left behind by a killed server that used this folder
         _check_shared_memory()
         shutil.rmtree(self.work_dir, ignore_errors=True)
+        private_folder(self.work_dir)
         backend = self.work_dir.absolute() / "backends" / "python"
         backend.mkdir(parents=True)
         for part in (*(servers.triton_dir / "backends" / "python").iterdir(), servers.triton_stub):
@@ -138,8 +151,6 @@ class EmbeddedTriton:
         models = self.work_dir.absolute() / "models"
         assemble_models(self.models_dir, models)
 
-        self.port = self.port or free_port()
-        http_port = free_port()
         # Unique, so that servers on the same machine never open each other's regions.
         memory_prefix = f"epvs-{uuid.uuid4().hex[:12]}-"
         self._memory_prefix_file.write_text(memory_prefix)
@@ -149,11 +160,10 @@ class EmbeddedTriton:
             f"--backend-directory={backend.parent}",
             f"--backend-config=python,shm-region-prefix-name={memory_prefix}",
             "--disable-auto-complete-config",  # an incomplete config.pbtxt is an error
-            "--grpc-address=127.0.0.1",
-            f"--grpc-port={self.port}",
-            "--http-address=127.0.0.1",  # used only by the readiness check below
-            f"--http-port={http_port}",
-            "--http-thread-count=1",
+            f"--grpc-address={self.url.removesuffix(f':{_PORT}')}",
+            f"--grpc-port={_PORT}",
+            f"--grpc-restricted-protocol={RESTRICTED}:key={uuid.uuid4()}",  # no client has it
+            "--allow-http=false",
             "--allow-metrics=false",
             "--log-info=false",  # so that the end of the log shows the error
             "--exit-timeout-secs=5",
@@ -163,9 +173,11 @@ class EmbeddedTriton:
             command,
             self.log_path,
             env=environment | {"MODEL_THREADS": str(self.threads)},
+            before_exec=refuse_fchmod,
         )
         try:
-            self._process.wait_until(lambda: _is_ready(http_port), timeout_s)
+            # It loads every model before it opens the socket.
+            self._process.wait_until(lambda: accepts_connections_at(socket), timeout_s)
             self._members = _live_members(self._process.pid)
         except BaseException:  # Ctrl-C too: shared memory must not be left behind
             self.stop()
@@ -200,15 +212,6 @@ class EmbeddedTriton:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-
-
-def _is_ready(http_port: int) -> bool:
-    """Whether the server responds and has loaded every model of its repository."""
-    connection = http.client.HTTPConnection("127.0.0.1", http_port, timeout=2)
-    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
-        connection.request("GET", "/v2/health/ready")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    return False
 
 
 def _live_members(group: int) -> frozenset[int]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from core.permissions import is_private
 from tests.support.paths import MODELS, ROOT
 
 if TYPE_CHECKING:
@@ -32,5 +33,8 @@ def test_demo_shows_what_each_user_sees_and_leaves_nothing_running(tmp_path: Pat
     assert "rating_model" in text
     assert (work_dir / "result" / "report.dcm").is_file()
     assert (work_dir / "result" / "picture-1.png").is_file()
+    left = [path for path in [work_dir, *work_dir.rglob("*")] if not path.is_symlink()]
+    assert {path.suffix for path in left} >= {".sqlite", ".dcm", ".log", ".aof"}
+    assert [path for path in left if not is_private(path)] == []
     processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
     assert str(work_dir) not in processes.stdout

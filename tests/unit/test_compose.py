@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import os
 import re
 import shutil
 import stat
@@ -23,6 +24,7 @@ import yaml
 from core.settings import Settings, load_settings
 from core.version import VERSION
 from node.cli import app
+from node.embedded.triton import RESTRICTED
 from tests.support.paths import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -232,6 +234,29 @@ def test_triton_serves_what_was_built(builder: str, server: str) -> None:
     assert mounts(SERVICES[builder])[volume] == mounts(SERVICES[server])[volume]
     assert list(SERVICES[server]["depends_on"]) == [builder]
     assert ("deploy" in SERVICES[server]) == ("tensorrt" in target)
+
+
+@pytest.mark.parametrize("name", ["triton", "triton-cpu"])
+def test_triton_offers_only_what_the_workers_use(name: str, tmp_path: Path) -> None:
+    stand_in = tmp_path / "tritonserver"
+    stand_in.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    stand_in.chmod(0o700)
+    command = [part.replace("$$", "$") for part in SERVICES[name]["command"]]
+
+    def options() -> list[str]:
+        path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        return subprocess.run(
+            command, env=path, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+
+    started = options()
+    assert {"--allow-http=false", "--allow-metrics=false"} < set(started)
+    assert f"--model-repository={command[-1].partition('=')[2]}" == started[-1]
+    (restricted,) = [option for option in started if "restricted" in option]
+    protocols, _, key = restricted.partition(":key=")
+    assert protocols == f"--grpc-restricted-protocol={RESTRICTED}"
+    assert len(key) == 36
+    assert restricted not in options()
 
 
 def test_the_node_runs_without_privileges() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,6 +29,13 @@ def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "run_module", fail)
 
 
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
 def _checks(**settings: object) -> dict[str, doctor.Check]:
     return {check.name: check for check in doctor.examine(load_settings(**settings))}
 
@@ -36,7 +44,7 @@ def test_a_new_installation_is_told_what_is_missing(
     empty_database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checks = _checks(database_url=empty_database_url, callers="", spool_reserve_mb=10**9)
-    assert [name for name, check in checks.items() if check.ok] == []
+    assert [name for name, check in checks.items() if check.ok] == ["permissions"]
     assert checks["database"].remedy == "Run epvs-node migrate."
     assert "at revision none" in checks["database"].detail
     assert checks["worker"].detail == "worker.commands.doctor ended with code 1."
@@ -47,8 +55,13 @@ def test_a_new_installation_is_told_what_is_missing(
     assert "EPVS_CALLERS=PACS@192.0.2.10" in shown
 
 
-def test_a_migrated_database_with_callers_and_space_is_in_order(database_url: str) -> None:
-    checks = _checks(database_url=database_url, callers=CALLERS, spool_reserve_mb=0)
+def test_a_migrated_database_with_callers_and_space_is_in_order(
+    database_url: str, data_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "epvs.sqlite").chmod(0o600)
+    checks = _checks(
+        database_url=database_url, data_dir=data_dir, callers=CALLERS, spool_reserve_mb=0
+    )
     assert [name for name, check in checks.items() if not check.ok] == ["worker"]
     assert migrate.head_revision() in checks["database"].detail
 
@@ -69,6 +82,23 @@ def test_tls_files_are_checked_where_there_are_any(database_url: str, tmp_path: 
     assert f"EPVS_TLS_KEY {identity.key} cannot be used" in check.detail
     assert check.remedy
     assert "TLS files" not in _checks(database_url=database_url)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604])
+def test_what_other_accounts_can_read_is_named_with_the_command_that_closes_it(
+    database_url: str, data_dir: Path, tmp_path: Path, mode: int
+) -> None:
+    database = tmp_path / "epvs.sqlite"
+    database.chmod(mode)
+    settings = {"database_url": database_url, "data_dir": data_dir}
+    check = _checks(**settings)["permissions"]
+    assert not check.ok
+    assert check.remedy == f"Run chmod go= {database}."
+    data_dir.chmod(0o750)
+    check = _checks(**settings)["permissions"]
+    assert check.remedy == f"Run chmod go= {data_dir} {database}."
+    subprocess.run(["bash", "-c", check.remedy.removeprefix("Run ").removesuffix(".")], check=True)
+    assert _checks(**settings)["permissions"].ok
 
 
 def test_a_database_that_cannot_be_reached_is_named() -> None:
