@@ -26,6 +26,7 @@ from core.callers import AE_TITLE, CallerRule, parse_caller
 from core.destinations import Destination, DicomDestination, parse_destination
 from core.errors import ConfigurationError
 from core.setting_files import file_variable, read_setting_files, variable
+from core.syslog import SyslogServer
 from core.tls import Identity
 
 SHIPPED_MODELS_DIR: Final = Path(__file__).resolve().parents[1] / "triton_models"
@@ -77,6 +78,10 @@ class Settings(BaseSettings):
     trust_store_status: bool = True
     commitment_timeout_s: float = Field(default=600.0, gt=0)
     station_name: str = Field(default="epvs-node", max_length=16)
+    audit_key: str = ""
+    audit_checkpoints: str = ""
+    audit_syslog: str = ""
+    audit_interval_s: float = Field(default=3600.0, gt=0)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @classmethod
@@ -126,6 +131,11 @@ class Settings(BaseSettings):
             raise ValueError("must begin with sqlite:/// or postgresql://")
         return value
 
+    @field_validator("audit_syslog")
+    @classmethod
+    def _check_audit_syslog(cls, value: str) -> str:
+        return str(SyslogServer.parse(value)) if value else ""
+
     @model_validator(mode="before")
     @classmethod
     def _default_database(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -138,6 +148,15 @@ class Settings(BaseSettings):
     def _check_owner(self) -> Self:
         if self.database_owner_url and self.is_sqlite:
             raise ValueError("EPVS_DATABASE_OWNER_URL is for PostgreSQL: SQLite has no roles")
+        return self
+
+    @model_validator(mode="after")
+    def _check_audit(self) -> Self:
+        if bool(self.audit_key) != bool(self.audit_checkpoints or self.audit_syslog):
+            raise ValueError(
+                "signed audit checkpoints need EPVS_AUDIT_KEY, and EPVS_AUDIT_CHECKPOINTS or "
+                "EPVS_AUDIT_SYSLOG"
+            )
         return self
 
     @model_validator(mode="after")
@@ -219,6 +238,11 @@ class Settings(BaseSettings):
     def reports_dir(self) -> Path:
         """Folder of the objects that were or will be sent, byte for byte."""
         return self.data_dir / "reports"
+
+    @property
+    def audit_status_file(self) -> Path:
+        """File in which the housekeeper notes where it has sent which audit checkpoint."""
+        return self.data_dir / "audit-checkpoints.json"
 
     @property
     def worker_ready_file(self) -> Path:

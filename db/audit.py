@@ -1,12 +1,14 @@
 """The audit trail: an append-only hash chain of events.
 
 Each event stores the hash of the preceding one, and `AuditHead` the number and hash of the newest,
-so that a changed, removed or inserted row breaks the chain. Triggers refuse UPDATE and DELETE.
+so that a changed, removed or inserted row breaks the chain. Triggers move the head, and refuse
+UPDATE and DELETE. Who owns the database can forge all of it; `core.audit_checkpoints` shows that.
 """
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +20,7 @@ from core.uids import canonical_json, digest
 from db.models import AuditEvent, AuditHead
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from sqlalchemy.orm import Session
 
@@ -26,6 +28,16 @@ GENESIS: Final = "0" * 64
 """Preceding hash of the first event."""
 
 _CHAIN_LOCK: Final = 0x65707673  # "epvs": key of the advisory lock that serialises the chain
+
+
+@dataclass(frozen=True, slots=True)
+class KnownEvent:
+    """Number and hash of an event as they are known from elsewhere, e.g. a signed checkpoint."""
+
+    seq: int
+    hash: str
+    source: str
+    """Where they are known from, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +92,33 @@ def append(
     session.add(row)
 
 
-def verify(session: Session) -> AuditVerdict:
-    """Check the whole chain and report the first break, if there is one."""
+def newest(session: Session) -> tuple[int, str]:
+    """Return number and hash of the newest event; 0 and `GENESIS` if there is none."""
+    seq, event_hash = session.execute(select(AuditHead.seq, AuditHead.hash)).one()
+    return seq, event_hash
+
+
+def hash_of(session: Session, seq: int) -> str | None:
+    """Return the hash of an event; None if there is no such event."""
+    return session.scalar(select(AuditEvent.hash).where(AuditEvent.seq == seq))
+
+
+def verify(session: Session, known: Iterable[KnownEvent] = ()) -> AuditVerdict:
+    """Check the whole chain and report the first break, if there is one.
+
+    The chain alone proves little against the owner of the database, who can change an event and
+    compute all hashes anew. He cannot do so to `known` events.
+
+    Parameters
+    ----------
+    session : Session
+    known : iterable of KnownEvent
+        Events that the chain must hold.
+    """
+    expected: dict[int, list[KnownEvent]] = defaultdict(list)
+    for event in known:
+        expected[event.seq].append(event)
+    confirmed = 0
     head = session.execute(select(AuditHead.seq, AuditHead.hash)).one_or_none()
     previous, checked = GENESIS, 0
     rows = session.scalars(
@@ -94,12 +131,24 @@ def verify(session: Session) -> AuditVerdict:
             problem = _find_problem(row, checked + 1, previous)
             if problem:
                 return AuditVerdict(False, checked, checked + 1, problem)
+            for event in expected.pop(row.seq, ()):
+                if event.hash != row.hash:
+                    problem = (
+                        f"event {row.seq} is not that of {event.source}; "
+                        f"what was changed lies in events {confirmed + 1} to {row.seq}"
+                    )
+                    return AuditVerdict(False, checked, row.seq, problem)
+                confirmed = row.seq
             previous, checked = row.hash, checked + 1
             session.expunge(row)  # the chain may not fit into memory
     if head is None:
         return AuditVerdict(False, checked, None, "the record of the newest event is missing")
     if (head.seq, head.hash) != (checked, previous):
         problem = f"the chain ends at event {checked}, the newest should be {head.seq}"
+        return AuditVerdict(False, checked, checked + 1, problem)
+    if expected:
+        missing = expected[min(expected)][0]
+        problem = f"the chain ends at event {checked}, but {missing.source} has event {missing.seq}"
         return AuditVerdict(False, checked, checked + 1, problem)
     return AuditVerdict(True, checked, None, "")
 

@@ -9,26 +9,23 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from sqlalchemy.engine import make_url
-from sqlalchemy.orm import Session
 
 from core.destinations import parse_dicom_destination
 from core.errors import EpvsError
 from core.permissions import keep_files_private
-from core.settings import Settings, load_settings
+from core.settings import load_settings
 from core.text import printable, printable_lines
 from core.version import VERSION
-from db import audit, commands, migrate, queries
+from db import commands, migrate, queries
 from db.enums import RevisionState
-from db.session import create_engine, unit_of_work
-from node import display, doctor, sending
+from node import audit_cli, display, doctor, sending
+from node.database import open_database
 from node.demonstration import run as demonstration
 from node.embedded.running import with_running_stack
 from node.embedded.stack import EmbeddedStack, embedded_settings
@@ -40,8 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-audit_app = typer.Typer(help="The append-only audit trail.", no_args_is_help=True)
-app.add_typer(audit_app, name="audit")
+app.add_typer(audit_cli.app, name="audit")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 StudyUid = Annotated[str, typer.Argument(help="Study Instance UID.")]
@@ -140,7 +136,7 @@ def studies(
     as_json: AsJson = False,
 ) -> None:
     """List studies with their state and grade."""
-    with _database() as session:
+    with open_database() as session:
         rows = queries.list_studies(session, status.value if status else None)
     if as_json:
         print(json.dumps(rows, indent=2, default=str))
@@ -156,7 +152,7 @@ def studies(
 @app.command()
 def show(study_uid: StudyUid, as_json: AsJson = False) -> None:
     """Show one study: grade, series selection with reasons, deliveries, audit trail."""
-    with _database() as session:
+    with open_database() as session:
         study = queries.show_study(session, study_uid)
     if as_json:
         print(json.dumps(study, indent=2, default=str))
@@ -168,7 +164,7 @@ def show(study_uid: StudyUid, as_json: AsJson = False) -> None:
 @app.command()
 def reprocess(study_uid: StudyUid) -> None:
     """Grade a study again, as a new revision, with the models that are served now."""
-    with _database() as session:
+    with open_database() as session:
         revision_id = commands.reprocess(session, study_uid, now=datetime.now(UTC))
     display.step(f"queued as revision {revision_id}")
 
@@ -180,7 +176,7 @@ def redeliver(
     ] = None,
 ) -> None:
     """Retry parked deliveries: the same objects to the same destinations."""
-    with _database() as session:
+    with open_database() as session:
         count = commands.rearm_deliveries(session, destination, now=datetime.now(UTC))
     display.step(f"{count} deliveries will be retried")
 
@@ -194,19 +190,6 @@ def apply_migrations() -> None:
     owner_url = settings.database_owner_url or settings.database_url
     migrate.upgrade(owner_url, runtime_url=settings.database_url)
     display.step(f"database is at revision {migrate.head_revision()}")
-
-
-@audit_app.command()
-def verify() -> None:
-    """Check that no audit event was changed or removed."""
-    with _database() as session:
-        verdict = audit.verify(session)
-    if not verdict.ok:
-        raise EpvsError(
-            f"The audit trail is broken at event {verdict.first_bad}: {verdict.problem}.",
-            "Do not change the database; compare it with a backup.",
-        )
-    display.step(f"{verdict.checked} audit events, chain intact")
 
 
 def _print_study(study: dict[str, Any]) -> None:
@@ -232,27 +215,6 @@ def _print_study(study: dict[str, Any]) -> None:
                 display.print_table(rows, columns, title=name.replace("_", " "))
     display.heading("audit trail")
     display.print_events(study["events"])
-
-
-@contextmanager
-def _database() -> Iterator[Session]:
-    """Open one transaction on the configured database and close its connections afterwards."""
-    settings = load_settings()
-    _require_schema(settings)
-    engine = create_engine(settings.database_url)
-    try:
-        with unit_of_work(engine) as session:
-            yield session
-    finally:
-        engine.dispose()
-
-
-def _require_schema(settings: Settings) -> None:
-    if migrate.current_revision(settings.database_url) != migrate.head_revision():
-        raise EpvsError(
-            "The database does not have the latest schema.",
-            "Run epvs-node migrate; epvs-node up also does it.",
-        )
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """The housekeeper: closes quiet studies, requeues expired leases, notifies the workers.
 
+It also sends signed checkpoints of the audit trail, where they are configured.
+
 ``python -m worker.housekeeper`` runs until SIGTERM or SIGINT. Its whole state is in SQL, so it can
 be killed and restarted at any time, and two instances do not interfere.
 """
@@ -11,7 +13,7 @@ import signal
 import sys
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from core.errors import ConfigurationError, Unavailable
 from core.logs import configure_logging
@@ -22,6 +24,7 @@ from db.delivery import claims
 from db.grading import leases
 from db.receiving import closing
 from db.session import create_engine, unit_of_work
+from worker.audit_checkpoints import Checkpoints
 from worker.notifier import notify
 
 if TYPE_CHECKING:
@@ -30,6 +33,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 log = logging.getLogger(__name__)
+
+_LAST_CHECKPOINT_S: Final = 8.0
+"""How long the end waits for the last checkpoint of the audit trail to be sent. Docker kills a
+container that has not ended after 10 s."""
 
 
 class Housekeeper:
@@ -120,8 +127,16 @@ def main() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+    engine = create_engine(settings.database_url)
+    checkpoints = threading.Thread(
+        target=Checkpoints(settings, engine).run, args=(stop,), name="checkpoints", daemon=True
+    )
+    if settings.audit_key:
+        checkpoints.start()
     log.info("sweeping every %.1f s", settings.sweep_interval_s)
-    Housekeeper(settings, create_engine(settings.database_url)).run(stop)
+    Housekeeper(settings, engine).run(stop)
+    if settings.audit_key:
+        checkpoints.join(_LAST_CHECKPOINT_S)
     log.info("ended")
 
 

@@ -16,7 +16,10 @@ from core.destinations import DicomDestination, Hl7Destination
 from core.errors import EpvsError
 from core.links import describe_link
 from core.settings import load_settings
+from db import audit
+from db.session import unit_of_work
 from worker.app import app
+from worker.audit_checkpoints import Sent, destinations, read_status
 from worker.delivery.dicom_scu import DicomScu
 from worker.delivery.hl7.mllp import probe
 from worker.services import Services
@@ -39,6 +42,7 @@ def examine(settings: Settings) -> None:
             _check_receiver(destination, settings)
         elif not destination.is_sender:  # known only when a study arrives
             _check_archive(destination, settings)
+    _check_checkpoints(settings)
 
 
 def _check_workers() -> None:
@@ -87,6 +91,31 @@ def _check_receiver(destination: Hl7Destination, settings: Settings) -> None:
     else:
         link = describe_link(destination.host, is_encrypted=destination.tls)
         _say(name, True, f"accepts a connection, {link} (no message was sent)")
+
+
+def _check_checkpoints(settings: Settings) -> None:
+    """Compare what the housekeeper has sent with the newest audit event."""
+    name = "audit checkpoints"
+    if not settings.audit_key:
+        _say(name, True, "none: whoever owns the database could rewrite the audit trail unnoticed")
+        return
+    try:
+        with unit_of_work(Services(settings).engine, read_only=True) as session:
+            newest, _ = audit.newest(session)
+    except EpvsError as error:
+        _say(name, False, error.message, error.remedy)
+        return
+    status = read_status(settings)
+    for target in destinations(settings):
+        sent = status.get(target, Sent())
+        is_late = newest > sent.seq and sent.is_older_than(2 * settings.audit_interval_s)
+        detail = f"event {sent.seq} of {sent.at}" if sent.seq else "nothing was sent yet"
+        _say(
+            f"{name} {target}",
+            not (sent.problem or is_late),
+            sent.problem or f"{detail}; {newest - sent.seq} events since",
+            "Look at the housekeeper's log: does it run with EPVS_AUDIT_KEY?",
+        )
 
 
 def _say(name: str, ok: bool, detail: str, remedy: str = "") -> None:
