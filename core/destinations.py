@@ -2,7 +2,8 @@
 
 ::
 
-    AE@host:port[?sr=comprehensive3d&sc=1&pm=0&commit=1&notgraded=1&tls=1&tlsname=NAME]
+    AE@host:port[?sr=comprehensive3d&sc=1&pm=0&commit=1&notgraded=1&tls=1&tlsname=NAME
+                  &reporter=AE@address]
     *@*:port[?the same options]
     hl7://host:port[?application=RIS&facility=HOSPITAL&notgraded=1&tls=1&tlsname=NAME]
 
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
-from core.callers import AE_TITLE, CallerRule, numeric_address
+from core.callers import AE_TITLE, CallerRule, numeric_address, parse_caller
 from core.results import SRClass, SRVariant
 from core.tls import is_certificate_name
 
@@ -53,6 +54,11 @@ class DicomDestination:
     def name(self) -> str:
         """``AE@host:port``, as in logs, SQL and on the command line."""
         return f"{self.ae_title}@{self.host}:{self.port}"
+
+    @property
+    def certificate_name(self) -> str:
+        """Name that its certificate must carry."""
+        return self.tls_name or self.host
 
     @property
     def is_sender(self) -> bool:
@@ -138,11 +144,13 @@ def parse_destination(text: str) -> Destination:
         With the fault and the correct syntax.
     """
     address, _, query = text.strip().partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    pairs = parse_qsl(query, keep_blank_values=True)
+    options = dict(pairs)
     try:
         if address.startswith(_HL7):
             return _parse_hl7(address, options)
-        return _parse_dicom(address, options)
+        reporters = [value for key, value in pairs if key == "reporter"]
+        return _parse_dicom(address, options, reporters)
     except ValueError as error:
         raise ValueError(f"destination {address!r}: {error}") from None
 
@@ -161,7 +169,8 @@ def parse_dicom_destination(text: str) -> DicomDestination:
     return destination
 
 
-def _parse_dicom(address: str, options: dict[str, str]) -> DicomDestination:
+def _parse_dicom(address: str, options: dict[str, str], reporters: list[str]) -> DicomDestination:
+    options.pop("reporter", None)  # may be repeated, so they are given apart
     match = re.fullmatch(rf"([^@]+)@{_HOST_AND_PORT}", address)
     if match is None or not AE_TITLE.fullmatch(match[1]) or not 0 < int(match[3]) < 65536:
         raise ValueError(
@@ -181,9 +190,17 @@ def _parse_dicom(address: str, options: dict[str, str]) -> DicomDestination:
         not_graded=_flag(options, "notgraded", False),
         tls=(tls := _flag(options, "tls", False)),
         tls_name=_tls_name(options, tls=tls),
+        reporters=tuple(_parse_reporter(text) for text in reporters),
     )
-    _refuse_unknown(options, "sr, sc, pm, commit, notgraded, tls and tlsname")
+    _refuse_unknown(options, "sr, sc, pm, commit, notgraded, tls, tlsname and reporter")
     return destination
+
+
+def _parse_reporter(text: str) -> CallerRule:
+    try:
+        return parse_caller(text)
+    except ValueError as error:
+        raise ValueError(f"option reporter={text}: {error}") from None
 
 
 def _parse_hl7(address: str, options: dict[str, str]) -> Hl7Destination:

@@ -169,11 +169,14 @@ class Settings(BaseSettings):
             return self
         # Not the cached properties: `model_copy` would carry their values into the copy.
         destinations = [parse_destination(part) for part in _split(self.destinations)]
+        rules = [parse_caller(part) for part in _split(self.callers)]
+        for each in destinations:
+            rules += each.reporters if isinstance(each, DicomDestination) else ()
         if (
             self.tls_port
             or self.tls_revocation
             or any(each.tls for each in destinations)
-            or any(parse_caller(part).certificate for part in _split(self.callers))
+            or any(rule.certificate for rule in rules)
         ):
             raise ValueError(
                 "TLS needs EPVS_TLS_CERTIFICATE, EPVS_TLS_KEY and EPVS_TLS_AUTHORITIES"

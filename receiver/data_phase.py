@@ -96,8 +96,8 @@ class DataPhase:
     ----------
     storage : Storage
     take_report : callable
-        Takes the encoded Event Information of an N-EVENT-REPORT of Storage Commitment and its
-        transfer syntax UID; returns a DIMSE status.
+        Takes the encoded Event Information of an N-EVENT-REPORT of Storage Commitment, its
+        transfer syntax UID and the association; returns a DIMSE status.
     refusals : Refusals
     network_timeout_s : float
         Longest time for one PDU.
@@ -109,7 +109,7 @@ class DataPhase:
     def __init__(
         self,
         storage: Storage,
-        take_report: Callable[[bytes, str], int],
+        take_report: Callable[[bytes, str, Established], int],
         refusals: Refusals,
         *,
         network_timeout_s: float,
@@ -238,7 +238,11 @@ class _Requests:
         if command.field == Operation.C_ECHO:
             return _Dropped(Result(DimseStatus.SUCCESS))
         if command.field == Operation.N_EVENT_REPORT and is_commitment:
-            return _Report(self._phase.take_report, context.transfer_syntax_uid)
+            return _Report(
+                lambda encoded: self._phase.take_report(
+                    encoded, context.transfer_syntax_uid, self._association
+                )
+            )
         if command.field == Operation.C_CANCEL:
             return _Dropped(None)  # no operation can be in progress
         return _Dropped(Result(DimseStatus.UNRECOGNIZED_OPERATION))
@@ -287,9 +291,8 @@ class _Instance:
 class _Report:
     """The Event Information of a commitment report, the only data set that is held in memory."""
 
-    def __init__(self, take_report: Callable[[bytes, str], int], transfer_syntax_uid: str) -> None:
+    def __init__(self, take_report: Callable[[bytes], int]) -> None:
         self._take_report = take_report
-        self._transfer_syntax_uid = transfer_syntax_uid
         self._encoded = bytearray()
         self._is_too_long = False
 
@@ -303,7 +306,7 @@ class _Report:
         if self._is_too_long:
             return Result(DimseStatus.RESOURCE_LIMITATION)
         try:
-            return Result(self._take_report(bytes(self._encoded), self._transfer_syntax_uid))
+            return Result(self._take_report(bytes(self._encoded)))
         except Exception:  # every error must end as a status
             logger.exception("report-failed")
             return Result(DimseStatus.PROCESSING_FAILURE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +11,7 @@ from pydicom import config as pydicom_config
 from pydicom.uid import UID
 from pynetdicom.dsutils import decode
 
-from core.commitment import respond_to_report
+from core.commitment import Reporter, respond_to_report
 from core.tls import Identity, RenewedContext
 from db.delivery import commitments
 from receiver.association import Associations
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from core.settings import Settings
+    from receiver.data_phase import Established
 
 logger = logging.getLogger(__name__)
 
@@ -153,8 +153,24 @@ class Receiver:
             is_shared=self._settings.receiver_processes > 1,
         )
 
-    def _take_report(self, encoded: bytes, transfer_syntax_uid: str) -> int:
+    def _take_report(
+        self, encoded: bytes, transfer_syntax_uid: str, association: Established
+    ) -> int:
         """Respond to a storage commitment report that an archive sends on its own association."""
         syntax = UID(transfer_syntax_uid)
         information = decode(BytesIO(encoded), syntax.is_implicit_VR, syntax.is_little_endian)
-        return respond_to_report(information, partial(commitments.settle, self._engine))
+        reporter = Reporter(
+            association.calling_ae, association.peer_address, association.certificate_names
+        )
+        return respond_to_report(
+            information,
+            lambda report: commitments.settle(
+                self._engine, report, reporter, self._settings.destination_named
+            ),
+            lambda refusal: self._refusals.count(
+                "report-refused",
+                reason=refusal,
+                calling_ae=association.calling_ae,
+                peer_address=association.peer_address,
+            ),
+        )

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 
+from core.commitment import ReportRefusal
+from core.destinations import DicomDestination
+from core.text import printable
+from db import audit
 from db.delivery import claims, transitions
 from db.enums import DeliveryState, Proof
 from db.models import CommitmentRequest, Delivery, DeliveryObject, ReportObjectRow, Revision
@@ -18,12 +22,13 @@ from db.session import unit_of_work
 from db.states import lock_revision
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
-    from core.commitment import CommitmentReport
+    from core.commitment import CommitmentReport, Reporter
+    from core.destinations import Destination
     from db.delivery.claims import DeliveryClaim
 
 # PS3.3 C.14.1.1: failure reasons that remain when the same bytes are sent again.
@@ -115,28 +120,56 @@ def await_report(
     return True
 
 
-def settle(engine: Engine, report: CommitmentReport) -> bool:
-    """Record a report in a transaction of its own; see `record_report`.
+def settle(
+    engine: Engine,
+    report: CommitmentReport,
+    reporter: Reporter,
+    find_destination: Callable[[str], Destination | None],
+) -> ReportRefusal | None:
+    """Record a report in a transaction of its own, if its reporter may make it.
+
+    Parameters
+    ----------
+    engine : Engine
+    report : CommitmentReport
+    reporter : Reporter
+    find_destination : callable
+        Returns the destination with a name, or None if it is no longer configured.
+
+    Returns
+    -------
+    ReportRefusal or None
+        Why nothing was recorded, if so; see `record_report` for what is.
 
     Raises
     ------
     Unavailable
-        The database does not respond.
+        The database does not respond, or the name server.
     """
+    with unit_of_work(engine, read_only=True) as session:
+        name = session.scalar(
+            select(Delivery.destination)
+            .join(CommitmentRequest, CommitmentRequest.delivery_id == Delivery.id)
+            .where(CommitmentRequest.transaction_uid == report.transaction_uid)
+        )
+    if name is None:
+        return ReportRefusal.UNKNOWN_TRANSACTION
+    destination = find_destination(name)
+    # Outside of a transaction: it may ask the name server.
+    if not isinstance(destination, DicomDestination) or not reporter.may_report_for(destination):
+        return ReportRefusal.NOT_AUTHORISED
     with unit_of_work(engine) as session:
-        return record_report(session, report, now=datetime.now(UTC))
+        record_report(session, report, reporter, now=datetime.now(UTC))
+    return None
 
 
-def record_report(session: Session, report: CommitmentReport, *, now: datetime) -> bool:
+def record_report(
+    session: Session, report: CommitmentReport, reporter: Reporter, *, now: datetime
+) -> None:
     """Settle a delivery by the archive's report: delivered, postponed or parked.
 
     A report that repeats an earlier one, or arrives after its delivery was settled, changes
-    nothing.
-
-    Returns
-    -------
-    bool
-        False if no request has the Transaction UID of the report.
+    nothing, and neither does one on an unknown transaction.
     """
     found = session.execute(
         select(Delivery.id, Delivery.revision_id)
@@ -144,17 +177,18 @@ def record_report(session: Session, report: CommitmentReport, *, now: datetime) 
         .where(CommitmentRequest.transaction_uid == report.transaction_uid)
     ).one_or_none()
     if found is None:
-        return False
+        return
     # The revision is locked first, as everywhere: two destinations may finish at once.
     revision = lock_revision(session, found.revision_id)
     delivery = transitions.lock_delivery(session, found.id)
     request = session.get(CommitmentRequest, report.transaction_uid, populate_existing=True)
-    if revision is None or delivery is None or request is None:
-        return False
-    if request.answered_at is not None:
-        return True
+    if revision is None or delivery is None or request is None or request.answered_at is not None:
+        return
     request.answered_at = now
     request.failed = dict(report.failed)
+    request.reporter_ae = printable(reporter.ae_title)
+    request.reporter_address = reporter.address
+    request.reporter_certificate = ", ".join(sorted(map(printable, reporter.certificate_names)))
     expected = set(
         session.scalars(
             select(ReportObjectRow.sop_instance_uid)
@@ -169,7 +203,32 @@ def record_report(session: Session, report: CommitmentReport, *, now: datetime) 
     elif missing and delivery.state in (DeliveryState.PENDING, DeliveryState.SENDING):
         delivery.token += 1
         _store_again(session, revision, delivery, report, missing, now)
-    return True
+    _append_event(session, report, request, revision, delivery)
+
+
+def _append_event(
+    session: Session,
+    report: CommitmentReport,
+    request: CommitmentRequest,
+    revision: Revision,
+    delivery: Delivery,
+) -> None:
+    audit.append(
+        session,
+        "commitment-report",
+        study_uid=revision.study_uid,
+        revision_id=revision.id,
+        detail={
+            "destination": delivery.destination,
+            "transaction_uid": request.transaction_uid,
+            "committed": len(report.committed),
+            "failed": len(report.failed),
+            "reporter_ae": request.reporter_ae,
+            "reporter_address": request.reporter_address,
+            "reporter_certificate": request.reporter_certificate,
+        },
+        now=request.answered_at,
+    )
 
 
 def _store_again(

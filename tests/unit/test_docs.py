@@ -9,6 +9,7 @@ import pytest
 import typer.main
 from typer.core import TyperGroup
 
+from core.commitment import ReportRefusal
 from core.settings import SHIPPED_MODELS_DIR, Settings
 from db.enums import RevisionState
 from db.views import VIEWS
@@ -123,7 +124,8 @@ def test_every_failure_code_is_listed() -> None:
 def test_every_reason_for_refusing_a_sender_is_listed() -> None:
     refusals = {v.reason for v in vars(admission).values() if isinstance(v, admission.Refusal)}
     aborts = {reason.name.lower().replace("_", "-") for reason in AbortReason}
-    assert refusals | aborts <= first_column("troubleshooting.md", "Sender refused")
+    reports = set(ReportRefusal)
+    assert refusals | aborts | reports <= first_column("troubleshooting.md", "Sender refused")
 
 
 @pytest.mark.parametrize("folder", ["decisions", "results"])

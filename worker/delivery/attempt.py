@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Final
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from core.commitment import respond_to_report
+from core.commitment import Reporter, respond_to_report
 from core.destinations import DicomDestination, Hl7Destination
 from core.errors import ConfigurationError, Unavailable
 from core.logs import describe
 from core.results import ObjectKind
 from core.uids import derived_uid
-from db import audit
+from db import audit, refusals
 from db.delivery import claims, commitments
 from db.enums import Proof
+from db.refusals import Kind, Tally
 from db.session import unit_of_work
 from worker.claims.heartbeat import Heartbeat
 from worker.claims.record_outcome import record_outcome
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
+    from core.commitment import ReportRefusal
     from core.settings import Settings
     from db.delivery.claims import DeliveryClaim, StoredObject
     from worker.services import Services
@@ -161,11 +163,17 @@ def request_commitment(engine: Engine, claim: DeliveryClaim, settings: Settings)
 
     def attempt() -> Outcome:
         scu = _scu(destination, settings)
-        settle = partial(commitments.settle, engine)
+        reporter = Reporter.called_by_node(destination)
         result = scu.request_commitment(
             objects,
             _transaction_uid(claim),
-            on_report=lambda information: respond_to_report(information, settle),
+            on_report=lambda information: respond_to_report(
+                information,
+                lambda report: commitments.settle(
+                    engine, report, reporter, settings.destination_named
+                ),
+                lambda refusal: _count_refused(engine, reporter, refusal),
+            ),
         )
         if result.response is Response.REFUSED or claim.attempt > COMMITMENT_ATTEMPTS:
             log.warning("no storage commitment from=%s: %s", destination.name, result.detail)
@@ -175,6 +183,13 @@ def request_commitment(engine: Engine, claim: DeliveryClaim, settings: Settings)
         return Postponed(result.detail, result.status)
 
     return _guarded(claim, attempt)
+
+
+def _count_refused(engine: Engine, reporter: Reporter, refusal: ReportRefusal) -> None:
+    kind = Kind("report-refused", refusal, reporter.ae_title, reporter.address)
+    log.warning("%s reason=%s from=%s", *kind[:2], reporter.called)
+    with unit_of_work(engine) as session:
+        refusals.count(session, {kind: Tally.once()})
 
 
 def _guarded(claim: DeliveryClaim, attempt: Callable[[], Outcome]) -> Outcome:

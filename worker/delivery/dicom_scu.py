@@ -286,7 +286,7 @@ def _tls(
     if not destination.tls:
         return None
     context = client_context_to(destination.name, identity)
-    return context, destination.tls_name or destination.host
+    return context, destination.certificate_name
 
 
 def _why_not_established(assoc: Association, destination: DicomDestination) -> str:
@@ -295,7 +295,7 @@ def _why_not_established(assoc: Association, destination: DicomDestination) -> s
         return f"association rejected: {response.result_str}, {response.reason_str}"
     reason = "association aborted or no connection" if assoc.is_aborted else "no association"
     if destination.tls:  # pynetdicom only logs the reason
-        name = destination.tls_name or destination.host
+        name = destination.certificate_name
         reason += (
             f"; over TLS its certificate must state the name {name} and be signed by one of "
             "EPVS_TLS_AUTHORITIES, and it must accept this node's certificate"

@@ -66,6 +66,8 @@ class ScriptedDestination:
         """AE title and port on the loopback address."""
         self.reported: list[int] = []
         """Status of the response to each commitment report."""
+        self.forged_transaction_uid = ""
+        """Reported in place of the transaction that was requested."""
         self.requested: list[str] = []
         """Transaction UIDs in order of request."""
         self.data_sets: dict[str, bytes] = {}
@@ -114,7 +116,7 @@ class ScriptedDestination:
         if isinstance(answer, int):
             return answer, None
         report = Dataset()
-        report.TransactionUID = request.TransactionUID
+        report.TransactionUID = self.forged_transaction_uid or request.TransactionUID
         kept, lost = [], []
         for item in request.ReferencedSOPSequence:
             if item.ReferencedSOPInstanceUID in self.data_sets:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.callers import parse_caller
 from core.destinations import DicomDestination, Hl7Destination, parse_destination
 from core.errors import ConfigurationError
 from core.results import SRClass
@@ -60,6 +59,8 @@ def test_whoever_sent_the_study_is_a_destination() -> None:
         ("PACS@host:104?sr=basic", "sr=comprehensive"),
         ("PACS@host:104?pm=yes", "pm=0 or pm=1"),
         ("PACS@host:104?colour=1", "unknown option 'colour'"),
+        ("PACS@host:104?reporter=NODE2@node2.example", "reporter=NODE2@node2.example"),
+        ("PACS@host:104?reporter=A@192.0.2.1&reporter=B", "reporter=B"),
         ("*@host:104", "*@*:port"),
         ("PACS@host:104?tlsname=pacs", "without tls=1"),
         ("PACS@host:104?tls=1&tlsname=a/b", "not a valid certificate name"),
@@ -87,6 +88,7 @@ def test_wrong_destination_names_setting_and_remedy(
         {"destinations": "hl7://host:2575?tls=1"},
         {"tls_revocation": "/etc/epvs/crl.pem"},
         {"callers": "PACS@192.0.2.1?certificate=pacs.example"},
+        {"destinations": "PACS@pacs:104?reporter=A@192.0.2.1?certificate=a.example"},
     ],
 )
 def test_what_needs_tls_names_the_files_and_shows_no_password(setting: dict[str, object]) -> None:
@@ -98,20 +100,6 @@ def test_what_needs_tls_names_the_files_and_shows_no_password(setting: dict[str,
 def test_at_least_one_port_is_open() -> None:
     with pytest.raises(ConfigurationError, match="EPVS_TLS_PORT are the same"):
         load_settings(port=0)
-
-
-def test_caller_rules() -> None:
-    rule = parse_caller("PACS@192.0.2.0/24")
-    assert rule.lists("PACS ", "192.0.2.7")
-    assert rule.lists("PACS", "::ffff:192.0.2.7")
-    assert not rule.lists("PACS", "198.51.100.7")
-    assert not rule.lists("OTHER", "192.0.2.7")
-    assert rule.is_proven_by(frozenset())
-    assert parse_caller("*@127.0.0.0/8").lists("ANY", "127.0.0.1")
-    bound = parse_caller("PACS@192.0.2.0/24?certificate=Pacs.Example")
-    assert bound.is_proven_by({"pacs.example", "192.0.2.7"})
-    assert not bound.is_proven_by({"other.example"})
-    assert not bound.is_proven_by(frozenset())
 
 
 def test_environment_wins_over_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -75,17 +75,17 @@ class Node(Services):
             return session.get_one(Revision, self.revision_id).state
 
 
-@pytest.fixture(scope="module")
-def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceiverProcess]:
-    with run_receiver(tmp_path_factory.mktemp("node")) as process:
-        yield process
+@pytest.fixture
+def archive() -> Iterator[ScriptedDestination]:
+    with scripted_destination(commits=True) as scripted:
+        yield scripted
 
 
 @pytest.fixture
-def archive(receiver: ReceiverProcess) -> Iterator[ScriptedDestination]:
-    with scripted_destination(commits=True) as scripted:
-        scripted.reports_to = (AE_TITLE, receiver.port)
-        yield scripted
+def receiver(archive: ScriptedDestination, tmp_path: Path) -> Iterator[ReceiverProcess]:
+    with run_receiver(tmp_path / "node", destinations=archive.destination.name) as process:
+        archive.reports_to = (AE_TITLE, process.port)
+        yield process
 
 
 @pytest.fixture
@@ -162,24 +162,47 @@ def test_a_report_for_an_unknown_transaction_is_refused(
     assert node.delivery().proof is None
 
 
-def test_orthanc(receiver: ReceiverProcess, tmp_path: Path) -> None:
+def test_a_report_of_another_archive_on_an_association_of_the_node_is_refused(
+    receiver: ReceiverProcess, archive: ScriptedDestination, node: Node
+) -> None:
+    archive.commitments.append(Commits.NEVER)
+    node.deliver()
+    with scripted_destination(commits=True) as other:
+        other.forged_transaction_uid = archive.requested[0]
+        other.commitments.append(Commits.HERE)
+        node_to_other = Node(receiver, other.destination.name)
+        node_to_other.settings = load_settings(
+            **node_to_other.settings.model_dump(exclude={"destinations"}),
+            destinations=f"{archive.destination.name}?commit=1,{other.destination.name}?commit=1",
+        )
+        node_to_other.deliver()
+        wait_until(lambda: other.reported == [0x0124])
+        node_to_other.engine.dispose()
+    assert node.delivery().proof is None
+    (row,) = receiver.refusals("report-refused")
+    assert (row["reason"], row["times"]) == ("reporter-not-authorised", 1)
+
+
+def test_orthanc(tmp_path: Path) -> None:
     """With storage commitment allowed, and not: it then aborts the association."""
-    pacs = start_orthanc(tmp_path)
+    pacs = start_orthanc(tmp_path / "pacs")
+    destination = f"DEMOPACS@127.0.0.1:{pacs.dicom_port}"
     try:
-        for allowed, proof in ((True, "commitment"), (False, "c-find")):
-            modality = {
-                "AET": AE_TITLE,
-                "Host": "127.0.0.1",
-                "Port": receiver.port,
-                "AllowStorageCommitment": allowed,
-            }
-            pacs.rest("/modalities/epvs", modality, method="PUT")
-            node = Node(receiver, f"DEMOPACS@127.0.0.1:{pacs.dicom_port}")
-            attempts = 1 if allowed else COMMITMENT_ATTEMPTS + 1
-            for _ in range(attempts):
-                node.deliver()
-            assert wait_until(lambda node=node: node.delivery().proof) == proof
-            node.engine.dispose()
+        with run_receiver(tmp_path / "node", destinations=destination) as receiver:
+            for allowed, proof in ((True, "commitment"), (False, "c-find")):
+                modality = {
+                    "AET": AE_TITLE,
+                    "Host": "127.0.0.1",
+                    "Port": receiver.port,
+                    "AllowStorageCommitment": allowed,
+                }
+                pacs.rest("/modalities/epvs", modality, method="PUT")
+                node = Node(receiver, destination)
+                attempts = 1 if allowed else COMMITMENT_ATTEMPTS + 1
+                for _ in range(attempts):
+                    node.deliver()
+                assert wait_until(lambda node=node: node.delivery().proof) == proof
+                node.engine.dispose()
         assert len(pacs.instances("1.2.3")) == 4
     finally:
         pacs.stop()

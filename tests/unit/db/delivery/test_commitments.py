@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import select
 
-from core.commitment import CommitmentReport
+from core.commitment import CommitmentReport, Reporter, ReportRefusal
 from db import commands, outbox
 from db.delivery import claims, commitments
 from db.enums import DeliveryState, Proof, RevisionState
-from db.models import AuditEvent, Delivery, Revision
+from db.models import AuditEvent, CommitmentRequest, Delivery, Revision
 from db.session import unit_of_work
 from db.views import read_view
-from tests.support.builders.records import PACS, after, grade_study, queue_study
+from tests.support.builders.records import ARCHIVE, PACS, after, grade_study, queue_study
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TRANSACTION = "2.25.77"
 PICTURE, REPORT = "2.25.1.2", "2.25.1.3"
+REPORTER = Reporter(PACS.ae_title, PACS.host)
 
 
 def _claim(session: Session, at: float) -> DeliveryClaim:
@@ -72,7 +73,7 @@ def test_a_study_is_committed_by_the_report(
             assert pending["status"] == "awaiting-commitment"
             assert pending["next_attempt_at"] == after(651)
         report = _report(PICTURE, REPORT)
-        assert commitments.record_report(session, report, now=after(52))
+        commitments.record_report(session, report, REPORTER, now=after(52))
         if early:
             assert waits(session, claim, TRANSACTION)
         delivery = session.scalars(select(Delivery)).one()
@@ -80,9 +81,11 @@ def test_a_study_is_committed_by_the_report(
         assert session.get_one(Revision, revision_id).state is RevisionState.COMMITTED
         assert outbox.due(session, now=after(9999)) == []
         # The archive did not receive the response and repeats its report.
-        assert commitments.record_report(session, report, now=after(53))
+        commitments.record_report(session, report, REPORTER, now=after(53))
         events = session.scalars(select(AuditEvent.event).order_by(AuditEvent.seq)).all()
-        assert events[-3:] == ["delivery-done", "delivered", "committed"]
+        assert events[-4:] == ["delivery-done", "delivered", "committed", "commitment-report"]
+        request = session.get_one(CommitmentRequest, TRANSACTION)
+        assert (request.reporter_ae, request.reporter_address) == ("PACS", "127.0.0.1")
 
 
 def test_without_a_report_commitment_is_requested_again_but_nothing_is_resent(
@@ -97,7 +100,7 @@ def test_without_a_report_commitment_is_requested_again_but_nothing_is_resent(
         assert second.stored
         commitments.await_report(session, second, "2.25.78", now=after(652), timeout_s=600)
         # A late report on the first request is accepted like one on the second.
-        assert commitments.record_report(session, _report(PICTURE, REPORT), now=after(653))
+        commitments.record_report(session, _report(PICTURE, REPORT), REPORTER, now=after(653))
         assert session.get_one(Revision, revision_id).state is RevisionState.COMMITTED
 
 
@@ -107,7 +110,7 @@ def test_what_the_archive_does_not_commit_to_is_stored_again(
     with unit_of_work(database_engine) as session:
         claim = _ask(session, 50)
         commitments.await_report(session, claim, TRANSACTION, now=after(51), timeout_s=600)
-        commitments.record_report(session, _report(REPORT, picture=0x0112), now=after(52))
+        commitments.record_report(session, _report(REPORT, picture=0x0112), REPORTER, now=after(52))
         delivery = session.scalars(select(Delivery)).one()
         assert (delivery.state, delivery.last_status) == (DeliveryState.PENDING, 0x0112)
         assert [i.target_id for i in outbox.due(session, now=after(62))] == [delivery.id]
@@ -120,7 +123,7 @@ def test_a_final_failure_reason_parks_the_delivery(
 ) -> None:
     with unit_of_work(database_engine) as session:
         claim = _ask(session, 50)
-        commitments.record_report(session, _report(REPORT, picture=0x0122), now=after(52))
+        commitments.record_report(session, _report(REPORT, picture=0x0122), REPORTER, now=after(52))
         delivery = session.scalars(select(Delivery)).one()
         assert (delivery.state, delivery.last_status) == (DeliveryState.PARKED, 0x0122)
         assert not claims.record_postponed(session, claim, now=after(53), error="", status=None)
@@ -133,7 +136,7 @@ def test_a_late_report_replaces_a_weaker_proof(database_engine: Engine, revision
         claim = _ask(session, 50)
         claims.record_delivered(session, claim, now=after(51), proof=Proof.C_FIND, statuses={})
         assert session.get_one(Revision, revision_id).state is RevisionState.DELIVERED
-        commitments.record_report(session, _report(PICTURE, REPORT), now=after(9e4))
+        commitments.record_report(session, _report(PICTURE, REPORT), REPORTER, now=after(9e4))
         assert session.get_one(Revision, revision_id).state is RevisionState.COMMITTED
         assert session.scalars(select(Delivery.delivered_at)).one() == after(51)
 
@@ -144,5 +147,27 @@ def test_a_report_for_another_transaction_changes_nothing(
     with unit_of_work(database_engine) as session:
         _ask(session, 50)
         strange = _report(PICTURE, REPORT, uid="2.25.99")
-        assert not commitments.record_report(session, strange, now=after(52))
+        commitments.record_report(session, strange, REPORTER, now=after(52))
         assert session.scalars(select(Delivery.state)).one() is DeliveryState.SENDING
+
+
+def test_only_the_destination_of_a_delivery_settles_it(
+    database_engine: Engine, revision_id: str
+) -> None:
+    with unit_of_work(database_engine) as session:
+        _ask(session, 50)
+    report = _report(PICTURE, REPORT)
+    other = Reporter("PACS", "192.0.2.7")
+    for reporter, known, refusal in (
+        (other, {PACS.name: PACS}, ReportRefusal.NOT_AUTHORISED),
+        (Reporter.called_by_node(ARCHIVE), {PACS.name: PACS}, ReportRefusal.NOT_AUTHORISED),
+        (REPORTER, {ARCHIVE.name: ARCHIVE}, ReportRefusal.NOT_AUTHORISED),
+        (REPORTER, {PACS.name: PACS}, None),
+    ):
+        assert commitments.settle(database_engine, report, reporter, known.get) is refusal
+        with unit_of_work(database_engine, read_only=True) as session:
+            proof = session.scalars(select(Delivery.proof)).one()
+            assert (proof is None) is (refusal is not None)
+    strange = _report(PICTURE, REPORT, uid="2.25.99")
+    refusal = commitments.settle(database_engine, strange, REPORTER, {PACS.name: PACS}.get)
+    assert refusal is ReportRefusal.UNKNOWN_TRANSACTION
