@@ -12,6 +12,7 @@ import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, Self
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -136,6 +137,15 @@ class Settings(BaseSettings):
     def _check_audit_syslog(cls, value: str) -> str:
         return str(SyslogServer.parse(value)) if value else ""
 
+    @field_validator("broker_url")
+    @classmethod
+    def _check_broker_url(cls, value: str) -> str:
+        if any(name.startswith("ssl") for name, _ in parse_qsl(urlsplit(value).query)):
+            raise ValueError(
+                "has ssl parameters; EPVS_TLS_… are the settings of a rediss:// broker"
+            )
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _default_database(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -175,6 +185,7 @@ class Settings(BaseSettings):
         if (
             self.tls_port
             or self.tls_revocation
+            or self.broker_url.startswith("rediss://")
             or any(each.tls for each in destinations)
             or any(rule.certificate for rule in rules)
         ):

@@ -14,10 +14,10 @@ import sys
 from typing import Final
 
 from celery import Celery
-from kombu.transport.redis import Channel as RedisChannel
 
 from core.errors import ConfigurationError
 from core.settings import Settings, load_settings
+from worker import broker
 
 GRADE_REVISION: Final = "grade_revision"
 DELIVER: Final = "deliver"
@@ -28,11 +28,6 @@ HARD_TIME_LIMIT_S: Final = 960
 """A task that the soft limit cannot interrupt (native code) is killed with its process."""
 SOFT_SHUTDOWN_S: Final = 30
 _MEBIBYTE_IN_KIB: Final = 1024
-
-
-# When the connection is lost, kombu 5.7 tries to restore unacknowledged messages over the same
-# connection, which stops the worker ("Unrecoverable error"). Notifications are repeated anyway.
-RedisChannel.do_restore = False
 
 
 def create_app(settings: Settings) -> Celery:
@@ -61,6 +56,7 @@ def create_app(settings: Settings) -> Celery:
         worker_soft_shutdown_timeout=SOFT_SHUTDOWN_S,
         worker_proc_alive_timeout=60.0,
         worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_use_ssl=broker.set_up(settings),
         broker_connection_timeout=5.0,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # a worker survives any outage of its broker

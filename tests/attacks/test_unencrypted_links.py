@@ -5,11 +5,16 @@ Certificates of strangers, of other hosts and of nobody are refused on both side
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import pytest
+import redis
+from kombu.exceptions import OperationalError
 
 from core.errors import ConfigurationError, Unavailable
 from core.settings import load_settings
@@ -18,9 +23,12 @@ from db.session import create_engine, describe_connection, unit_of_work
 from tests.support.builders.certificates import Authority
 from tests.support.builders.made_study import receive_study, stored_object
 from tests.support.builders.sources import classic, inputs
+from tests.support.paths import ROOT
 from tests.support.servers.mllp import ScriptedReceiver, scripted_receiver
 from tests.support.servers.postgres import CLIENT_NAME, PostgresServer
-from tests.support.servers.recording_proxy import recording_proxy
+from tests.support.servers.proxies import recording_proxy, tls_terminator
+from tests.support.servers.receiver import wait_until
+from worker.app import DELIVER, create_app
 from worker.commands import doctor
 from worker.delivery.hl7.mllp import exchange, probe
 from worker.delivery.hl7.sending import send_result
@@ -33,6 +41,7 @@ if TYPE_CHECKING:
     from core.settings import Settings
     from core.tls import Identity
     from db.delivery.claims import StoredObject
+    from tests.support.servers.redis import RedisServer
 
 TIMEOUT_S = 3.0
 STUDY_UID, PATIENT_ID = "1.2.840.99999.1234567", "CANARY-7"
@@ -183,6 +192,142 @@ def test_the_doctor_says_whether_the_database_is_reached_over_tls(
     assert describe_connection(local) == "on this machine"
     encrypted.dispose()
     local.dispose()
+
+
+# --- Redis ---------------------------------------------------------------------------------------
+BROKER_SECRET = "s3cret-of-the-broker"
+
+
+@pytest.fixture
+def broker(redis_server: RedisServer) -> RedisServer:
+    """A broker with a password. The embedded Redis cannot do TLS: a proxy does it."""
+    with redis_server.client() as client:
+        client.config_set("requirepass", BROKER_SECRET)
+    return redis_server
+
+
+def broker_settings(port: int, identity: Identity, host: str = "localhost") -> Settings:
+    url = f"rediss://:{BROKER_SECRET}@{host}:{port}/0"
+    return load_settings(broker_url=url, **identity_settings(identity))
+
+
+def publish(settings: Settings) -> None:
+    """Publish a notification as the housekeeper does, in one attempt."""
+    app = create_app(settings)
+    options = {"max_retries": 1, "interval_start": 0, "socket_timeout": TIMEOUT_S}
+    with app.connection_for_write(transport_options=options) as connection:
+        app.send_task(DELIVER, (4711,), connection=connection)
+
+
+def n_queued(broker: RedisServer) -> int:
+    with redis.Redis(port=broker.port, password=BROKER_SECRET) as client:
+        return int(client.llen("epvs"))
+
+
+def test_notifications_and_password_cannot_be_read_on_the_way_to_the_broker(
+    broker: RedisServer, server_identity: Identity, node: Identity
+) -> None:
+    with (
+        tls_terminator(broker.port, server_identity) as clear,
+        recording_proxy(clear.port) as proxy,
+    ):
+        publish(broker_settings(proxy.port, node))
+    assert n_queued(broker) == 1
+    for secret in (BROKER_SECRET, "deliver", "4711"):
+        assert secret.encode() in clear.recorded
+        assert secret.encode() not in proxy.recorded
+
+
+def test_no_other_server_is_taken_for_the_broker(
+    broker: RedisServer, server_identity: Identity, node: Identity, tmp_path: Path
+) -> None:
+    stranger = replace(
+        Authority(tmp_path).issue("localhost"), authorities=server_identity.authorities
+    )
+    with (
+        tls_terminator(broker.port, stranger, takes_anybody=True) as impostor,
+        tls_terminator(broker.port, server_identity, takes_anybody=True) as real,
+        recording_proxy(broker.port) as without_tls,
+    ):
+        for settings in (
+            broker_settings(impostor.port, node),
+            broker_settings(real.port, node, host="127.0.0.1"),  # not its name
+            broker_settings(without_tls.port, node),
+        ):
+            with pytest.raises(OperationalError):
+                publish(settings)
+        for proxy in (impostor, real, without_tls):
+            assert BROKER_SECRET.encode() not in proxy.recorded
+    assert n_queued(broker) == 0
+
+
+def test_the_broker_takes_nobody_without_its_certificate(
+    broker: RedisServer, server_identity: Identity, tmp_path: Path
+) -> None:
+    stranger = replace(
+        Authority(tmp_path).issue("node.example"), authorities=server_identity.authorities
+    )
+    with tls_terminator(broker.port, server_identity) as proxy:
+        with pytest.raises(OperationalError):
+            publish(broker_settings(proxy.port, stranger))
+        assert proxy.recorded == b""
+
+
+def test_no_parameter_of_the_url_turns_the_check_off(node: Identity) -> None:
+    for parameter in ("ssl_cert_reqs=none", "ssl_check_hostname=false"):
+        url = f"rediss://:{BROKER_SECRET}@localhost/0?{parameter}"
+        with pytest.raises(ConfigurationError, match="has ssl parameters") as raised:
+            load_settings(broker_url=url, **identity_settings(node))
+        assert BROKER_SECRET not in str(raised.value)
+
+
+def test_broker_files_that_cannot_be_used_are_an_outage(
+    broker: RedisServer, server_identity: Identity, node: Identity, tmp_path: Path
+) -> None:
+    incomplete = replace(node, key=tmp_path / "missing.pem")
+    with (
+        tls_terminator(broker.port, server_identity) as proxy,
+        pytest.raises(OperationalError, match="EPVS_TLS_KEY"),
+    ):
+        publish(broker_settings(proxy.port, incomplete))
+
+
+def test_a_worker_works_over_tls(
+    broker: RedisServer, server_identity: Identity, node: Identity, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with tls_terminator(broker.port, server_identity) as clear:
+        settings = broker_settings(clear.port, node)
+        given = {
+            **identity_settings(node),
+            "broker_url": settings.broker_url,
+            "data_dir": str(tmp_path),
+        }
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("EPVS_")}
+        environment |= {f"EPVS_{name.upper()}": value for name, value in given.items()}
+        environment["SCRIPT_FOLDER"] = str(tmp_path)
+        migrate.upgrade(f"sqlite:///{tmp_path}/epvs.sqlite")
+        module = "tests.support.servers.scripted_worker"
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", module, "worker", "-c", "1"],
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=output,
+            ) as worker,
+        ):
+            try:
+                wait_until(lambda: "ready" in log.read_text() or worker.poll() is not None)
+                assert worker.poll() is None, log.read_text()
+                publish(settings)
+                wait_until(lambda: n_queued(broker) == 0)
+                assert len(create_app(settings).control.ping(timeout=5, limit=1)) == 1
+            finally:
+                worker.terminate()
+                worker.wait(timeout=60)
+    assert BROKER_SECRET not in log.read_text()
 
 
 # --- HL7 -----------------------------------------------------------------------------------------

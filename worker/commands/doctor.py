@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from kombu.exceptions import OperationalError
 
@@ -20,6 +21,7 @@ from db import audit
 from db.session import unit_of_work
 from worker.app import app
 from worker.audit_checkpoints import Sent, destinations, read_status
+from worker.broker import is_encrypted
 from worker.delivery.dicom_scu import DicomScu
 from worker.delivery.hl7.mllp import probe
 from worker.services import Services
@@ -33,7 +35,7 @@ _ARCHIVE_REMEDY = "Check address, port, both AE titles, and that the PACS accept
 
 def examine(settings: Settings) -> None:
     """Write one line for each dependency."""
-    _check_workers()
+    _check_workers(settings)
     _check_models(settings)
     if not settings.destination_list:
         _say("destinations", False, "none", "Set EPVS_DESTINATIONS=AE@host:port.")
@@ -45,13 +47,15 @@ def examine(settings: Settings) -> None:
     _check_checkpoints(settings)
 
 
-def _check_workers() -> None:
+def _check_workers(settings: Settings) -> None:
     try:
         responses = app.control.ping(timeout=_WAIT_S)
     except (OperationalError, OSError):
         _say("broker", False, "does not respond", "Start Redis or correct EPVS_BROKER_URL.")
         return
-    _say("broker", True, "responds")
+    url = settings.broker_url
+    link = describe_link(urlsplit(url).hostname, is_encrypted=is_encrypted(url))
+    _say("broker", True, f"responds, {link}")
     remedy = "Start one: celery -A worker.app worker (epvs-node up does)."
     _say("workers", bool(responses), f"{len(responses)} accept work", remedy)
 

@@ -87,6 +87,7 @@ def test_wrong_destination_names_setting_and_remedy(
         {"destinations": "PACS@host:104?tls=1"},
         {"destinations": "hl7://host:2575?tls=1"},
         {"tls_revocation": "/etc/epvs/crl.pem"},
+        {"broker_url": "rediss://:secret@redis.example:6380/0"},
         {"callers": "PACS@192.0.2.1?certificate=pacs.example"},
         {"destinations": "PACS@pacs:104?reporter=A@192.0.2.1?certificate=a.example"},
     ],

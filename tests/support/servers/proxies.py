@@ -1,8 +1,10 @@
-"""A listener in the middle: a TCP proxy that records every byte that passes it."""
+"""TCP proxies: a listener in the middle, and the TLS side of a server that cannot do TLS."""
 
 from __future__ import annotations
 
+import select
 import socket
+import ssl
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -10,9 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from core.tls import Identity
+
 
 class RecordingProxy:
-    """Forwards connections to a port on loopback.
+    """Forwards connections to a port on loopback and records every byte.
 
     Parameters
     ----------
@@ -63,10 +67,54 @@ class RecordingProxy:
             target.shutdown(socket.SHUT_WR)
 
 
+class TlsTerminator(RecordingProxy):
+    """Takes connections over TLS from clients of the same authority; forwards the clear text.
+
+    With `takes_anybody` it asks for no certificate, as an impostor would.
+    """
+
+    def __init__(self, target: int, identity: Identity, *, takes_anybody: bool = False) -> None:
+        super().__init__(target)
+        self._context = identity.server_context()
+        if takes_anybody:
+            self._context.verify_mode = ssl.CERT_NONE
+
+    def _serve(self, client: socket.socket) -> None:
+        with (
+            suppress(OSError),
+            self._context.wrap_socket(client, server_side=True) as secured,
+            socket.create_connection(("127.0.0.1", self._target)) as server,
+        ):
+            while True:
+                waiting = not secured.pending()
+                ready = select.select([secured, server], [], [])[0] if waiting else [secured]
+                for source, target in ((secured, server), (server, secured)):
+                    if source in ready:
+                        data = source.recv(65536)
+                        if not data:
+                            return
+                        self._recorded += data
+                        target.sendall(data)
+
+
 @contextmanager
 def recording_proxy(target: int) -> Iterator[RecordingProxy]:
     """Run a proxy in front of a port on loopback."""
-    proxy = RecordingProxy(target)
+    with _running(RecordingProxy(target)) as proxy:
+        yield proxy
+
+
+@contextmanager
+def tls_terminator(
+    target: int, identity: Identity, *, takes_anybody: bool = False
+) -> Iterator[RecordingProxy]:
+    """Run the TLS side of a server on loopback."""
+    with _running(TlsTerminator(target, identity, takes_anybody=takes_anybody)) as proxy:
+        yield proxy
+
+
+@contextmanager
+def _running(proxy: RecordingProxy) -> Iterator[RecordingProxy]:
     proxy.start()
     try:
         yield proxy
