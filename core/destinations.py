@@ -62,7 +62,7 @@ class DicomDestination:
 
     @property
     def is_sender(self) -> bool:
-        """Whether it stands for the sender of each study (``*@*:port``)."""
+        """Whether it stands for the caller that opened each study (``*@*:port``)."""
         return self.ae_title == self.host == _ANY
 
     def resolved(self, calling_ae: str, address: str) -> DicomDestination:

@@ -70,3 +70,16 @@ class QuarantineReason(StrEnum):
     """Its SOP Instance UID is known with different content."""
     OTHER_PATIENT = "other-patient"
     """Its Patient ID differs from that of its study."""
+    NO_PATIENT_ID = "no-patient-id"
+    """It or its study has no Patient ID, and another caller opened the study."""
+
+
+class Resolution(StrEnum):
+    """What became of a quarantined instance; none while it waits for a person."""
+
+    ACCEPTED = "accepted"
+    """An operator took it into the study."""
+    DISCARDED = "discarded"
+    """An operator left it out for good."""
+    REPLACED = "replaced"
+    """It was the study's until an operator accepted another one in its place."""

@@ -53,7 +53,11 @@ def show_study(session: Session, study_uid: str) -> dict[str, Any]:
     events = session.scalars(
         select(AuditEvent).where(AuditEvent.study_uid == study_uid).order_by(AuditEvent.seq)
     )
-    n_instances = session.scalar(select(func.count()).where(Instance.study_uid == study_uid))
+    n_instances = session.scalar(
+        select(func.count()).where(
+            Instance.study_uid == study_uid, Instance.last_revision.is_(None)
+        )
+    )
     return {
         "study": {**_as_dict(study), "n_instances": n_instances},
         "revisions": [_describe(session, revision) for revision in revisions],

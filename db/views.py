@@ -24,7 +24,10 @@ _COLUMNS: Final = {
         "study_uid revision revision_id status opened_at receiving_s closed_s queued_s "
         "processing_s graded_s total_s"
     ),
-    "failures": "kind study_uid revision revision_id destination reason detail since attempts",
+    "failures": (
+        "kind study_uid revision revision_id destination reason detail since attempts instances "
+        "last_at"
+    ),
     "deliveries_pending": (
         "delivery_id study_uid revision revision_id destination status attempts waiting_since "
         "next_attempt_at last_error last_status"

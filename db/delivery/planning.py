@@ -11,7 +11,7 @@ from core.destinations import Destination, DicomDestination, Hl7Destination, sr_
 from core.results import ObjectKind, ReportObject
 from db import outbox
 from db.enums import DeliveryState
-from db.models import Delivery, DeliveryObject, Instance, ReportObjectRow, Revision
+from db.models import Delivery, DeliveryObject, ReportObjectRow, Revision, Study
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,24 +67,24 @@ def plan(
 def _resolve(
     session: Session, revision_id: str, destinations: Sequence[Destination]
 ) -> list[Destination]:
-    """Replace ``*@*:port`` by the senders of the study; list each destination once."""
+    """Replace ``*@*:port`` by the caller that opened the study; list each destination once.
+
+    Only that caller: anyone admitted to the node can add an instance to a study later.
+    """
     resolved: dict[str, Destination] = {
         destination.name: destination
         for destination in destinations
         if not (isinstance(destination, DicomDestination) and destination.is_sender)
     }
-    senders = session.execute(
-        select(Instance.calling_ae, Instance.peer_address)
-        .join(Revision, Revision.study_uid == Instance.study_uid)
+    calling_ae, address = session.execute(
+        select(Study.calling_ae, Study.peer_address)
+        .join(Revision, Revision.study_uid == Study.study_uid)
         .where(Revision.id == revision_id)
-        .distinct()
-        .order_by(Instance.calling_ae, Instance.peer_address)
-    ).all()
+    ).one()
     for destination in destinations:
         if isinstance(destination, DicomDestination) and destination.is_sender:
-            for calling_ae, address in senders:
-                sender = destination.resolved(calling_ae, address)
-                resolved.setdefault(sender.name, sender)
+            sender = destination.resolved(calling_ae, address)
+            resolved.setdefault(sender.name, sender)
     return list(resolved.values())
 
 

@@ -61,7 +61,11 @@ def load_closed_study(session: Session, revision_id: str) -> ClosedStudy:
     instances = session.scalars(
         select(Instance)
         .join(Revision, Revision.id == Instance.first_revision_id)
-        .where(Instance.study_uid == revision.study_uid, Revision.number <= revision.number)
+        .where(
+            Instance.study_uid == revision.study_uid,
+            Revision.number <= revision.number,
+            or_(Instance.last_revision.is_(None), Instance.last_revision >= revision.number),
+        )
         .order_by(Instance.series_uid, Instance.sop_instance_uid)
     )
     return ClosedStudy(

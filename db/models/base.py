@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, MetaData, String, Text
+from sqlalchemy import ForeignKey, MetaData, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from db.models.types import UID_LENGTH, UtcDateTime
@@ -39,3 +39,8 @@ def revision_key(comment: str = "Revision that this belongs to", **options: Any)
 def text_column(comment: str) -> Mapped[str]:
     """Column of text of any length."""
     return mapped_column(Text, comment=comment)
+
+
+def added_text_column(comment: str) -> Mapped[str]:
+    """Column of text that a migration added: empty in the rows from before."""
+    return mapped_column(Text, server_default=text("''"), comment=comment)

@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.enums import QuarantineReason, RevisionState
-from db.models.base import Base, revision_key, text_column, uid_column
+from db.enums import QuarantineReason, Resolution, RevisionState
+from db.models.base import Base, added_text_column, revision_key, text_column, uid_column
 from db.models.types import StoredEnum, text_enum
 
 
@@ -16,13 +16,26 @@ class Study(Base):
     """One DICOM study; receiving and closing lock its row."""
 
     __tablename__ = "studies"
-    __table_args__ = ({"comment": "Studies received; the only table with patient identifiers"},)
+    __table_args__ = (
+        {
+            "comment": "Studies received; patient identifiers are here and in "
+            "quarantined_instances only"
+        },
+    )
 
     study_uid: Mapped[str] = uid_column("Study Instance UID (0020,000D)", primary_key=True)
     patient_id: Mapped[str] = text_column("Patient ID (0010,0020)")
     accession_number: Mapped[str] = text_column("Accession Number (0008,0050)")
     study_date: Mapped[str] = text_column("Study Date (0008,0020), YYYYMMDD")
     first_received_at: Mapped[datetime] = mapped_column(comment="When its first instance arrived")
+    calling_ae: Mapped[str] = added_text_column(
+        "Calling AE title of the sender that opened the study"
+    )
+    peer_address: Mapped[str] = added_text_column("Address of that sender")
+    identity_revision: Mapped[int] = mapped_column(
+        server_default="1",
+        comment="First revision of this patient: an operator may replace the identity",
+    )
 
 
 class Revision(Base):
@@ -91,6 +104,9 @@ class Instance(Base):
     calling_ae: Mapped[str] = text_column("Calling AE title of the sender")
     peer_address: Mapped[str] = text_column("Address of the sender")
     received_at: Mapped[datetime] = mapped_column(comment="When it was durable on disk")
+    last_revision: Mapped[int | None] = mapped_column(
+        comment="Number of the last revision that contains it; NULL: all since its first"
+    )
 
 
 class QuarantinedInstance(Base):
@@ -106,7 +122,8 @@ class QuarantinedInstance(Base):
     reason: Mapped[QuarantineReason] = mapped_column(
         StoredEnum(QuarantineReason, 16),
         server_default=QuarantineReason.CONFLICT.value,
-        comment="conflict: UID known, other content; other-patient: Patient ID not the study's",
+        comment="conflict: UID known, other content; other-patient: Patient ID not the study's; "
+        "no-patient-id: Patient ID missing, and not the caller that opened the study",
     )
     sop_instance_uid: Mapped[str] = uid_column("SOP Instance UID that it claims")
     study_uid: Mapped[str] = uid_column("Study that it claims to belong to")
@@ -117,3 +134,13 @@ class QuarantinedInstance(Base):
     calling_ae: Mapped[str] = text_column("Calling AE title of the sender")
     peer_address: Mapped[str] = text_column("Address of the sender")
     received_at: Mapped[datetime] = mapped_column(comment="When it was durable on disk")
+    sop_class_uid: Mapped[str] = added_text_column("SOP Class UID (0008,0016)")
+    transfer_syntax_uid: Mapped[str] = added_text_column("Transfer Syntax UID (0002,0010)")
+    modality: Mapped[str] = added_text_column("Modality (0008,0060)")
+    patient_id: Mapped[str] = added_text_column("Patient ID (0010,0020)")
+    accession_number: Mapped[str] = added_text_column("Accession Number (0008,0050)")
+    study_date: Mapped[str] = added_text_column("Study Date (0008,0020), YYYYMMDD")
+    resolution: Mapped[Resolution | None] = mapped_column(
+        StoredEnum(Resolution, 16),
+        comment="accepted, discarded, or replaced by an accepted one; NULL: undecided",
+    )

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 from sqlalchemy import bindparam, case, select, update
 
-from db import audit
 from db.enums import QuarantineReason, RevisionState
-from db.models import Instance, QuarantinedInstance, ReportObjectRow, Revision, Study
+from db.models import Instance, ReportObjectRow, Revision, Study
+from db.receiving import quarantine
+from db.receiving.identity import StudyIdentity, storable
 from db.receiving.prepared import Prepared
 from db.session import insert_or_ignore, insert_or_ignore_of
 from db.states import open_revision
@@ -37,6 +38,7 @@ _reports: Final = cast("Table", ReportObjectRow.__table__)
 _revisions: Final = cast("Table", Revision.__table__)
 
 _received_at: Final = bindparam("at", type_=_revisions.c.last_received_at.type)
+_identity: Final = tuple(_studies.c[name] for name in StudyIdentity._fields)
 _KEEP_RECEIVING: Final = Prepared(
     lambda _dialect: (
         update(_revisions)
@@ -56,7 +58,7 @@ _KEEP_RECEIVING: Final = Prepared(
                 select(column)
                 .where(_studies.c.study_uid == bindparam("of_study"))
                 .scalar_subquery()
-                for column in (_studies.c.patient_id, _studies.c.accession_number)
+                for column in _identity
             ),
         )
     )
@@ -66,28 +68,10 @@ _ADD: Final = Prepared(
     lambda dialect: insert_or_ignore_of(dialect, _instances).returning(
         _instances.c.sop_instance_uid
     ),
-    columns=_instances.c.keys(),
+    columns=[name for name in _instances.c.keys() if name != "last_revision"],  # noqa: SIM118
 )
-_MR_CLASSES: Final = frozenset({MRImageStorage, EnhancedMRImageStorage})
-"""SOP classes that no report of this node has."""
-
-
-class _Identity(NamedTuple):
-    """Whose a study is, as its row says."""
-
-    patient_id: str
-    accession_number: str
-
-    def has(self, instance: ReceivedInstance) -> bool:
-        """Whether an instance may belong to the study.
-
-        An empty Patient ID in an instance matches any study: senders leave it out in emergencies.
-        """
-        return _storable(instance.patient_id) in ("", self.patient_id)
-
-    def lacks(self, instance: ReceivedInstance) -> bool:
-        """Whether the instance states an accession number and the study has none yet."""
-        return bool(instance.accession_number) and not self.accession_number
+_GRADABLE: Final = frozenset({MRImageStorage, EnhancedMRImageStorage})
+"""SOP classes that can be graded; no report of this node has one of them."""
 
 
 class Intake(StrEnum):
@@ -103,9 +87,11 @@ class Intake(StrEnum):
     """Same SOP Instance UID, other bytes: quarantined and audited, never graded."""
     OTHER_PATIENT = QuarantineReason.OTHER_PATIENT.value
     """Another Patient ID than the study's: quarantined and audited, never graded."""
+    NO_PATIENT_ID = QuarantineReason.NO_PATIENT_ID.value
+    """No Patient ID, and from another caller: quarantined and audited, never graded."""
 
 
-_QUARANTINED: Final = (Intake.CONFLICT, Intake.OTHER_PATIENT)
+_QUARANTINED: Final = frozenset(Intake(reason.value) for reason in QuarantineReason)
 
 
 def record_instances(session: Session, instances: Sequence[ReceivedInstance]) -> list[Intake]:
@@ -160,12 +146,7 @@ def _add_to_open_revisions(
     for n, instance in instances.items():
         revision = open_revisions.get(instance.study_uid)
         is_first = instance.sop_instance_uid not in first
-        if (
-            revision is not None
-            and is_first
-            and revision.study.has(instance)
-            and not revision.study.lacks(instance)
-        ):
+        if revision is not None and is_first and _belongs(instance, revision.study):
             first[instance.sop_instance_uid] = n
             rows.append(_instance_row(instance, revision.id))
     return [first[uid] for uid in _insert(connection, rows)]
@@ -175,7 +156,7 @@ class _OpenRevision(NamedTuple):
     """A receiving revision, and whose its study is."""
 
     id: str
-    study: _Identity
+    study: StudyIdentity
 
 
 def _keep_receiving(
@@ -184,16 +165,25 @@ def _keep_receiving(
     """Lock a study's receiving revision and extend its quiet period; None if there is none."""
     values = {"of_study": study_uid, "at": received_at}
     rows = _KEEP_RECEIVING.rows(connection, values)
-    return _OpenRevision(rows[0][0], _Identity(*rows[0][1:])) if rows else None
+    return _OpenRevision(rows[0][0], StudyIdentity(*rows[0][1:])) if rows else None
+
+
+def _belongs(instance: ReceivedInstance, study: StudyIdentity) -> bool:
+    """Whether an instance belongs to a study, and tells nothing new about whose it is."""
+    stated = StudyIdentity.of(instance)
+    return study.find_contradiction(stated) is None and study.completed(stated) == study
 
 
 def _record_in_detail(session: Session, instances: Sequence[ReceivedInstance]) -> list[Intake]:
     """Record instances that may be known already, of another patient, or of no receiving study."""
     studies = _lock_studies(session, instances)
+    contradictions = [
+        studies[i.study_uid].find_contradiction(StudyIdentity.of(i)) for i in instances
+    ]
     known = _read_digests(session, (i.sop_instance_uid for i in instances))
     new: dict[str, ReceivedInstance] = {}
-    for instance in instances:
-        if instance.sop_instance_uid not in known and studies[instance.study_uid].has(instance):
+    for instance, contradiction in zip(instances, contradictions, strict=True):
+        if instance.sop_instance_uid not in known and contradiction is None:
             new.setdefault(instance.sop_instance_uid, instance)
 
     latest = _read_latest_revisions(session, {i.study_uid for i in instances})
@@ -203,25 +193,24 @@ def _record_in_detail(session: Session, instances: Sequence[ReceivedInstance]) -
     known |= {uid: (new[uid].study_uid, new[uid].sha256) for uid in inserted}
 
     outcomes = []
-    for instance in instances:
+    for instance, contradiction in zip(instances, contradictions, strict=True):
         uid = instance.sop_instance_uid
         if uid in inserted and new[uid] is instance:
             outcomes.append(Intake.STORED)
         elif known.get(uid) == (instance.study_uid, instance.sha256):
             outcomes.append(Intake.DUPLICATE)
-        elif not studies[instance.study_uid].has(instance):
-            outcomes.append(Intake.OTHER_PATIENT)
         else:
-            outcomes.append(Intake.CONFLICT)
+            outcomes.append(Intake((contradiction or QuarantineReason.CONFLICT).value))
         revision = latest.get(instance.study_uid)
         if revision is not None and revision.state is RevisionState.RECEIVING:
             revision.last_received_at = max(revision.last_received_at, instance.received_at)
     session.flush()
-    _quarantine(
-        session,
-        [(i, o) for i, o in zip(instances, outcomes, strict=True) if o in _QUARANTINED],
-        latest,
-    )
+    for instance, outcome in zip(instances, outcomes, strict=True):
+        if outcome in _QUARANTINED:
+            revision = latest.get(instance.study_uid)
+            revision_id = revision.id if revision else None
+            row = _file_row(instance)
+            quarantine.put(session, instance, row, QuarantineReason(outcome), revision_id)
     return outcomes
 
 
@@ -231,32 +220,33 @@ def _insert(connection: Connection, rows: Sequence[Mapping[str, object]]) -> set
 
 
 def _read_own(session: Session, instances: Sequence[ReceivedInstance]) -> set[str]:
-    uids = {i.sop_instance_uid for i in instances if i.sop_class_uid not in _MR_CLASSES}
+    uids = {i.sop_instance_uid for i in instances if i.sop_class_uid not in _GRADABLE}
     if not uids:
         return set()
     found = select(_reports.c.sop_instance_uid).where(_reports.c.sop_instance_uid.in_(uids))
     return set(session.connection().scalars(found))
 
 
-def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> dict[str, _Identity]:
+def _lock_studies(
+    session: Session, instances: Sequence[ReceivedInstance]
+) -> dict[str, StudyIdentity]:
     """Lock the studies, creating those that are new; return whose each is.
 
-    A study without a Patient ID or Accession Number adopts the first one that is not empty, the
-    Accession Number only of an instance that belongs to it.
+    A study without a Patient ID or Accession Number adopts the first one of an instance that
+    belongs to it.
     """
     first = {i.study_uid: i for i in reversed(instances)}
     rows = [
         {
             "study_uid": uid,
-            "patient_id": _storable(first[uid].patient_id),
-            "accession_number": _storable(first[uid].accession_number),
-            "study_date": _storable(first[uid].study_date),
+            **StudyIdentity.of(first[uid])._asdict(),
+            "study_date": storable(first[uid].study_date),
             "first_received_at": first[uid].received_at,
         }
         for uid in sorted(first)  # the same order in every transaction, so that none deadlock
     ]
     locked = (
-        select(_studies.c.study_uid, _studies.c.patient_id, _studies.c.accession_number)
+        select(_studies.c.study_uid, *_identity)
         .where(_studies.c.study_uid.in_(first))
         .order_by(_studies.c.study_uid)
         .with_for_update(key_share=True)
@@ -266,20 +256,15 @@ def _lock_studies(session: Session, instances: Sequence[ReceivedInstance]) -> di
     if len(studies) < len(rows):
         connection.execute(insert_or_ignore(session, _studies), rows)
         studies = connection.execute(locked).all()
-    identities = {row.study_uid: _Identity(*row[1:]) for row in studies}
+    identities = {row.study_uid: StudyIdentity(*row[1:]) for row in studies}
     for instance in instances:
-        known = identities[instance.study_uid]
-        adopted = known
-        if not known.patient_id:
-            adopted = adopted._replace(patient_id=_storable(instance.patient_id))
-        if adopted.has(instance) and not known.accession_number:
-            adopted = adopted._replace(accession_number=_storable(instance.accession_number))
-        if adopted != known:
-            identities[instance.study_uid] = adopted
+        known, stated = identities[instance.study_uid], StudyIdentity.of(instance)
+        if known.find_contradiction(stated) is None and known.completed(stated) != known:
+            identities[instance.study_uid] = known.completed(stated)
             connection.execute(
                 update(_studies)
                 .where(_studies.c.study_uid == instance.study_uid)
-                .values(adopted._asdict())
+                .values(known.completed(stated)._asdict())
             )
     return identities
 
@@ -310,29 +295,30 @@ def _read_latest_revisions(session: Session, study_uids: Iterable[str]) -> dict[
 def _insert_new(
     session: Session, new: dict[str, ReceivedInstance], latest: dict[str, Revision]
 ) -> set[str]:
-    """Insert new instances, opening revisions for them in `latest`; return the UIDs inserted."""
+    """Insert new instances, opening revisions for them in `latest`; return the UIDs inserted.
+
+    What cannot be graded opens no further revision: it joins the latest one, so that the next one
+    contains it.
+    """
+    rows = []
     for instance in new.values():
         revision = latest.get(instance.study_uid)
-        if revision is None or revision.state is not RevisionState.RECEIVING:
-            latest[instance.study_uid] = open_revision(
+        if revision is None or (
+            revision.state is not RevisionState.RECEIVING and instance.sop_class_uid in _GRADABLE
+        ):
+            revision = latest[instance.study_uid] = open_revision(
                 session,
                 instance.study_uid,
                 revision.number + 1 if revision else 1,
                 now=instance.received_at,
                 detail={"calling_ae": instance.calling_ae},
             )
-    rows = [_instance_row(i, latest[i.study_uid].id) for i in new.values()]
+        rows.append(_instance_row(instance, revision.id))
     return _insert(session.connection(), rows)
 
 
 def _instance_row(instance: ReceivedInstance, revision_id: str) -> dict[str, object]:
-    return {
-        **_file_row(instance),
-        "first_revision_id": revision_id,
-        "sop_class_uid": instance.sop_class_uid,
-        "transfer_syntax_uid": instance.transfer_syntax_uid,
-        "modality": _storable(instance.modality),
-    }
+    return {**_file_row(instance), "first_revision_id": revision_id}
 
 
 def _file_row(instance: ReceivedInstance) -> dict[str, object]:
@@ -340,41 +326,13 @@ def _file_row(instance: ReceivedInstance) -> dict[str, object]:
         "sop_instance_uid": instance.sop_instance_uid,
         "study_uid": instance.study_uid,
         "series_uid": instance.series_uid,
+        "sop_class_uid": instance.sop_class_uid,
+        "transfer_syntax_uid": instance.transfer_syntax_uid,
+        "modality": storable(instance.modality),
         "path": str(instance.path),
         "sha256": instance.sha256,
         "size_bytes": instance.size_bytes,
-        "calling_ae": _storable(instance.calling_ae),
+        "calling_ae": storable(instance.calling_ae),
         "peer_address": instance.peer_address,
         "received_at": instance.received_at,
     }
-
-
-def _quarantine(
-    session: Session,
-    instances: list[tuple[ReceivedInstance, Intake]],
-    latest: dict[str, Revision],
-) -> None:
-    for instance, outcome in instances:
-        reason = QuarantineReason(outcome)
-        row = {**_file_row(instance), "reason": reason}
-        statement = insert_or_ignore(session, QuarantinedInstance).values(row)
-        if session.scalar(statement.returning(QuarantinedInstance.id)) is None:
-            continue  # sent again: it was quarantined and audited the first time
-        revision = latest.get(instance.study_uid)
-        audit.append(
-            session,
-            "instance-quarantined",
-            study_uid=instance.study_uid,
-            revision_id=revision.id if revision else None,
-            detail={
-                "reason": reason.value,
-                "sop_instance_uid": instance.sop_instance_uid,
-                "sha256": instance.sha256,
-            },
-            now=instance.received_at,
-        )
-
-
-def _storable(text: str) -> str:
-    """Text that both databases accept: no NUL and nothing that UTF-8 cannot encode."""
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")

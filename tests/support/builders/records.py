@@ -95,7 +95,7 @@ def queue_study(session: Session, *, study: str = STUDY, n: int = 3, at: float =
         session, [instance(k, study=study, received_at=after(at)) for k in range(1, n + 1)]
     )
     (revision_id,) = close_quiet_studies(
-        session, now=after(at + 30), quiet_period_s=30, max_open_s=5400
+        session, now=after(at + 30), quiet_period_s=0, max_open_s=5400
     )
     return revision_id
 

@@ -12,7 +12,7 @@ from sqlalchemy import CheckConstraint, inspect, select, text
 from core.errors import Unavailable
 from db import audit, migrate, outbox
 from db.enums import OutboxKind, Proof
-from db.models import Base, Delivery, OutboxRow
+from db.models import Base, Delivery, OutboxRow, Study
 from db.session import create_engine, transaction, unit_of_work
 from db.views import read_view
 from tests.support.builders.records import STUDY, after
@@ -142,6 +142,52 @@ def test_earlier_refusals_are_still_counted(empty_database_url: str) -> None:
         command.downgrade(migrate.make_config(connection), "0010")
     with unit_of_work(engine, read_only=True) as session:
         assert len(read_view(session, "refusals")) == 603
+    engine.dispose()
+
+
+def test_a_known_study_was_opened_by_the_sender_of_its_earliest_instance(
+    empty_database_url: str,
+) -> None:
+    """Migration 0008, on a database from before it."""
+    migrate.upgrade(empty_database_url, "0007")
+    engine = create_engine(empty_database_url)
+    zone = "" if engine.dialect.name == "sqlite" else "+00"
+    with engine.begin() as connection:
+        for statement in (
+            "INSERT INTO studies VALUES (:uid, 'CANARY-7', '', '', :now)",
+            "INSERT INTO studies VALUES ('1.2.3', 'CANARY-7', '', '', :now)",
+            (
+                "INSERT INTO revisions (id, study_uid, number, state, state_since, opened_at, "
+                "last_received_at, attempt, token) "
+                "VALUES ('r1', :uid, 1, 'receiving', :now, :now, :now, 0, 0)"
+            ),
+        ):
+            values = {"uid": STUDY, "now": f"{after(0):%Y-%m-%d %H:%M:%S.%f}{zone}"}
+            connection.execute(
+                text(statement), values if ":uid" in statement else {"now": values["now"]}
+            )
+        for number, caller in ((3, "LATER"), (1, "FIRST"), (2, "SECOND")):
+            connection.execute(
+                text(
+                    "INSERT INTO instances (sop_instance_uid, study_uid, first_revision_id, "
+                    "series_uid, sop_class_uid, transfer_syntax_uid, modality, path, sha256, "
+                    "size_bytes, calling_ae, peer_address, received_at) "
+                    "VALUES (:sop, :uid, 'r1', '1', '1', '1', 'MR', '', '', 1, :ae, :host, :at)"
+                ),
+                {
+                    "uid": STUDY,
+                    "sop": f"1.2.{number}",
+                    "ae": caller,
+                    "host": f"192.0.2.{number}",
+                    "at": f"{after(number):%Y-%m-%d %H:%M:%S.%f}{zone}",
+                },
+            )
+    migrate.upgrade(empty_database_url)
+    with unit_of_work(engine) as session:
+        study, empty = session.get_one(Study, STUDY), session.get_one(Study, "1.2.3")
+        assert (study.calling_ae, study.peer_address) == ("FIRST", "192.0.2.1")
+        assert (empty.calling_ae, empty.peer_address) == ("", "")
+        assert study.identity_revision == 1
     engine.dispose()
 
 

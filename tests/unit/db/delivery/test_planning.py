@@ -13,6 +13,7 @@ from core.destinations import parse_destination, sr_variants
 from db.delivery import claims
 from db.grading.results import store_graded
 from db.models import Delivery
+from db.receiving.intake import record_instances
 from db.session import unit_of_work
 from tests.support.builders import records
 from tests.support.builders.records import (
@@ -21,6 +22,7 @@ from tests.support.builders.records import (
     after,
     grade_study,
     graded_study,
+    instance,
     queue_study,
     reject_study,
     report_srs,
@@ -68,6 +70,14 @@ def test_the_sender_of_a_study_receives_its_results_once(database_engine: Engine
     with unit_of_work(database_engine) as session:
         grade_study(session, queue_study(session), *asked, at=40)
         assert sent(session) == {sender: ["3"], other_port: ["2", "3"]}
+
+
+def test_the_sender_is_the_caller_that_opened_the_study(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        other = {"calling_ae": "AAA", "peer_address": "192.0.2.1"}
+        record_instances(session, [instance(9), instance(8, **other)])
+        grade_study(session, queue_study(session), parse_destination("*@*:104"), at=40)
+        assert list(sent(session)) == ["SCANNER@192.0.2.10:104"]
 
 
 def test_no_destination_receives_an_sr_that_refers_to_a_map_it_lacks(

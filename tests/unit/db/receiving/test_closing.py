@@ -47,6 +47,22 @@ def test_a_study_that_is_never_quiet_closes_after_the_longest_time(database_engi
         assert len(_close(session, 100)) == 1
 
 
+def test_the_quiet_period_doubles_with_each_revision(database_engine: Engine) -> None:
+    waited = []
+    with unit_of_work(database_engine) as session:
+        now = 0
+        for number in range(11):
+            record_instances(session, [instance(number, received_at=after(now))])
+            for periods in (1, 2, 4, 8, 16, 32, 64, 128):
+                if close_quiet_studies(
+                    session, now=after(now + 30 * periods), quiet_period_s=30, max_open_s=1e6
+                ):
+                    waited.append(periods)
+                    break
+            now += 10_000
+    assert waited == [1, 2, 4, 8, 16, 32, 64, 128, 128, 128, 128]
+
+
 def test_many_studies_close_in_batches(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         record_instances(session, [instance(1, study=f"1.2.{k}") for k in range(5)])
