@@ -265,7 +265,9 @@ def test_memory_does_not_grow_with_the_length_of_an_instance(tmp_path: Path) -> 
         memory = psutil.Process(receiver.process.pid).memory_info
         before = memory().rss
         other = store_command("1.2.3.1.2")
-        peer.send(p_data(pdv(1, COMMAND | LAST, other), pdv(1, 0, encoded_image(2)[0])))
+        padding = struct.pack("<HH2sHL", 0xFFFC, 0xFFFC, b"OB", 0, 100_000_000)
+        data = encoded_image(2)[0] + padding
+        peer.send(p_data(pdv(1, COMMAND | LAST, other), pdv(1, 0, data)))
         for _ in range(1000):
             peer.send(part)
         grown = memory().rss - before
