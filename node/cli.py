@@ -24,7 +24,8 @@ from core.text import printable, printable_lines
 from core.version import VERSION
 from db import commands, migrate, queries
 from db.enums import RevisionState
-from node import audit_cli, display, doctor, sending
+from db.receiving.quarantine import list_waiting
+from node import audit_cli, display, doctor, quarantine_cli, sending
 from node.database import open_database
 from node.demonstration import run as demonstration
 from node.embedded.running import with_running_stack
@@ -38,6 +39,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(audit_cli.app, name="audit")
+app.add_typer(quarantine_cli.app, name="quarantine")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 StudyUid = Annotated[str, typer.Argument(help="Study Instance UID.")]
@@ -154,6 +156,7 @@ def show(study_uid: StudyUid, as_json: AsJson = False) -> None:
     """Show one study: grade, series selection with reasons, deliveries, audit trail."""
     with open_database() as session:
         study = queries.show_study(session, study_uid)
+        study["quarantine"] = list_waiting(session, study_uid)
     if as_json:
         print(json.dumps(study, indent=2, default=str))
         return
@@ -213,6 +216,10 @@ def _print_study(study: dict[str, Any]) -> None:
             if rows:
                 columns = [column for column in rows[0] if column not in hidden]
                 display.print_table(rows, columns, title=name.replace("_", " "))
+    if study["quarantine"]:
+        display.heading("quarantine")
+        columns = [column for column in study["quarantine"][0] if column != "study_uid"]
+        display.print_table(study["quarantine"], columns)
     display.heading("audit trail")
     display.print_events(study["events"])
 

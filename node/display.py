@@ -58,9 +58,11 @@ def step(text: str) -> None:
     console.print(Text.assemble(("›", "dim"), " ", printable_lines(text)))
 
 
-def outcome(ok: bool, text: str) -> None:
+def outcome(ok: bool, text: str, *, warning: bool = False) -> None:
     """Print the outcome of one check."""
     mark = ("ok  ", "green") if ok else ("FAIL", "red")
+    if ok and warning:
+        mark = ("warn", "yellow")
     console.print(Text.assemble(mark, " ", printable_lines(text)))
 
 

@@ -14,7 +14,8 @@ from sqlalchemy.engine import make_url
 from core.errors import EpvsError
 from core.permissions import is_private
 from db import grants, migrate
-from db.session import create_engine, describe_connection, transaction
+from db.receiving.quarantine import list_waiting
+from db.session import create_engine, describe_connection, transaction, unit_of_work
 from node import display
 from node.components import run_module
 from node.embedded.stack import environment_of
@@ -34,6 +35,8 @@ class Check:
     ok: bool
     detail: str
     remedy: str = ""
+    warning: bool = False
+    """Works, but an operator should look at it: the remedy is shown, and nothing has failed."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the check in the form of the JSON output."""
@@ -58,8 +61,8 @@ def examine(settings: Settings) -> Iterator[Check]:
 def show(checks: list[Check]) -> None:
     """Print one line per check, and the remedy below each fault."""
     for check in checks:
-        display.outcome(check.ok, f"{check.name}: {check.detail}")
-        if check.remedy and not check.ok:
+        display.outcome(check.ok, f"{check.name}: {check.detail}", warning=check.warning)
+        if check.remedy and (check.warning or not check.ok):
             display.console.print(f"     → {check.remedy}")
 
 
@@ -140,6 +143,7 @@ def _database(settings: Settings) -> Iterator[Check]:
         yield Check(name, True, f"reachable, at revision {head}, {link}")
         if not settings.is_sqlite:
             yield _database_role(settings)
+        yield _quarantine(settings)
     except EpvsError as error:
         yield Check(name, False, error.message, error.remedy or "Check EPVS_DATABASE_URL.")
 
@@ -158,4 +162,22 @@ def _database_role(settings: Settings) -> Check:
         "; ".join(problems) or "works without DDL and can only add audit events",
         "Create the roles with docker/postgres/roles.sql, set EPVS_DATABASE_OWNER_URL and run "
         "epvs-node migrate.",
+    )
+
+
+def _quarantine(settings: Settings) -> Check:
+    """Warn of received instances that no study is graded with until an operator decides."""
+    engine = create_engine(settings.database_url)
+    try:
+        with unit_of_work(engine, read_only=True) as session:
+            rows = list_waiting(session)
+    finally:
+        engine.dispose()
+    n_instances, n_studies = sum(r["instances"] for r in rows), len({r["study_uid"] for r in rows})
+    return Check(
+        "quarantine",
+        True,
+        f"{n_instances} instances of {n_studies} {'study' if n_studies == 1 else 'studies'} wait",
+        "Run epvs-node quarantine list, then accept or discard them.",
+        warning=bool(rows),
     )

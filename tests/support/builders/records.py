@@ -89,11 +89,20 @@ def instance(number: int, *, study: str = STUDY, content: str = "", **changes: A
     return ReceivedInstance(**(values | changes))
 
 
-def queue_study(session: Session, *, study: str = STUDY, n: int = 3, at: float = 0.0) -> str:
-    """Receive a study at `at` and close it 30 s later; return the queued revision's id."""
-    record_instances(
-        session, [instance(k, study=study, received_at=after(at)) for k in range(1, n + 1)]
-    )
+def queue_study(
+    session: Session,
+    *,
+    study: str = STUDY,
+    n: int = 3,
+    at: float = 0.0,
+    first: Iterable[ReceivedInstance] = (),
+) -> str:
+    """Receive a study at `at` and close it 30 s later; return the queued revision's id.
+
+    Its instances are `first` and those numbered 1 to `n`.
+    """
+    numbered = [instance(k, study=study, received_at=after(at)) for k in range(1, n + 1)]
+    record_instances(session, [*first, *numbered])
     (revision_id,) = close_quiet_studies(
         session, now=after(at + 30), quiet_period_s=0, max_open_s=5400
     )

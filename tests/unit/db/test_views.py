@@ -13,6 +13,8 @@ from db.enums import Proof
 from db.grading import leases
 from db.grading.results import store_not_graded
 from db.models import Delivery
+from db.receiving.intake import record_instances
+from db.receiving.quarantine import Choice, accept, discard
 from db.refusals import Kind, Tally, count
 from db.session import unit_of_work
 from db.views import VIEWS, read_view
@@ -24,6 +26,7 @@ from tests.support.builders.records import (
     after,
     claim,
     grade_study,
+    instance,
     not_graded_study,
     queue_study,
     reject_study,
@@ -181,6 +184,40 @@ def test_failures_list_failed_studies_and_parked_deliveries(database_engine: Eng
             ARCHIVE.name: "pending",
         }
         assert _row(session, "deliveries_pending", status="parked")["last_status"] == 0xA900
+
+
+def test_failures_list_what_waits_in_quarantine(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        grade_study(session, queue_study(session))
+        sent = [
+            instance(1, content="1", received_at=after(60)),
+            instance(2, content="2", received_at=after(62)),
+            instance(4, patient_id="CANARY-8", received_at=after(61)),
+        ]
+        record_instances(session, sent)
+        rows = sorted(read_view(session, "failures"), key=lambda row: str(row["reason"]))
+        assert [(row["kind"], row["reason"], row["instances"]) for row in rows] == [
+            ("quarantine", "conflict", 2),
+            ("quarantine", "other-patient", 1),
+        ]
+        assert (rows[0]["since"], rows[0]["last_at"]) == (after(60), after(62))
+        assert (rows[0]["study_uid"], rows[0]["revision"]) == (STUDY, None)
+        discard(session, Choice(STUDY), operator="anna", now=after(70))
+        assert read_view(session, "failures") == []
+
+
+def test_no_grade_of_an_earlier_patient_is_shown(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        grade_study(session, queue_study(session), uid="2.25.100")
+        record_instances(session, [instance(4, patient_id="CANARY-8")])
+        choice = Choice(STUDY)
+        second = accept(session, choice, operator="anna", now=after(70)).revision_id
+        row = _row(session, "worklist_results")
+        assert (row["patient_id"], row["status"]) == ("CANARY-8", "queued")
+        assert (row["rating"], row["sr_uid"], row["delivered_at"]) == (None, None, None)
+        grade_study(session, second, at=120, rating=4, uid="2.25.200")
+        row = _row(session, "worklist_results")
+        assert (row["rating"], row["sr_uid"]) == (4, "2.25.200.3")
 
 
 def test_model_usage_counts_studies_and_grades(database_engine: Engine) -> None:
