@@ -29,7 +29,7 @@ def list_waiting(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List what waits for a decision, by study, reason, sender and patient."""
-    with open_database() as session:
+    with open_database(read_only=True) as session:
         rows = quarantine.list_waiting(session)
     if as_json:
         print(json.dumps(rows, indent=2, default=str))
