@@ -11,7 +11,7 @@ APT_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java defa
 LIBPYTHON = $(shell $(PYTHON) -c 'import sys; print(f"libpython{sys.version_info[0]}.{sys.version_info[1]}" \
   if sys.base_prefix == "/usr" else "")')
 
-.PHONY: help demo up servers unit test coverage check docs format lock test-tools clean
+.PHONY: help demo up servers unit test coverage check docs format lock audit sbom test-tools clean
 
 help:
 	@echo "make demo    grade one study end to end on this machine and show the results"
@@ -23,6 +23,8 @@ help:
 	@echo "make docs    build the documentation site into build/docs"
 	@echo "make format  fix what ruff can fix"
 	@echo "make lock    renew the hashed lock files from pyproject.toml"
+	@echo "make audit   ask a source of advisories about every package in the lock files"
+	@echo "make sbom    write the bill of materials, build/sbom.cdx.json"
 	@echo "make clean   remove environment, caches and build; not data/ and not ~/.cache/epvs-node"
 
 demo: $(VENV)/.node-ready
@@ -100,6 +102,14 @@ lock: $(VENV)/.test-ready
 	  --extra evaluation --extra dev --extra docs -o requirements/test.lock
 	$(UV_COMPILE) --upgrade --no-deps requirements/triton.in -c requirements/node.lock -o node/embedded/triton.lock
 	$(UV_COMPILE) --upgrade --no-deps requirements/redis.in -o node/embedded/redis.lock
+
+# ADVISORIES is an OSV query interface. Fails where it cannot be reached.
+ADVISORIES ?= https://api.osv.dev/v1/query
+audit: $(VENV)/.test-ready
+	@$(BIN)/python -m supply_chain.advisories --source $(ADVISORIES)
+
+sbom: $(VENV)/.test-ready
+	@$(BIN)/python -m supply_chain.bill_of_materials build/sbom.cdx.json
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Checks of what the product is made from: advisories on dependencies, bill of materials."""
