@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from core.errors import Failed
-from tests.support.builders.series_files import stored_study, t2_slices
+from tests.support.builders.series_files import stored_study, t2_slices, with_digests
 from worker.grading.reading import Reader
 
 if TYPE_CHECKING:
@@ -29,14 +27,7 @@ def reader() -> Iterator[Reader]:
 @pytest.fixture
 def study(tmp_path: Path) -> ClosedStudy:
     """A study with the digests that the receiver records."""
-    study = stored_study(tmp_path, t2_slices())
-    return replace(
-        study,
-        instances=tuple(
-            replace(each, sha256=hashlib.sha256(each.path.read_bytes()).hexdigest())
-            for each in study.instances
-        ),
-    )
+    return with_digests(stored_study(tmp_path, t2_slices()))
 
 
 def test_a_study_is_read_as_it_was_received(reader: Reader, study: ClosedStudy) -> None:

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             run_examples(_ROUND, options.seed + rounds)
             rounds += 1
             memory.append(process.memory_info().rss / 1e6)
-            print(f"{rounds * _ROUND} examples, {memory[-1]:.0f} MB", flush=True)  # noqa: T201
+            print(f"{rounds * _ROUND} examples, {memory[-1]:.0f} MB", flush=True)
         minutes = (time.monotonic() - began) / 60
         faults = receiver.log.read_text().count("association-failed")
     n_files = save_corpus()

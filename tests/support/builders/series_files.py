@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from copy import deepcopy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -174,6 +176,17 @@ def closed_study(*folders: Path) -> ClosedStudy:
             )
         )
     return ClosedStudy(study_uid, "revision-1", 1, tuple(instances))
+
+
+def with_digests(study: ClosedStudy) -> ClosedStudy:
+    """Add the SHA-256 of each file, which the receiver records."""
+    return replace(
+        study,
+        instances=tuple(
+            replace(each, sha256=hashlib.sha256(each.path.read_bytes()).hexdigest())
+            for each in study.instances
+        ),
+    )
 
 
 def stored_study(folder: Path, *series: Sequence[Dataset]) -> ClosedStudy:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 if TYPE_CHECKING:
     from core.studies import ClosedStudy
 
-_CPU_S: Final = 4.0
+_CPU_S: Final = 3.0
 _CPU_S_PER_MB: Final = 0.5
 """Lossless JPEG 2000, the slowest syntax, takes about half of that."""
 _ELAPSED_PER_CPU: Final = 5.0
