@@ -124,16 +124,14 @@ def read_commitment_report(event_information: Dataset) -> CommitmentReport:
     Raises
     ------
     ValueError
-        The Transaction UID or a SOP Instance UID is missing; the message contains no values.
+        The Transaction UID or a SOP Instance UID is missing, or the data set is damaged; the
+        message contains no values.
     """
-    transaction_uid = str(event_information.get("TransactionUID") or "")
-    committed = event_information.get("ReferencedSOPSequence") or []
-    failed = event_information.get("FailedSOPSequence") or []
-    if not transaction_uid:
-        raise ValueError("the report has no Transaction UID")
     try:
-        return CommitmentReport(
-            transaction_uid,
+        committed = event_information.get("ReferencedSOPSequence") or []
+        failed = event_information.get("FailedSOPSequence") or []
+        report = CommitmentReport(
+            str(event_information.get("TransactionUID") or ""),
             frozenset(str(item.ReferencedSOPInstanceUID) for item in committed),
             {
                 str(item.ReferencedSOPInstanceUID): int(
@@ -144,6 +142,11 @@ def read_commitment_report(event_information: Dataset) -> CommitmentReport:
         )
     except AttributeError:
         raise ValueError("an item of the report has no Referenced SOP Instance UID") from None
+    except Exception:  # noqa: BLE001 - pydicom decodes values on access, and may raise anything
+        raise ValueError("the report cannot be decoded") from None
+    if not report.transaction_uid:
+        raise ValueError("the report has no Transaction UID")
+    return report
 
 
 def respond_to_report(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from core.commitment import (
     CommitmentReport,
@@ -139,3 +141,13 @@ def test_a_destination_that_the_node_calls_has_the_name_in_its_certificate() -> 
     called = Reporter.called_by_node(parse_dicom_destination(f"{TLS}&tlsname=PACS.example"))
     assert called.certificate_names == {"pacs.example"}
     assert Reporter.called_by_node(parse_dicom_destination(PLAIN)).certificate_names == frozenset()
+
+
+def test_a_damaged_report_is_malformed() -> None:
+    """A sequence whose item ends inside its tag, which pydicom decodes on access."""
+    damaged = Dataset()
+    damaged[0x00081199] = RawDataElement(
+        BaseTag(0x00081199), "SQ", 2, b"\xfe\xff", 0, is_implicit_VR=True, is_little_endian=True
+    )
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        read_commitment_report(damaged)
