@@ -195,7 +195,7 @@ def _others(chance: random.Random) -> None:
             changed = dcmread(BytesIO(damage(file.getvalue(), chance)), force=True)
         except Exception:  # noqa: BLE001 - the receiver and pynetdicom refuse such a message
             continue
-        respond_to_report(changed, lambda _report: True)
+        respond_to_report(changed, lambda _report: None, lambda _refusal: None)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
