@@ -59,11 +59,11 @@ def step(text: str) -> None:
 
 
 def outcome(ok: bool, text: str, *, warning: bool = False) -> None:
-    """Print the outcome of one check."""
+    """Print the outcome of one check on one line, so that no text can look like another check."""
     mark = ("ok  ", "green") if ok else ("FAIL", "red")
     if ok and warning:
         mark = ("warn", "yellow")
-    console.print(Text.assemble(mark, " ", printable_lines(text)))
+    console.print(Text.assemble(mark, " ", printable(text)))
 
 
 def error(text: str) -> None:

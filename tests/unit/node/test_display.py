@@ -64,7 +64,8 @@ def test_a_progress_bar_on_a_terminal_shows_the_text_as_it_is(
 def test_a_value_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     display.print_record({"detail": "a\n  rating  4"})
     display.print_events([{**EVENT, "detail": {"reason": "a\n     2  forged"}}])
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    display.outcome(False, "destination PACS: no answer\nok   destination PACS: answers")
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_the_intended_use_stored_with_each_grade_is_printed_once(
