@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from core.errors import EpvsError
+from core.permissions import keep_files_private
 from training import commands
 from training.progress import ConsoleHandler
 from worker.grading.stages.rating.haar import ENHANCEMENTS
@@ -33,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.command
+    if command is not commands.export:  # Triton and the node may run under other accounts
+        keep_files_private()
     try:
         command(options)
     except EpvsError as error:

@@ -1,11 +1,14 @@
 """Command line: every command and every option is explained; errors give exit status 1."""
 
 import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from core.permissions import is_private
+from training import commands
 from training.cli import _parser, main
 
 
@@ -33,3 +36,24 @@ def test_errors_are_logged_and_give_exit_status_1(
     command = ["evaluate", "--cohort", str(tmp_path), "--only", "rating"]
     assert main(command) == 1
     assert "is not a cohort" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "private"),
+    [
+        ("agreement", ["readings.csv"], True),
+        ("export", ["rating", "--run", "run", "--cohort", "cohort"], False),
+    ],
+)
+def test_only_exported_models_are_readable_by_other_accounts(
+    command: str,
+    arguments: list[str],
+    private: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    os.umask(0o022)
+    file = tmp_path / "file"
+    monkeypatch.setattr(commands, command, lambda _: file.touch())
+    assert main([command, *arguments]) == 0
+    assert is_private(file) == private
