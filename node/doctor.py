@@ -6,11 +6,13 @@ import json
 import shlex
 import shutil
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import make_url
 
+from core.certificates import validities
 from core.errors import EpvsError
 from core.permissions import is_private
 from db import grants, migrate
@@ -122,9 +124,22 @@ def _tls(identity: Identity) -> Check:
     name = "TLS files"
     try:
         identity.server_context()
+        known = validities(identity)
     except EpvsError as error:
         return Check(name, False, error.message, error.remedy)
-    return Check(name, True, "certificate, key, authorities and revocation lists can be used")
+    now = datetime.now(UTC)
+    expired = [each for each in known if each.until < now]
+    listed = "; ".join(
+        f"{name} {'expired' if until < now else 'valid until'} {until:%Y-%m-%d %H:%M} UTC"
+        for name, until in expired or known
+    )
+    return Check(
+        name,
+        not expired,
+        listed,
+        "Renew the files. A certificate, authority or revocation list that has expired refuses all "
+        "that depends on it.",
+    )
 
 
 def _database(settings: Settings) -> Iterator[Check]:

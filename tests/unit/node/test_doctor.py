@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,15 +69,24 @@ def test_a_migrated_database_with_callers_and_space_is_in_order(
 
 
 def test_tls_files_are_checked_where_there_are_any(database_url: str, tmp_path: Path) -> None:
-    identity = Authority(tmp_path).issue("node.example")
+    authority = Authority(tmp_path)
+    identity = authority.issue("node.example")
     settings = {
         "database_url": database_url,
         "tls_certificate": identity.certificate,
         "tls_key": identity.key,
         "tls_authorities": identity.authorities,
+        "tls_revocation": authority.revocation_list(),
     }
     files = {name: str(value) for name, value in settings.items()}
-    assert _checks(**files)["TLS files"].ok
+    check = _checks(**files)["TLS files"]
+    assert check.ok
+    assert check.detail.count("valid until") == 3
+    authority.revocation_list(expires_in=timedelta(days=-1))
+    check = _checks(**files)["TLS files"]
+    assert not check.ok
+    assert re.fullmatch(r"revocation list of .* expired \S+ \S+ UTC", check.detail)
+    assert "refuses all that depends on it" in check.remedy
     identity.key.write_text("not yet complete")
     check = _checks(**files)["TLS files"]
     assert not check.ok
