@@ -27,6 +27,8 @@ SOFT_TIME_LIMIT_S: Final = 900
 HARD_TIME_LIMIT_S: Final = 960
 """A task that the soft limit cannot interrupt (native code) is killed with its process."""
 SOFT_SHUTDOWN_S: Final = 30
+MAX_MEMORY_MB: Final = 2048
+"""A process with more resident memory is replaced after its task; it needs about 800 MB."""
 _MEBIBYTE_IN_KIB: Final = 1024
 
 
@@ -52,7 +54,7 @@ def create_app(settings: Settings) -> Celery:
         task_publish_retry=False,  # the next sweep is the retry
         worker_prefetch_multiplier=1,
         worker_max_tasks_per_child=50,
-        worker_max_memory_per_child=4096 * _MEBIBYTE_IN_KIB,
+        worker_max_memory_per_child=MAX_MEMORY_MB * _MEBIBYTE_IN_KIB,
         worker_soft_shutdown_timeout=SOFT_SHUTDOWN_S,
         worker_proc_alive_timeout=60.0,
         worker_cancel_long_running_tasks_on_connection_loss=False,

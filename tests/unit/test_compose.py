@@ -26,6 +26,8 @@ from core.version import VERSION
 from node.cli import app
 from node.embedded.triton import RESTRICTED
 from tests.support.paths import ROOT
+from worker.app import MAX_MEMORY_MB
+from worker.grading.reading.limits import Limits
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
@@ -119,7 +121,7 @@ def test_settings_are_known_and_valid(
     password = (secrets / "redis_configuration").read_text().removeprefix("requirepass ").strip()
     assert loaded.broker_url == f"redis://:{password}@redis:6379/0"
     aliases = [
-        SERVICES[triton]["networks"]["inside"]["aliases"] for triton in ("triton", "triton-cpu")
+        SERVICES[triton]["networks"]["inference"]["aliases"] for triton in ("triton", "triton-cpu")
     ]
     assert all(loaded.triton_url.split(":")[0] in names for names in aliases)
 
@@ -259,12 +261,75 @@ def test_triton_offers_only_what_the_workers_use(name: str, tmp_path: Path) -> N
     assert restricted not in options()
 
 
-def test_the_node_runs_without_privileges() -> None:
+AS_ROOT = {"engines", "networks-cpu", "orthanc"}
+"""Services whose image or volume needs it; the compose file says why."""
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_confined(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert "privileged" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is (name != "orthanc")
+    assert ("user" not in service) == (name in AS_ROOT)
+    assert str(service.get("user", "")).partition(":")[0] not in ("0", "root")
+    for mounted in service.get("volumes", []):
+        assert mounted.endswith(":ro") or not mounted.startswith("."), (
+            "the host's files are read-only"
+        )
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_limited(name: str) -> None:
+    service = SERVICES[name]
+    assert bytes_of(service["mem_limit"]) >= 512 * MIB
+    assert 0 < service["pids_limit"] <= 1024
+    assert 0 < float(substitute(str(service["cpus"]), {})) <= 2, "more than some machines have"
+
+
+def bytes_of(text: str) -> int:
+    """A size as compose writes it."""
+    return int(text[:-1]) * {"m": MIB, "g": 1024 * MIB}[text[-1]]
+
+
+MIB = 1024 * 1024
+
+
+def test_the_limits_of_the_worker_fit_its_studies() -> None:
+    [option] = [o for o in SERVICES["worker"]["command"] if o.startswith("--concurrency=")]
+    slots = int(option.partition("=")[2])
+    share = bytes_of(SERVICES["worker"]["mem_limit"]) // slots
+    assert share >= 3 * 1024 * MIB
+    # A process that grades, and the one that reads its study, with the libraries of both.
+    assert (MAX_MEMORY_MB + Limits(cpu_s=1, elapsed_s=1.0).memory_mb + 256) * MIB <= share
+    assert SERVICES["worker"]["pids_limit"] // slots >= 256
+
+
+def test_the_limits_of_the_receiver_fit_its_connections() -> None:
+    fields, environment = Settings.model_fields, SERVICES["receiver"]["environment"]
+    processes = int(environment["EPVS_RECEIVER_PROCESSES"])
+    connections = fields["max_pending_total"].default + fields["max_associations"].default
+    assert SERVICES["receiver"]["pids_limit"] > processes * (connections + 32)
+
+
+def test_database_broker_and_models_are_reachable_only_by_those_who_use_them() -> None:
+    assert set(SERVICES["receiver"]["networks"]) == {"pacs", "database"}
+    for name, network in {"postgres": "database", "redis": "broker", "triton": "inference"}.items():
+        assert list(SERVICES[name]["networks"]) == [network]
+        assert "ports" not in SERVICES[name]
+        assert COMPOSE["networks"][network] == {"internal": True}
+    for name in ("engines", "networks-cpu"):
+        assert SERVICES[name]["network_mode"] == "none"
+
+
+def test_the_image_has_the_user_of_the_compose_file() -> None:
     dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
     assert re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE) == ["epvs"]
+    uid, gid = re.findall(r"--[ug]id (\d+)", dockerfile)
     for name in NODE_SERVICES:
-        assert SERVICES[name]["cap_drop"] == ["ALL"]
-        assert SERVICES[name]["read_only"] is True
+        assert SERVICES[name]["user"] == f"{uid}:{gid}"
 
 
 def test_the_image_copies_what_exists_and_all_that_is_imported() -> None:
