@@ -70,6 +70,8 @@ class QuarantineReason(StrEnum):
     """Its SOP Instance UID is known with different content."""
     OTHER_PATIENT = "other-patient"
     """Its Patient ID differs from that of its study."""
+    OTHER_ACCESSION = "other-accession"
+    """Its Accession Number differs from that of its study."""
     NO_PATIENT_ID = "no-patient-id"
     """It or its study has no Patient ID, and another caller opened the study."""
 

@@ -36,10 +36,13 @@ class StudyIdentity(NamedTuple):
         patient an instance belongs.
         """
         if self.patient_id and other.patient_id:
-            same = self.patient_id == other.patient_id
-            return None if same else QuarantineReason.OTHER_PATIENT
-        same = self[2:] == other[2:]
-        return None if same else QuarantineReason.NO_PATIENT_ID
+            if self.patient_id != other.patient_id:
+                return QuarantineReason.OTHER_PATIENT
+        elif self[2:] != other[2:]:
+            return QuarantineReason.NO_PATIENT_ID
+        if other.accession_number not in ("", self.accession_number) and self.accession_number:
+            return QuarantineReason.OTHER_ACCESSION
+        return None
 
     def completed(self, other: StudyIdentity) -> StudyIdentity:
         """Adopt Patient ID and Accession Number of an instance where the study has none."""

@@ -87,6 +87,8 @@ class Intake(StrEnum):
     """Same SOP Instance UID, other bytes: quarantined and audited, never graded."""
     OTHER_PATIENT = QuarantineReason.OTHER_PATIENT.value
     """Another Patient ID than the study's: quarantined and audited, never graded."""
+    OTHER_ACCESSION = QuarantineReason.OTHER_ACCESSION.value
+    """Another Accession Number than the study's: quarantined and audited, never graded."""
     NO_PATIENT_ID = QuarantineReason.NO_PATIENT_ID.value
     """No Patient ID, and from another caller: quarantined and audited, never graded."""
 

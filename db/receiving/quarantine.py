@@ -167,14 +167,14 @@ def accept(session: Session, choice: Choice, *, operator: str, now: datetime) ->
     """Take instances into their study, and have it graded again.
 
     An instance whose SOP Instance UID is known replaces the one that the study has. If the
-    accepted instances state another Patient ID, they replace the study's identity, caller included,
-    and the instances of the earlier patient leave the study. Earlier revisions keep theirs.
+    accepted instances state another Patient ID or Accession Number, they replace the study's
+    identity, caller included, and its earlier instances leave it. Earlier revisions keep theirs.
 
     Raises
     ------
     EpvsError
-        None of the study's instances waits and matches; they are of several patients; one is known
-        in another study; or the study is being graded.
+        None of the study's instances waits and matches; they contradict each other; one is known in
+        another study; or the study is being graded.
     """
     # The locks of the intake, in its order: the revisions, then the study.
     revisions = session.scalars(_revisions_of(choice.study_uid)).all()
@@ -195,7 +195,7 @@ def accept(session: Session, choice: Choice, *, operator: str, now: datetime) ->
 
     earlier = {name: getattr(study, name) for name in _PATIENT}
     n_replaced = len(known)
-    is_other = _take_identity(study, rows, _single_patient(rows, study))
+    is_other = _take_identity(study, rows)
     if is_other:
         study.identity_revision = revision.number
         n_replaced += _retire(session, study.study_uid, latest, before=revision.number)
@@ -218,7 +218,7 @@ def accept(session: Session, choice: Choice, *, operator: str, now: datetime) ->
             "operator": operator,
             **_summary(rows),
             "replaced": n_replaced,
-            "other_patient": is_other,
+            "other_identity": is_other,
         },
         now=now,
     )
@@ -289,21 +289,21 @@ def _read_known(
     return {instance.sop_instance_uid: instance for instance in known}
 
 
-def _single_patient(rows: Sequence[QuarantinedInstance], study: Study) -> str:
-    """Return the Patient ID that the study has when it includes these instances."""
-    stated = {row.patient_id for row in rows} - {""}
+def _stated(rows: Sequence[QuarantinedInstance], name: str, what: str) -> str:
+    """Return the value that the instances have in common, or an empty text if they have none."""
+    stated = {getattr(row, name) for row in rows} - {""}
     if len(stated) > 1:
         raise EpvsError(
-            f"The instances are of {len(stated)} patients.",
+            f"The instances have {len(stated)} different {what}s.",
             "Choose those of one: --reason, --caller or --instance.",
         )
-    return stated.pop() if stated else study.patient_id
+    return str(stated.pop()) if stated else ""
 
 
 def _retire(
     session: Session, study_uid: str, staying: Mapping[str, QuarantinedInstance], *, before: int
 ) -> int:
-    """Let the instances of the earlier patient leave the study before revision `before`."""
+    """Let the study's earlier instances leave it before revision `before`."""
     left = session.scalars(
         update(Instance)
         .where(
@@ -340,16 +340,19 @@ def _swap(row: QuarantinedInstance, instance: Instance, identity: Mapping[str, s
         setattr(row, name, value)
 
 
-def _take_identity(study: Study, rows: Sequence[QuarantinedInstance], patient_id: str) -> bool:
-    """Give the study the identity of accepted instances; return whether the patient is another."""
-    is_other = bool(study.patient_id) and patient_id != study.patient_id
-    study.patient_id = patient_id
-    for name in _PATIENT[1:]:
-        stated = next((value for row in rows if (value := getattr(row, name))), "")
-        if stated or is_other:
-            setattr(study, name, stated)
+def _take_identity(study: Study, rows: Sequence[QuarantinedInstance]) -> bool:
+    """Give the study the identity of accepted instances; return whether it is another one."""
+    patient_id = _stated(rows, "patient_id", "Patient ID")
+    accession_number = _stated(rows, "accession_number", "Accession Number")
+    is_other = patient_id not in ("", study.patient_id) or (
+        bool(study.accession_number) and accession_number not in ("", study.accession_number)
+    )
+    study.patient_id = patient_id or study.patient_id
     if is_other:
+        study.accession_number, study.study_date = accession_number, rows[0].study_date
         study.calling_ae, study.peer_address = rows[0].calling_ae, rows[0].peer_address
+    else:
+        study.accession_number = study.accession_number or accession_number
     return is_other
 
 

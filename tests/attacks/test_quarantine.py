@@ -107,7 +107,7 @@ def test_an_accepted_study_is_graded_under_its_own_identity(engine: Engine) -> N
             "instances": 3,
             "reasons": {"other-patient": 3},
             "replaced": 1,
-            "other_patient": True,
+            "other_identity": True,
         }
         # Nothing waits any more, and the grade of the other patient is not shown as this one's.
         assert read_view(session, "failures", kind="quarantine") == []

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 STORED, DUPLICATE = Intake.STORED, Intake.DUPLICATE
 CONFLICT, OTHER_PATIENT = Intake.CONFLICT, Intake.OTHER_PATIENT
+OTHER_ACCESSION = Intake.OTHER_ACCESSION
 
 
 def _count(session: Session, model: type) -> int:
@@ -130,6 +131,13 @@ def test_patients_are_told_apart_within_one_batch(database_engine: Engine) -> No
         assert record_instances(session, batch) == [STORED, OTHER_PATIENT, STORED]
 
 
+def test_instances_with_another_accession_number_are_quarantined(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        record_instances(session, [instance(1)])
+        batch = [instance(2), instance(3, accession_number="A2"), instance(4, accession_number="")]
+        assert record_instances(session, batch) == [STORED, OTHER_ACCESSION, STORED]
+
+
 def test_a_study_adopts_the_first_patient_id_that_is_not_empty(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         assert record_instances(session, [instance(1, patient_id="")]) == [STORED]
@@ -145,7 +153,7 @@ def test_a_study_adopts_the_first_accession_number_that_is_not_empty(
     with unit_of_work(database_engine) as session:
         record_instances(session, [instance(1, accession_number="")])
         stray = instance(2, patient_id="CANARY-8", accession_number="A9")
-        record_instances(session, [stray, instance(3), instance(4, accession_number="A2")])
+        record_instances(session, [stray, instance(3)])
         assert session.get_one(Study, STUDY).accession_number == "A1"
 
 

@@ -82,9 +82,41 @@ def test_a_corrected_patient_replaces_the_whole_study(session: Session) -> None:
     assert (study.patient_id, study.accession_number) == ("CANARY-8", "A2")
     assert study.identity_revision == 2
     # Instance 3 has left the study: its content is known, and is not taken back silently.
-    assert record_instances(session, [instance(3, content="corrected", **OTHER)]) == ["conflict"]
+    third = instance(3, content="corrected", accession_number="A2", **OTHER)
+    assert record_instances(session, [third]) == ["conflict"]
     grade_study(session, second, uid="2.25.2", at=210)
     assert list(contents(session, accept_all(session))) == ["1", "2", "3"]
+
+
+def test_a_corrected_accession_number_replaces_the_whole_study(session: Session) -> None:
+    corrected = instance(1, content="corrected", accession_number="A2", calling_ae="PACS")
+    assert record_instances(session, [corrected]) == ["other-accession"]
+    second = accept_all(session)
+    assert contents(session, second) == {"1": corrected.sha256}
+    study = session.get_one(Study, STUDY)
+    assert (study.patient_id, study.accession_number) == ("CANARY-7", "A2")
+    assert (study.calling_ae, study.identity_revision) == ("PACS", 2)
+    grade_study(session, second, uid="2.25.2", at=210)
+    strays = [
+        instance(8, accession_number="A3"),
+        instance(9, accession_number="A4"),
+    ]
+    record_instances(session, strays)
+    with pytest.raises(EpvsError, match="2 different Accession Numbers"):
+        accept_all(session)
+
+
+def test_a_study_without_patient_id_becomes_that_of_the_accepted_instances(
+    database_engine: Engine,
+) -> None:
+    """Its caller included: it may have been opened by a stranger who wants the report."""
+    with unit_of_work(database_engine) as session:
+        stranger = instance(9, patient_id="", accession_number="", calling_ae="STRANGER")
+        grade_study(session, queue_study(session, n=0, first=[stranger]))
+        record_instances(session, [instance(1)])
+        assert waiting(session) == {("no-patient-id", "SCANNER"): 1}
+        assert list(contents(session, accept_all(session))) == ["1"]
+        assert session.get_one(Study, STUDY).calling_ae == "SCANNER"
 
 
 def test_instances_without_patient_id_join_the_study(session: Session) -> None:
@@ -114,7 +146,7 @@ def test_only_what_is_chosen_is_accepted_or_discarded(session: Session) -> None:
         instance(5, patient_id="CANARY-9", calling_ae="B"),
     ]
     record_instances(session, strays)
-    with pytest.raises(EpvsError, match="of 3 patients"):
+    with pytest.raises(EpvsError, match="3 different Patient IDs"):
         accept_all(session)
     choice = Choice(STUDY, sop_instance_uid=strays[1].sop_instance_uid)
     assert discard(session, choice, operator="anna", now=after(100)) == 1
@@ -181,7 +213,7 @@ def test_each_decision_is_in_the_audit_trail_with_its_operator(session: Session)
                 "instances": 1,
                 "reasons": {"other-patient": 1},
                 "replaced": 3,
-                "other_patient": True,
+                "other_identity": True,
             },
         ),
     ]
