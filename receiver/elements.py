@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from receiver.status import Refused, Status
 
@@ -86,12 +86,8 @@ LITTLE_EXPLICIT: Final = _Encoding(implicit=False, byte_order="<")
 BIG_EXPLICIT: Final = _Encoding(implicit=False, byte_order=">")
 
 
-class _Element(NamedTuple):
-    tag: int
-    vr: bytes
-    length: int
-    start: int
-    """Position of the value."""
+# Tag, VR, length and position of the value of an element; a plain tuple, made for every element.
+_Element: TypeAlias = tuple[int, bytes, int, int]
 
 
 class ElementWalk:
@@ -127,8 +123,7 @@ class ElementWalk:
         position, last = 0, -1
         try:
             while self._reaches(position):
-                element = self._element(position, self._encoding)
-                tag = element.tag
+                tag, vr, length, start = self._element(position, self._encoding)
                 if tag <= last:
                     raise unreadable(
                         f"has {_name(tag)} after {_name(last)}: not in ascending order"
@@ -138,12 +133,12 @@ class ElementWalk:
                 if tag >> 16 == _DELIMITERS:
                     raise unreadable(f"has {_name(tag)} outside a sequence")
                 last = tag
-                if element.length == _UNDEFINED_LENGTH:
-                    position = self._end_of_sequence(element)
+                if length == _UNDEFINED_LENGTH:
+                    position = self._end_of_sequence(tag, vr, start)
                     continue
                 if tag in wanted:
-                    values[tag] = self._value(element)
-                position = element.start + element.length
+                    values[tag] = self._value(tag, start, length)
+                position = start + length
         except Ended as ended:
             ended.values = values
             raise
@@ -176,22 +171,22 @@ class ElementWalk:
             if encoding.implicit:
                 return self._implicit(position, encoding)
             group, number, vr, length = encoding.explicit_vr.unpack_from(self._window, offset)
-            if vr in _SHORT_VRS:
-                return _Element(group << 16 | number, vr, length, position + 8)
-            if group == _DELIMITERS:
+            if group == _DELIMITERS:  # first: its length may look like a VR
                 return self._implicit(position, encoding)
+            if vr in _SHORT_VRS:
+                return group << 16 | number, vr, length, position + 8
             if vr not in _LONG_VRS:
                 name = _name(group << 16 | number)
                 raise unreadable(f"has no known VR at {name}: not in the negotiated syntax")
             (length,) = encoding.long_length.unpack_from(self._window, offset + 8)
         except struct.error:
             raise Ended from None
-        return _Element(group << 16 | number, vr, length, position + 12)
+        return group << 16 | number, vr, length, position + 12
 
     def _implicit(self, position: int, encoding: _Encoding) -> _Element:
         offset = position - self._base
         group, number, length = encoding.implicit_vr.unpack_from(self._window, offset)
-        return _Element(group << 16 | number, b"", length, position + 8)
+        return group << 16 | number, b"", length, position + 8
 
     def _check_encoding(self, position: int, encoding: _Encoding) -> None:
         """Refuse implicit VR whose first length looks like a VR: readers would take it for one."""
@@ -199,55 +194,58 @@ class ElementWalk:
         if encoding.implicit and vr.isalpha() and vr.isupper():
             raise unreadable("begins an implicit VR data set with an element that looks explicit")
 
-    def _value(self, element: _Element) -> bytes:
-        if element.length > MAX_VALUE_BYTES:
-            raise unreadable(f"holds {element.length} bytes in {_name(element.tag)}")
-        offset = element.start - self._base
-        if offset + element.length > len(self._window):
-            self._base, offset = element.start, 0
-            self._window = self._read(element.start, _WINDOW_BYTES)
-        value = self._window[offset : offset + element.length]
-        if len(value) < element.length:
+    def _value(self, tag: int, start: int, length: int) -> bytes:
+        if length > MAX_VALUE_BYTES:
+            raise unreadable(f"holds {length} bytes in {_name(tag)}")
+        offset = start - self._base
+        if offset + length > len(self._window):
+            self._base, offset = start, 0
+            self._window = self._read(start, _WINDOW_BYTES)
+        value = self._window[offset : offset + length]
+        if len(value) < length:
             raise Ended
         return value
 
-    def _end_of_sequence(self, sequence: _Element) -> int:
-        """Position after a value of undefined length; a list, not recursion, keeps the depth."""
-        position = sequence.start
+    def _end_of_sequence(self, tag: int, vr: bytes, position: int) -> int:
+        """Position after a value of undefined length; a list, not recursion, keeps the depth.
+
+        `tag` and `vr` are those of its element, `position` that of the value.
+        """
+        is_sequence = vr in _SEQUENCES
         # (closing tag, encoding inside) of every open sequence and item
-        open_levels = [(_SEQUENCE_END, self._inside(sequence, self._encoding))]
+        open_levels = [(_SEQUENCE_END, self._inside(tag, vr, self._encoding))]
         while open_levels:
             closing, inner = open_levels[-1]
             if not self._reaches(position):
                 raise Ended
-            element = self._element(position, inner)
-            is_item = element.tag == _ITEM
-            if element.tag == closing:
+            tag, vr, length, start = self._element(position, inner)
+            is_item = tag == _ITEM
+            if tag == closing:
                 open_levels.pop()
             elif (closing == _SEQUENCE_END) != is_item:
-                raise unreadable(f"has {_name(element.tag)} where a sequence does not allow it")
-            elif element.length != _UNDEFINED_LENGTH:
-                position = element.start + element.length
+                raise unreadable(f"has {_name(tag)} where a sequence does not allow it")
+            elif length != _UNDEFINED_LENGTH:
+                position = start + length
                 continue
             elif len(open_levels) == _MAX_DEPTH:
                 raise unreadable(f"nests sequences more than {_MAX_DEPTH} deep")
             elif not is_item:
-                open_levels.append((_SEQUENCE_END, self._inside(element, inner)))
-            elif len(open_levels) == 1 and sequence.vr not in _SEQUENCES:
+                open_levels.append((_SEQUENCE_END, self._inside(tag, vr, inner)))
+            elif not is_sequence:
                 raise unreadable("has a fragment of undefined length in its pixel data")
             else:
                 open_levels.append((_ITEM_END, inner))
-                if inner.implicit and not self._encoding.implicit and self._reaches(element.start):
-                    self._check_encoding(element.start, inner)
-            position = element.start
+                if inner.implicit and not self._encoding.implicit and self._reaches(start):
+                    self._check_encoding(start, inner)
+            position = start
         return position
 
-    def _inside(self, sequence: _Element, encoding: _Encoding) -> _Encoding:
+    def _inside(self, tag: int, vr: bytes, encoding: _Encoding) -> _Encoding:
         """Return the encoding inside a value of undefined length."""
-        if sequence.vr not in _SEQUENCES and sequence.tag != _PIXEL_DATA:
-            raise unreadable(f"has an undefined length at {_name(sequence.tag)}")
+        if vr not in _SEQUENCES and tag != _PIXEL_DATA:
+            raise unreadable(f"has an undefined length at {_name(tag)}")
         # UN of undefined length is always implicit little endian inside (PS3.5 section 6.2.2).
-        return LITTLE_IMPLICIT if sequence.vr == b"UN" else encoding
+        return LITTLE_IMPLICIT if vr == b"UN" else encoding
 
 
 class Inflated:

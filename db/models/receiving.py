@@ -122,8 +122,8 @@ class QuarantinedInstance(Base):
     reason: Mapped[QuarantineReason] = mapped_column(
         StoredEnum(QuarantineReason, 16),
         server_default=QuarantineReason.CONFLICT.value,
-        comment="conflict: UID known, other content; other-patient, other-accession: not the study's; "
-        "no-patient-id: Patient ID missing, and not the caller that opened the study",
+        comment="conflict: UID known, other content; other-patient, other-accession: not its "
+        "study's; no-patient-id: Patient ID missing, and not the caller that opened the study",
     )
     sop_instance_uid: Mapped[str] = uid_column("SOP Instance UID that it claims")
     study_uid: Mapped[str] = uid_column("Study that it claims to belong to")

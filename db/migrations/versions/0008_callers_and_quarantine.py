@@ -143,7 +143,7 @@ _COMMENTS = {
     "COLUMN quarantined_instances.reason": (
         "conflict: UID known, other content; other-patient: Patient ID not the study's",
         (
-            "conflict: UID known, other content; other-patient, other-accession: not the study's; "
+            "conflict: UID known, other content; other-patient, other-accession: not its study's; "
             "no-patient-id: Patient ID missing, and not the caller that opened the study"
         ),
     ),

@@ -119,22 +119,18 @@ def test_accepts_a_data_set_cut_after_its_uids() -> None:
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_walks_on_to_the_end(syntax: str) -> None:
-    """Far behind the header, where the window has to be moved, and deflated."""
+    """Far behind the header, where the window has to be moved."""
     data_set = make_data_set()
     data_set.PixelData = bytes(300_000)
     data_set["PixelData"].VR = "OW"
-    data_set.DataSetTrailingPadding = bytes(4)
+    assert read(encode(data_set, syntax), syntax).study_uid == "1.2.3"
+
+    data_set.DataSetTrailingPadding = b"\xff\xff\xff\xff"
     sound = encode(data_set, syntax)
     assert read(sound, syntax).study_uid == "1.2.3"
-
-    data_set = make_data_set()
-    data_set.PixelData = bytes(300_000) + ROWS
-    data_set["PixelData"].VR = "OW"
-    hidden = encode(data_set, ExplicitVRLittleEndian)
-    length = struct.pack("<L", 300_000 + len(ROWS))
-    assert hidden.count(length) == 1
-    hidden = hidden.replace(length, struct.pack("<L", 300_000))
-    assert status_of(hidden) is Status.HEADER_UNREADABLE
+    if syntax != DeflatedExplicitVRLittleEndian:
+        first = sound[:8]
+        assert status_of(sound + first, syntax) is Status.HEADER_UNREADABLE
 
 
 def test_refuses_elements_doubled_or_out_of_order() -> None:
@@ -182,7 +178,8 @@ def test_refuses_an_implicit_data_set_that_looks_explicit() -> None:
 def test_accepts_encapsulated_pixel_data() -> None:
     fragments = b"".join(
         struct.pack("<HHL", 0xFFFE, 0xE000, len(fragment)) + fragment
-        for fragment in (b"", bytes(70_000), bytes(20_000))
+        # Of the last one, the length looks like the VR LO.
+        for fragment in (b"", bytes(70_000), bytes(0x4F4C))
     )
     end = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
     pixels = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)
