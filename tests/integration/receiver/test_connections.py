@@ -37,7 +37,7 @@ def test_an_address_may_hold_a_limited_number_of_pending_connections(tmp_path: P
             held[0].associate(ECHO)
             stack.enter_context(ul.peer(receiver.port)).associate(ECHO)
         wait_until(lambda: can_echo(receiver.port))
-        (row,) = receiver.audit("connection-refused")
+        (row,) = receiver.wait_for_audit("connection-refused")
         assert row.detail["reason"] == "too-many-connections"
 
 

@@ -136,6 +136,7 @@ def handshake(port: int, context: ssl.SSLContext | None) -> str | None:
         return None
 
 
+@pytest.mark.usefixtures("receiver")
 def test_silent_and_slow_clients_do_not_delay_others(tls_port: int, pacs: Identity) -> None:
     hello = ssl.MemoryBIO(), ssl.MemoryBIO()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
