@@ -16,7 +16,9 @@ from db.grading.results import load_closed_study
 from db.models import AuditEvent, Delivery, Instance, QuarantinedInstance, Revision, Study
 from db.receiving.closing import close_quiet_studies
 from db.receiving.intake import Intake, record_instances
+from db.refusals import Kind, Tally, count
 from db.session import create_engine, unit_of_work
+from db.views import read_view
 from tests.support.builders.records import (
     ARCHIVE,
     PACS,
@@ -176,3 +178,22 @@ def test_deliveries_that_finish_at_once_finish_the_revision(database_engine: Eng
         states = session.scalars(select(Revision.state)).all()
         assert states == [RevisionState.COMMITTED] * len(revision_ids)
     assert _verify(database_engine).ok
+
+
+def test_refusals_counted_by_eight_processes_add_up(database_engine: Engine) -> None:
+    def refuse(thread: int) -> None:
+        for turn in range(10):
+            kinds = [Kind("refused", "r", f"AE{n}", f"192.0.2.{n}") for n in range(20)]
+            own = Kind("refused", "r", "", f"198.51.100.{10 * thread + turn}")
+            if thread % 2:  # another order of the rows must not end in a deadlock
+                kinds.reverse()
+            with unit_of_work(database_engine) as session:
+                count(session, {kind: Tally.once() for kind in (own, *kinds)})
+                audit.append(session, "refused")
+
+    _at_once(refuse)
+    with unit_of_work(database_engine, read_only=True) as session:
+        rows = read_view(session, "refusals")
+    assert len(rows) == 20 + 10 * THREADS
+    assert sorted(row["times"] for row in rows) == [1] * 10 * THREADS + [10 * THREADS] * 20
+    assert _verify(database_engine).checked == 10 * THREADS

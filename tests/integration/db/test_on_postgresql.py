@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 UNIT = ROOT / "tests" / "unit"
-FILES = [*UNIT.glob("db/**/test_*.py"), UNIT / "receiver" / "test_instance_registry.py"]
+FILES = [
+    *UNIT.glob("db/**/test_*.py"),
+    UNIT / "receiver" / "test_instance_registry.py",
+    UNIT / "receiver" / "test_refusals.py",
+]
 
 
 @pytest.fixture
