@@ -7,6 +7,7 @@ environment and the command line of processes.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,41 @@ def test_no_process_shows_or_logs_a_secret(
                 shown = shown_by(each)
                 assert "EPVS_DATABASE_URL_FILE=" in shown
                 assert_no_secret(shown)
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+    assert_no_secret(log.read_text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "noticed"),
+    [
+        (["-m", "worker.housekeeper"], "waiting for the database"),
+        (["-m", "node", "doctor"], "FAIL broker"),
+        (
+            ["-m", "celery", "-A", "tests.support.servers.scripted_worker", "worker", "-c", "1"],
+            "Cannot connect to redis://",
+        ),
+    ],
+    ids=["housekeeper", "doctor", "worker"],
+)
+def test_errors_of_unreachable_servers_contain_no_secret(
+    environment: dict[str, str], tmp_path: Path, arguments: list[str], noticed: str
+) -> None:
+    for name in ("EPVS_DATABASE_URL_FILE", "EPVS_BROKER_URL_FILE"):
+        file = Path(environment[name])
+        url = re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{free_port()}", file.read_text())
+        file.unlink()
+        file.write_text(url)
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=output, stderr=output
+        ) as process,
+    ):
+        try:
+            wait_until(lambda: noticed in " ".join(log.read_text().split()))
         finally:
             process.terminate()
             process.wait(timeout=60)

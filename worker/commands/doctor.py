@@ -66,7 +66,9 @@ def _check_models(settings: Settings) -> None:
     except EpvsError as error:
         _say("Triton", False, error.message, error.remedy)
     else:
-        _say("Triton", True, "both models reproduce their golden output")
+        host = settings.triton_url.removeprefix("unix:").rpartition(":")[0]
+        link = describe_link(host, is_encrypted=False)
+        _say("Triton", True, f"both models reproduce their golden output, {link}")
 
 
 def _check_archive(destination: DicomDestination, settings: Settings) -> None:

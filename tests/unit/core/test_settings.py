@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
@@ -138,6 +139,20 @@ def test_a_wrong_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None
         load_settings()
     assert "EPVS_DATABASE_URL" in str(raised.value)
     assert "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("password", ["s3/cret", "s3#cret", "s3?cret", "s3@cret", "s3[cret"])
+@pytest.mark.parametrize("name", ["EPVS_DATABASE_URL", "EPVS_BROKER_URL"])
+def test_a_password_that_no_library_would_read_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, name: str, password: str
+) -> None:
+    scheme = "postgresql" if "DATABASE" in name else "redis"
+    monkeypatch.setenv(name, f"{scheme}://epvs:{password}@host:5432/0")
+    with pytest.raises(ConfigurationError, match=rf"{name} .* percent-encoded") as raised:
+        load_settings()
+    assert "s3" not in str(raised.value)
+    monkeypatch.setenv(name, f"{scheme}://epvs:{quote(password, safe='')}@host:5432/0")
+    load_settings()
 
 
 def test_database_defaults_to_the_data_folder(tmp_path: Path) -> None:
