@@ -64,7 +64,7 @@ class OutboxKind(StrEnum):
 
 
 class QuarantineReason(StrEnum):
-    """Why a received instance is kept apart and never graded."""
+    """Why a received instance is kept apart from its study."""
 
     CONFLICT = "conflict"
     """Its SOP Instance UID is known with different content."""

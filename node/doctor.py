@@ -192,7 +192,7 @@ def _quarantine(settings: Settings) -> Check:
     return Check(
         "quarantine",
         True,
-        f"{n_instances} instances of {n_studies} {'study' if n_studies == 1 else 'studies'} wait",
+        f"instances that wait: {n_instances}, of studies: {n_studies}",
         "Run epvs-node quarantine list, then accept or discard them.",
         warning=bool(rows),
     )

@@ -110,12 +110,12 @@ class Instance(Base):
 
 
 class QuarantinedInstance(Base):
-    """An instance that contradicts an earlier one; kept apart, never graded."""
+    """An instance that contradicts an earlier one; kept apart until an operator decides."""
 
     __tablename__ = "quarantined_instances"
     __table_args__ = (
         UniqueConstraint("sop_instance_uid", "sha256"),
-        {"comment": "Instances that contradict an earlier one; kept, never graded"},
+        {"comment": "Instances that contradict an earlier one; kept apart from their study"},
     )
 
     id: Mapped[int] = mapped_column(primary_key=True, comment="Number of the row")

@@ -84,13 +84,13 @@ class Intake(StrEnum):
     """A report of this node that was sent back: no new work, or the study would be graded again
     and again."""
     CONFLICT = QuarantineReason.CONFLICT.value
-    """Same SOP Instance UID, other bytes: quarantined and audited, never graded."""
+    """Same SOP Instance UID, other bytes: quarantined and audited."""
     OTHER_PATIENT = QuarantineReason.OTHER_PATIENT.value
-    """Another Patient ID than the study's: quarantined and audited, never graded."""
+    """Another Patient ID than the study's: quarantined and audited."""
     OTHER_ACCESSION = QuarantineReason.OTHER_ACCESSION.value
-    """Another Accession Number than the study's: quarantined and audited, never graded."""
+    """Another Accession Number than the study's: quarantined and audited."""
     NO_PATIENT_ID = QuarantineReason.NO_PATIENT_ID.value
-    """No Patient ID, and from another caller: quarantined and audited, never graded."""
+    """No Patient ID, and from another caller: quarantined and audited."""
 
 
 _QUARANTINED: Final = frozenset(Intake(reason.value) for reason in QuarantineReason)

@@ -177,7 +177,7 @@ def accept(session: Session, choice: Choice, *, operator: str, now: datetime) ->
         another study; or the study is being graded.
     """
     # The locks of the intake, in its order: the revisions, then the study.
-    revisions = session.scalars(_revisions_of(choice.study_uid)).all()
+    session.scalars(_revisions_of(choice.study_uid)).all()
     study = find_study(session, choice.study_uid, lock=True)
     revisions = session.scalars(_revisions_of(choice.study_uid)).all()
     if busy := next((r.state for r in revisions if r.state in _UNFINISHED), None):

@@ -76,7 +76,7 @@ def test_quarantined_instances_are_seen_everywhere(
         if check["name"] == "quarantine"
     ]
     assert (check["ok"], check["warning"]) == (True, True)
-    assert "3 instances of 1 study" in check["detail"]
+    assert check["detail"] == "instances that wait: 3, of studies: 1"
     assert "epvs-node quarantine list" in check["remedy"]
     assert "other-patient" in epvs_node("show", STUDY)
 

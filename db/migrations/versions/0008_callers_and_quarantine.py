@@ -140,6 +140,10 @@ _COMMENTS = {
         "Studies received; the only table with patient identifiers",
         "Studies received; patient identifiers are here and in quarantined_instances only",
     ),
+    "TABLE quarantined_instances": (
+        "Instances that contradict an earlier one; kept, never graded",
+        "Instances that contradict an earlier one; kept apart from their study",
+    ),
     "COLUMN quarantined_instances.reason": (
         "conflict: UID known, other content; other-patient: Patient ID not the study's",
         (

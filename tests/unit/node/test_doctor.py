@@ -12,11 +12,16 @@ import pytest
 from core.errors import EpvsError
 from core.settings import load_settings
 from db import migrate
+from db.receiving.intake import record_instances
+from db.session import unit_of_work
 from node import doctor
 from tests.support.builders.certificates import Authority
+from tests.support.builders.records import instance
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sqlalchemy import Engine
 
 CALLERS = "PACS@192.0.2.10"
 
@@ -116,3 +121,28 @@ def test_a_database_that_cannot_be_reached_is_named() -> None:
     checks = _checks(database_url="postgresql://epvs@127.0.0.1:1/epvs", callers=CALLERS)
     assert not checks["database"].ok
     assert checks["database"].remedy
+
+
+def test_instances_in_quarantine_are_a_warning(
+    database_engine: Engine, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = database_engine.url.render_as_string(hide_password=False)
+    check = _checks(database_url=url, data_dir=data_dir)["quarantine"]
+    assert (check.ok, check.warning, check.detail) == (
+        True,
+        False,
+        "instances that wait: 0, of studies: 0",
+    )
+    with unit_of_work(database_engine) as session:
+        record_instances(session, [instance(1), instance(2, patient_id="CANARY-8")])
+    check = _checks(database_url=url, data_dir=data_dir)["quarantine"]
+    assert (check.ok, check.warning, check.detail) == (
+        True,
+        True,
+        "instances that wait: 1, of studies: 1",
+    )
+    doctor.show([check])
+    shown = capsys.readouterr().out
+    assert "warn quarantine: instances that wait: 1, of studies: 1" in shown
+    assert "→ Run epvs-node quarantine list" in shown
+    assert "CANARY" not in shown
