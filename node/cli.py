@@ -7,7 +7,9 @@ traceback: an unexpected error is written to a file, and the message names that 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
@@ -239,8 +241,10 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - operators never see a traceback
-        path = Path("epvs-node-crash.txt").absolute()
-        path.write_text(printable_lines(traceback.format_exc()))
+        # A new file under a random name, because the text may quote patient data.
+        descriptor, path = tempfile.mkstemp(prefix="epvs-node-crash-", suffix=".txt")
+        with os.fdopen(descriptor, "w") as file:
+            file.write(printable_lines(traceback.format_exc()))
         display.error(
             f"unexpected {type(error).__name__}; details are in {path}. "
             "Please report it, after checking that the file contains nothing confidential."

@@ -30,6 +30,7 @@ import redis
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from node import cli
 from node.embedded.redis import start_redis
 from node.embedded.triton import EmbeddedTriton
 from tests.support.builders.instances import encoded_instance
@@ -158,6 +159,28 @@ def test_what_the_embedded_stack_stores_is_closed_to_other_accounts(public: Path
     finally:
         stack.send_signal(signal.SIGINT)
         stack.wait(60)
+
+
+def test_details_of_an_unexpected_error_are_written_where_nobody_can_read_or_redirect_them(
+    public: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ValueError("CANARY^ANNA")
+
+    (public / "epvs-node-crash.txt").symlink_to(public / "planted")
+    monkeypatch.chdir(public)
+    monkeypatch.setattr(tempfile, "tempdir", str(public))
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["epvs-node"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    message = capsys.readouterr().err
+    assert "CANARY" not in message
+    (details,) = [path for path in public.iterdir() if not path.is_symlink()]
+    assert details.name != "planted"
+    assert str(details) in message
+    assert "CANARY" in details.read_text()
+    assert not _can_open(details, stat.S_IROTH)
 
 
 def test_reports_are_closed_to_other_accounts(public: Path, broker: str, database_url: str) -> None:
