@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import func, select
 
+from core.errors import EpvsError
 from core.uids import canonical_json, digest
 from db.models import AuditEvent, AuditHead
 
@@ -78,7 +79,7 @@ def append(
     if session.get_bind().dialect.name == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(_CHAIN_LOCK)))
     # On SQLite the transaction has held the only write lock since its BEGIN IMMEDIATE.
-    seq, previous_hash = session.execute(select(AuditHead.seq, AuditHead.hash)).one()
+    seq, previous_hash = newest(session)
     row = AuditEvent(
         seq=seq + 1,
         at=(now or datetime.now(UTC)).astimezone(UTC),
@@ -93,9 +94,20 @@ def append(
 
 
 def newest(session: Session) -> tuple[int, str]:
-    """Return number and hash of the newest event; 0 and `GENESIS` if there is none."""
-    seq, event_hash = session.execute(select(AuditHead.seq, AuditHead.hash)).one()
-    return seq, event_hash
+    """Return number and hash of the newest event; 0 and `GENESIS` if there is none.
+
+    Raises
+    ------
+    EpvsError
+        Somebody removed the head of the chain.
+    """
+    head = session.execute(select(AuditHead.seq, AuditHead.hash)).one_or_none()
+    if head is None:
+        raise EpvsError(
+            "The record of the newest audit event is missing.",
+            "Do not change the database; compare it with a backup.",
+        )
+    return head.seq, head.hash
 
 
 def hash_of(session: Session, seq: int) -> str | None:

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import insert, select, text, update
 
 from core.audit_checkpoints import generate_key, load_private_key, sign
+from core.errors import EpvsError
 from core.settings import load_settings
 from db import audit
 from db.models import AuditEvent, AuditHead
@@ -243,6 +244,23 @@ def test_checkpoints_of_another_key_or_changed_ones_are_refused(
         code, output = verify(*options)
         assert code == 1
         assert "unexpected" not in output
+
+
+def test_a_chain_without_its_head_is_an_error_and_ends_nothing(
+    chain: Engine, owner_engine: Engine, forge: Forge, files: Path, tmp_path: Path
+) -> None:
+    forge(change_event_6)
+    with owner_engine.begin() as connection:
+        connection.execute(text("DELETE FROM audit_head"))
+    settings = load_settings(
+        data_dir=tmp_path / "data",
+        audit_key=str(files / "key.pem"),
+        audit_checkpoints=str(files / "checkpoints"),
+    )
+    assert Checkpoints(settings, chain).send([settings.audit_checkpoints])
+    assert "newest audit event is missing" in settings.audit_status_file.read_text()
+    with pytest.raises(EpvsError, match="missing"), unit_of_work(chain) as session:
+        audit.append(session, "node-started")
 
 
 def test_the_housekeeper_does_not_sign_a_chain_that_was_rewritten(
