@@ -33,5 +33,13 @@ def find_mismatch(session: Session, revision_id: str, identity: ReportIdentity) 
         "Patient ID": (column_text(identity.patient_id), study.patient_id),
         "Accession Number": (column_text(identity.accession_number)[:16], study.accession_number),
     }
-    differing = [name for name, (stated, stored) in pairs.items() if stated not in ("", stored)]
-    return ", ".join(differing)
+    return ", ".join(
+        name
+        for name, (stated, stored) in pairs.items()
+        if stated and _without_padding(stated) != _without_padding(stored)
+    )
+
+
+def _without_padding(text: str) -> str:
+    """Strip each part between backslashes, as pydicom reads a text of several values."""
+    return "\\".join(part.strip() for part in text.split("\\"))

@@ -45,6 +45,15 @@ def test_texts_are_compared_as_the_columns_store_them(database_engine: Engine) -
         assert find_mismatch(session, revision_id, identity) == ""
 
 
+def test_spaces_around_backslashes_do_not_count(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        revision_id = queue_study(session)
+        session.execute(update(Study).values(patient_id="A \\ B"))
+        assert find_mismatch(session, revision_id, replace(IDENTITY, patient_id="A\\B")) == ""
+        other = replace(IDENTITY, patient_id="AB")
+        assert find_mismatch(session, revision_id, other) == "Patient ID"
+
+
 def test_a_study_without_patient_id_has_no_report_with_one(database_engine: Engine) -> None:
     with unit_of_work(database_engine) as session:
         revision_id = queue_study(session)
