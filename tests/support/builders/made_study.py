@@ -45,7 +45,7 @@ def receive_study(session: Session, study_uid: str, *, n: int = 2) -> None:
 
 
 def receive_files(session: Session, study: ClosedStudy) -> None:
-    """Record a study whose files exist as if the receiver had just stored it."""
+    """Record a study of `sources` as if the receiver had just stored its files."""
     now = datetime.now(UTC)
     record_instances(
         session,
@@ -58,6 +58,8 @@ def receive_files(session: Session, study: ClosedStudy) -> None:
                 sop_class_uid=stored.sop_class_uid,
                 path=stored.path,
                 received_at=now,
+                patient_id="CANARY-17",
+                accession_number="",
             )
             for number, stored in enumerate(study.instances)
         ],
