@@ -7,6 +7,7 @@ patient and the study are copied verbatim and never repaired.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from datetime import datetime, timezone
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pydicom
 from pydicom.charset import convert_encodings, encode_string
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DicomSequence
 from pydicom.valuerep import DA, TM
 
 from worker.grading.files import open_instance
@@ -82,8 +84,8 @@ def read_source(series: SelectedSeries) -> Source:
                 SourceImage(
                     sop_class_uid=location.sop_class_uid,
                     sop_instance_uid=uid,
-                    rows=int(headers[location.path].Rows),
-                    columns=int(headers[location.path].Columns),
+                    rows=int(_number(headers[location.path], "Rows") or 0),
+                    columns=int(_number(headers[location.path], "Columns") or 0),
                     slice_thickness_mm=_slice_thickness(headers[location.path]),
                     position_mm=location.position_mm if location.frame_number is None else None,
                 )
@@ -104,9 +106,24 @@ def _value(header: Dataset, keyword: str) -> Any:
     """Return an attribute's value; an empty string if it is absent, empty or unreadable."""
     try:
         value = header.get(keyword)
-    except (ValueError, TypeError, OverflowError):
+    except Exception:  # noqa: BLE001 - pydicom decodes values on access, and may raise anything
         return ""
     return "" if value is None else value
+
+
+def _number(header: Dataset, keyword: str) -> float | None:
+    """Return an attribute's only number; None if it is absent or not one finite number."""
+    try:
+        number = float(_value(header, keyword))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _first_item(header: Dataset, keyword: str) -> Dataset:
+    """Return the first item of a sequence; an empty data set if there is none."""
+    items = _value(header, keyword)
+    return items[0] if isinstance(items, DicomSequence) and len(items) else Dataset()
 
 
 def _matching(header: Dataset, keyword: str, form: re.Pattern[str], kind: Any) -> str:
@@ -120,17 +137,19 @@ def _matching(header: Dataset, keyword: str, form: re.Pattern[str], kind: Any) -
 
 
 def _slice_thickness(header: Dataset) -> float | None:
-    shared = _value(header, "SharedFunctionalGroupsSequence") or [Dataset()]
-    measures = _value(shared[0], "PixelMeasuresSequence") or [header]
-    value = _value(measures[0], "SliceThickness")
-    return float(value) if value else None
+    shared = _first_item(header, "SharedFunctionalGroupsSequence")
+    measures = _first_item(shared, "PixelMeasuresSequence")
+    return _number(measures, "SliceThickness") or _number(header, "SliceThickness")
 
 
 def _utc_offset(header: Dataset) -> timezone | None:
     text = str(_value(header, "TimezoneOffsetFromUTC")).strip()
     if not _UTC_OFFSET.fullmatch(text):
         return None
-    zone = datetime.strptime(text, "%z").tzinfo
+    try:
+        zone = datetime.strptime(text, "%z").tzinfo
+    except ValueError:  # 24 hours or more
+        return None
     return zone if isinstance(zone, timezone) else None
 
 

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from tests.support.builders.sources import classic, enhanced, uid
 from worker.grading.reading.source import read_source
@@ -115,3 +117,29 @@ def test_an_enhanced_instance_is_one_image_without_a_position(tmp_path: Path) ->
     (image,) = read_source(enhanced(tmp_path).series).images
     assert image.sop_instance_uid == uid("enhanced-instance")
     assert (image.position_mm, image.slice_thickness_mm) == (None, 4.0)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("SliceThickness", b"4\\5 "),
+        ("SliceThickness", b"thick "),
+        ("SharedFunctionalGroupsSequence", b"no items"),
+        ("StudyDate", b"\xff\xfe"),
+        ("TimezoneOffsetFromUTC", b"+9999 "),
+    ],
+)
+def test_values_of_the_wrong_form_count_as_missing(
+    tmp_path: Path, keyword: str, value: bytes
+) -> None:
+    def write_as_it_is(ds: Dataset) -> None:
+        tag = Tag(keyword)
+        ds[tag] = RawDataElement(
+            tag, "UN", len(value), value, 0, is_implicit_VR=False, is_little_endian=True
+        )
+
+    source = read(tmp_path, write_as_it_is)
+    assert source.images[0].slice_thickness_mm is None or keyword != "SliceThickness"
+    assert source.utc_offset is None
+    assert source.patient_and_study.PatientID
