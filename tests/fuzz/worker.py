@@ -32,7 +32,9 @@ from core.commitment import respond_to_report
 from core.errors import Failed
 from core.studies import ClosedStudy, SpooledInstance
 from tests.fuzz.mutations import change_bytes, change_values, damage
+from tests.support.builders.sources import classic, inputs
 from tests.support.paths import ROOT, SAMPLE_DATA
+from worker.commands.read_report import NotAReport, read_report
 from worker.delivery.hl7.sending import interpret_acknowledgment
 from worker.grading.errors import NotGradable
 from worker.grading.reading import Reader
@@ -80,11 +82,15 @@ class Campaign:
     peak_mb: float = 0.0
     series: list[bytes] = field(default_factory=list)
     singles: list[bytes] = field(default_factory=list)
+    sr: bytes = b""
 
     def __post_init__(self) -> None:
         self.series = [p.read_bytes() for p in sorted(_files("study-brain-siemens/t2-tse-axial"))]
         self.singles = [p.read_bytes() for p in sorted(_files(".")) if p.stat().st_size < 600_000]
         self.template = load_template()
+        with tempfile.TemporaryDirectory() as name:
+            report = inputs(classic(Path(name))).build()
+        self.sr = report.objects[-1].content
         log = logging.getLogger("worker.grading.reading.reader")
         log.setLevel(logging.INFO)
         log.addFilter(self._watch)
@@ -123,7 +129,7 @@ class Campaign:
             self.seen[f"read: {reason}"] += 1
             if reading.voxels is not None and chance.random() < _SHARE_REGISTERED:
                 self._register(reading.require_slices()[:2])
-        _others(chance)
+        _others(chance, self.folder / "sr.dcm", self.sr)
 
     def _study(self, chance: random.Random) -> ClosedStudy:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -177,8 +183,8 @@ def _changed(content: bytes, syntax: str, chance: random.Random) -> bytes:
     return content
 
 
-def _others(chance: random.Random) -> None:
-    """Read changed acknowledgments and commitment reports: no exception may leave them."""
+def _others(chance: random.Random, sr: Path, sr_content: bytes) -> None:
+    """Read changed acknowledgments, commitment reports and SRs: no other exception may leave."""
     for _ in range(20):
         interpret_acknowledgment(damage(_ACKNOWLEDGMENT, chance), "4711")
     event = Dataset()
@@ -196,6 +202,10 @@ def _others(chance: random.Random) -> None:
         except Exception:  # noqa: BLE001 - the receiver and pynetdicom refuse such a message
             continue
         respond_to_report(changed, lambda _report: None, lambda _refusal: None)
+    for _ in range(2):
+        sr.write_bytes(change_bytes(sr_content, chance))
+        with suppress(NotAReport):
+            read_report(sr)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -232,8 +242,8 @@ def report(campaign: Campaign, options: argparse.Namespace, n_examples: int) -> 
         f"--seed {options.seed}`: {n_examples} examples.\n\n"
         "An example changes real files of the sample data (bytes, lengths, values, structure, code "
         "streams; in seven transfer syntaxes), lets the process that reads studies read them, and "
-        "registers some of what can be decoded. Beside each, 20 changed HL7 acknowledgments and 5 "
-        "changed storage commitment reports are read.\n"
+        "registers some of what can be decoded. Beside each, 20 changed HL7 acknowledgments, 5 "
+        "changed storage commitment reports and 2 changed SRs are read.\n"
     )
     yield (
         "Violations found: none (the command ends at the first). "
