@@ -9,9 +9,11 @@ that are ambiguous, of which a reader must guess one.
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from functools import lru_cache
+from typing import Final, NamedTuple, TypeAlias
+
+from pydicom.datadict import dictionary_VR
 
 from receiver.status import Refused, Status
 
@@ -24,8 +26,6 @@ _SHORT_VRS: Final = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
 )
 _LONG_VRS: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-_SEQUENCES: Final = (b"SQ", b"UN", b"")
-"""VRs of elements that may be sequences; without a VR, in implicit VR, any element may be one."""
 _UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 _DELIMITERS: Final = 0xFFFE
 """Group of the elements that have no VR in any encoding (PS3.5 section 7.5)."""
@@ -33,8 +33,9 @@ _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
 _PIXEL_DATA: Final = 0x7FE00010
+_NO_TAG: Final = -1
 
-_WINDOW_BYTES: Final = 16 * 1024
+WINDOW_BYTES: Final = 16 * 1024
 """Read at once; holds nearly every header."""
 _ELEMENT_BYTES: Final = 12
 """Longest tag, VR and length."""
@@ -44,8 +45,6 @@ _BYTES_PER_ELEMENT: Final = 16
 _MAX_DEPTH: Final = 64
 MAX_VALUE_BYTES: Final = 1024
 """Longest value that is read, far beyond that of any real header."""
-MAX_INFLATED_BYTES: Final = 256 * 1024 * 1024
-"""Longest deflated data set, when inflated."""
 
 
 class Ended(Exception):
@@ -90,6 +89,19 @@ BIG_EXPLICIT: Final = _Encoding(implicit=False, byte_order=">")
 _Element: TypeAlias = tuple[int, bytes, int, int]
 
 
+class _Level(NamedTuple):
+    """An open value of undefined length, or an open item."""
+
+    closing: int
+    """Tag that ends it."""
+    encoding: _Encoding
+    """Of the elements inside."""
+    has_items: bool
+    """False for pixel data, which has fragments."""
+    end: int = -1
+    """Position where it ends, if its length is defined."""
+
+
 class ElementWalk:
     """A walk over the elements of one data set, from its beginning to its end.
 
@@ -120,8 +132,9 @@ class ElementWalk:
             It cannot be read, or only ambiguously.
         """
         values: dict[int, bytes] = {}
-        position, last = 0, -1
+        last, length = -1, 0
         try:
+            position = self._end_of_command()
             while self._reaches(position):
                 tag, vr, length, start = self._element(position, self._encoding)
                 if tag <= last:
@@ -140,9 +153,33 @@ class ElementWalk:
                     values[tag] = self._value(tag, start, length)
                 position = start + length
         except Ended as ended:
+            if length == _UNDEFINED_LENGTH:  # a reader may find its end earlier
+                raise unreadable(f"ends inside {_name(last)}") from None
             ended.values = values
             raise
         return values
+
+    def _end_of_command(self) -> int:
+        """Position after the command elements that some data sets begin with.
+
+        They keep their own encoding (PS3.7 section 6.3.1), in which pydicom reads them.
+        """
+        position, last, encoding = 0, -1, LITTLE_IMPLICIT
+        while self._reaches(position) and self._bytes_at(position, 2) == b"\0\0":
+            if self._encoding is BIG_EXPLICIT:
+                raise unreadable("has command elements in big endian")
+            if position == 0 and _looks_like_vr(self._bytes_at(4, 2)):
+                encoding = self._encoding  # refused below if that is implicit VR
+                self._check_encoding(0, encoding)
+            tag, _, length, start = self._element(position, encoding)
+            if tag <= last or length == _UNDEFINED_LENGTH:
+                raise unreadable(f"has {_name(tag)} after {_name(last)} in its command elements")
+            last, position = tag, start + length
+        return position
+
+    def _bytes_at(self, position: int, length: int) -> bytes:
+        """Return bytes from `position` on, to which the window was moved."""
+        return self._window[position - self._base : position - self._base + length]
 
     def _reaches(self, position: int) -> bool:
         """Whether the data set goes on at `position`; moves the window there.
@@ -156,7 +193,7 @@ class ElementWalk:
             # From the preceding byte on, which shows whether the value before is complete.
             before = min(position, 1)
             self._base = position - before
-            self._window = self._read(self._base, _WINDOW_BYTES)
+            self._window = self._read(self._base, WINDOW_BYTES)
             if len(self._window) < before:
                 raise Ended
         return position < self._base + len(self._window)
@@ -190,8 +227,7 @@ class ElementWalk:
 
     def _check_encoding(self, position: int, encoding: _Encoding) -> None:
         """Refuse implicit VR whose first length looks like a VR: readers would take it for one."""
-        vr = self._window[position - self._base + 4 : position - self._base + 6]
-        if encoding.implicit and vr.isalpha() and vr.isupper():
+        if encoding.implicit and _looks_like_vr(self._bytes_at(position + 4, 2)):
             raise unreadable("begins an implicit VR data set with an element that looks explicit")
 
     def _value(self, tag: int, start: int, length: int) -> bytes:
@@ -200,7 +236,7 @@ class ElementWalk:
         offset = start - self._base
         if offset + length > len(self._window):
             self._base, offset = start, 0
-            self._window = self._read(start, _WINDOW_BYTES)
+            self._window = self._read(start, WINDOW_BYTES)
         value = self._window[offset : offset + length]
         if len(value) < length:
             raise Ended
@@ -211,97 +247,81 @@ class ElementWalk:
 
         `tag` and `vr` are those of its element, `position` that of the value.
         """
-        is_sequence = vr in _SEQUENCES
-        # (closing tag, encoding inside) of every open sequence and item
-        open_levels = [(_SEQUENCE_END, self._inside(tag, vr, self._encoding))]
+        name = _name(tag)
+        open_levels = [self._level(tag, vr, self._encoding)]
         while open_levels:
-            closing, inner = open_levels[-1]
+            level = open_levels[-1]
+            if position == level.end:
+                open_levels.pop()
+                continue
+            if position > level.end >= 0:
+                raise unreadable(f"has an item in {name} that is longer than it states")
             if not self._reaches(position):
                 raise Ended
-            tag, vr, length, start = self._element(position, inner)
-            is_item = tag == _ITEM
-            if tag == closing:
+            tag, vr, length, start = self._element(position, level.encoding)
+            if tag == level.closing:
                 open_levels.pop()
-            elif (closing == _SEQUENCE_END) != is_item:
-                raise unreadable(f"has {_name(tag)} where a sequence does not allow it")
-            elif length != _UNDEFINED_LENGTH:
+                position = start
+                continue
+            if tag != _ITEM if level.closing == _SEQUENCE_END else tag >> 16 == _DELIMITERS:
+                raise unreadable(f"has {_name(tag)} in {name}, where it is not allowed")
+            opened = None
+            if tag == _ITEM:
+                opened = self._item(level, length, start)
+            elif length == _UNDEFINED_LENGTH:
+                opened = self._level(tag, vr, level.encoding)
+            if opened is None:
                 position = start + length
                 continue
-            elif len(open_levels) == _MAX_DEPTH:
+            if len(open_levels) == _MAX_DEPTH:
                 raise unreadable(f"nests sequences more than {_MAX_DEPTH} deep")
-            elif not is_item:
-                open_levels.append((_SEQUENCE_END, self._inside(tag, vr, inner)))
-            elif not is_sequence:
-                raise unreadable("has a fragment of undefined length in its pixel data")
-            else:
-                open_levels.append((_ITEM_END, inner))
-                if inner.implicit and not self._encoding.implicit and self._reaches(start):
-                    self._check_encoding(start, inner)
+            open_levels.append(opened)
             position = start
         return position
 
-    def _inside(self, tag: int, vr: bytes, encoding: _Encoding) -> _Encoding:
-        """Return the encoding inside a value of undefined length."""
-        if vr not in _SEQUENCES and tag != _PIXEL_DATA:
-            raise unreadable(f"has an undefined length at {_name(tag)}")
-        # UN of undefined length is always implicit little endian inside (PS3.5 section 6.2.2).
-        return LITTLE_IMPLICIT if vr == b"UN" else encoding
+    def _item(self, sequence: _Level, length: int, start: int) -> _Level | None:
+        """Open an item of a sequence; None for a fragment of pixel data, which has no elements.
 
-
-class Inflated:
-    """Reads a deflated data set (PS3.5 section A.5), of which a few windows are in memory at once.
-
-    Parameters
-    ----------
-    read : Read
-        Reads the deflated bytes.
-    """
-
-    def __init__(self, read: Read) -> None:
-        self._deflated = read
-        self._taken = 0
-        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._base = 0
-        """Position of what is in memory."""
-        self._window = bytearray()
-
-    def read(self, position: int, length: int) -> bytes:
-        """Read from `position` on, as `Read` describes.
-
-        Raises
-        ------
-        Refused
-            The bytes are not deflated, or too many when inflated.
+        Readers walk over the elements of an item whatever its length, and may leave it by them.
         """
-        while self._base + len(self._window) < position + length:
-            piece = self._next()
-            if not piece:
-                break
-            if self._base + len(self._window) + len(piece) > MAX_INFLATED_BYTES:
-                raise Refused(Status.TOO_LARGE, f"Inflates to over {MAX_INFLATED_BYTES >> 20} MiB.")
-            self._window += piece
-            passed = min(position - self._base, len(self._window))
-            if passed > 0:
-                del self._window[:passed]
-                self._base += passed
-        offset = position - self._base
-        return bytes(self._window[offset : offset + length])
+        is_defined = length != _UNDEFINED_LENGTH
+        if not sequence.has_items:
+            if not is_defined:
+                raise unreadable("has a fragment of undefined length in its pixel data")
+            return None
+        inner = sequence.encoding
+        if inner.implicit and not self._encoding.implicit and self._reaches(start):
+            self._check_encoding(start, inner)
+        if is_defined:
+            return _Level(_NO_TAG, inner, has_items=True, end=start + length)
+        return _Level(_ITEM_END, inner, has_items=True)
 
-    def _next(self) -> bytes:
-        """Inflate a little more; nothing at the end."""
-        try:
-            while not self._inflate.eof:
-                deflated = self._inflate.unconsumed_tail
-                if not deflated:
-                    deflated = self._deflated(self._taken, _WINDOW_BYTES)
-                    self._taken += len(deflated)
-                if piece := self._inflate.decompress(deflated, _WINDOW_BYTES):
-                    return piece
-                if not deflated:
-                    break
-        except zlib.error:
-            raise unreadable("is not deflated, but its transfer syntax says so") from None
-        return b""
+    def _level(self, tag: int, vr: bytes, encoding: _Encoding) -> _Level:
+        """Open a value of undefined length: a sequence or encapsulated pixel data."""
+        is_sequence = vr in (b"SQ", b"UN") if vr else _may_be_sequence(tag)
+        # UN of undefined length is always implicit little endian inside (PS3.5 section 6.2.2), but
+        # pydicom reads it as big endian in a big endian data set.
+        is_ambiguous = vr == b"UN" and self._encoding is BIG_EXPLICIT
+        if is_ambiguous or not (is_sequence or tag == _PIXEL_DATA):
+            raise unreadable(f"has an undefined length at {_name(tag)}")
+        inner = LITTLE_IMPLICIT if vr == b"UN" else encoding
+        return _Level(_SEQUENCE_END, inner, is_sequence)
+
+
+def _looks_like_vr(two_bytes: bytes) -> bool:
+    return two_bytes.isalpha() and two_bytes.isupper()
+
+
+@lru_cache(1024)
+def _may_be_sequence(tag: int) -> bool:
+    """Whether an element without a VR may be a sequence, as its data dictionary entry says.
+
+    pydicom ends the undefined length of other elements at the first bytes that look like its end.
+    """
+    try:
+        return bool(dictionary_VR(tag) == "SQ")
+    except KeyError:  # private
+        return True
 
 
 def unreadable(why: str) -> Refused:

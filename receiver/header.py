@@ -20,9 +20,9 @@ from receiver.elements import (
     LITTLE_IMPLICIT,
     ElementWalk,
     Ended,
-    Inflated,
     unreadable,
 )
+from receiver.inflated import Inflated
 from receiver.status import Refused, Status
 
 if TYPE_CHECKING:
@@ -100,7 +100,12 @@ def read_header(read: Read, size_bytes: int, transfer_syntax_uid: str) -> Header
         The data set cannot be read, top-level elements are doubled or not in ascending order, or a
         UID is missing or invalid.
     """
+    beginning = read(0, 2)
+    if beginning == b"\x02\0":  # a reader would take it for the end of the file's own group 0002
+        raise unreadable("begins with File Meta Information")
     if transfer_syntax_uid in _DEFLATED:
+        if beginning == b"\0\0":
+            raise unreadable("begins with command elements that are not deflated")
         read = Inflated(read).read
     encoding = _ENCODINGS.get(transfer_syntax_uid, LITTLE_EXPLICIT)
     try:
@@ -138,8 +143,10 @@ def _uid(values: dict[int, bytes], tag: int) -> str:
 def _text(value: bytes, character_set: bytes = b"") -> str:
     """Decode a short text for a text column."""
     try:
-        terms = character_set.decode("ascii").strip("\0 ").split("\\")
+        terms = character_set.decode("iso8859").strip("\0 ").split("\\")
+        # pydicom warns of a term that it does not know, in which others might see commands.
+        terms = [term if term.isprintable() else "" for term in terms]
         text = decode_bytes(value, convert_encodings(terms), set())
-    except (LookupError, UnicodeError):  # an unknown or broken Specific Character Set
+    except (LookupError, ValueError):  # a broken Specific Character Set or value
         text = value.decode("ascii", "replace")
     return column_text(text)

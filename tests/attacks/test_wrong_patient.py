@@ -47,6 +47,7 @@ SECOND_PATIENT_ID = struct.pack("<HH2sH", 0x0010, 0x0020, b"LO", 8) + b"CANARY-8
 def test_a_second_patient_id_is_refused_wherever_it_is(tmp_path: Path) -> None:
     image = make_image(size=256)
     image.DataSetTrailingPadding = bytes(4)
+    del image.file_meta
     buffer = BytesIO()
     pydicom.dcmwrite(buffer, image, implicit_vr=False, little_endian=True)
     sound = buffer.getvalue()

@@ -191,16 +191,83 @@ def test_accepts_encapsulated_pixel_data() -> None:
     assert status_of(data + item + end + end) is Status.HEADER_UNREADABLE
 
 
-def test_skips_command_elements_in_the_data_set() -> None:
-    command = element(0x00000100, b"US", b"\x01\0")
+@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_skips_command_elements_in_the_data_set(explicit: bool, syntax: str) -> None:
+    commands = (
+        element(0x00000100, b"US", b"\x01\0") + element(0x00000110, b"US", b"\x01\0")
+        if explicit
+        else struct.pack("<HHLHHHLH", 0, 0x0100, 2, 1, 0, 0x0110, 2, 1)
+    )
+    data = commands + encode(make_data_set(), syntax)
 
-    header = read(command + encode(make_data_set(), ExplicitVRLittleEndian), ExplicitVRLittleEndian)
+    if explicit and syntax == ImplicitVRLittleEndian:  # pydicom guesses, and so may others
+        assert status_of(data, syntax) is Status.HEADER_UNREADABLE
+        return
+    assert read(data, syntax).study_uid == "1.2.3"
+    assert dcmread(BytesIO(file_of(data, syntax))).StudyInstanceUID == "1.2.3"
+    assert status_of(commands + data, syntax) is Status.HEADER_UNREADABLE
 
-    assert header.study_uid == "1.2.3"
-    # In implicit VR, pydicom would read the whole data set so.
-    command = struct.pack("<HHLH", 0, 0x0100, 2, 1)
-    data = command + encode(make_data_set(), ExplicitVRLittleEndian)
-    assert status_of(data) is Status.HEADER_UNREADABLE
+
+def file_of(data: bytes, syntax: str) -> bytes:
+    """A Part 10 file with this data set."""
+    uid = syntax.encode() + b"\0" * (len(syntax) % 2)
+    return bytes(128) + b"DICM" + element(0x00020010, b"UI", uid) + data
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_refuses_elements_that_a_reader_takes_for_those_of_the_file(syntax: str) -> None:
+    """A Transfer Syntax UID at the beginning of the data set replaces that of the file."""
+    other = ImplicitVRLittleEndian if syntax != ImplicitVRLittleEndian else ExplicitVRLittleEndian
+    meta = element(0x00020010, b"UI", other.encode() + b"\0" * (len(other) % 2))
+    data = meta + encode(make_data_set(), syntax)
+    assert dcmread(BytesIO(file_of(data, syntax)), force=True).file_meta.TransferSyntaxUID == other
+
+    assert status_of(data, syntax) is Status.HEADER_UNREADABLE
+
+
+def test_refuses_an_undefined_length_that_readers_end_differently() -> None:
+    """In implicit VR, where the data dictionary says that the element is no sequence."""
+    end = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, len(end)) + end
+    rows, sequence = (struct.pack("<HHL", 0x0028, n, 0xFFFFFFFF) for n in (0x0011, 0x3000))
+    data = encode(make_data_set(), ImplicitVRLittleEndian)
+    empty = struct.pack("<HHL", 0xFFFE, 0xE000, 0)
+    assert read(data + sequence + empty + end, ImplicitVRLittleEndian).study_uid == "1.2.3"
+    assert status_of(data + rows + item + end, ImplicitVRLittleEndian) is Status.HEADER_UNREADABLE
+    # Nor may it be cut: a reader would look for its end inside.
+    assert status_of(data + sequence + empty, ImplicitVRLittleEndian) is Status.HEADER_UNREADABLE
+
+
+def test_refuses_an_item_that_is_longer_than_it_states() -> None:
+    """Its elements go on where a reader that skips it expects the next element."""
+    item_end, end = (struct.pack("<HHL", 0xFFFE, n, 0) for n in (0xE00D, 0xE0DD))
+    sequence = struct.pack("<HH2sHL", 0x0029, 0x1001, b"SQ", 0, 0xFFFFFFFF)
+    first = element(0x00291001, b"LO", b"AB")
+    nested = sequence + struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF) + first + item_end + end
+    data = encode(make_data_set(), ExplicitVRLittleEndian) + sequence
+
+    def item(length: int, content: bytes) -> bytes:
+        return struct.pack("<HHL", 0xFFFE, 0xE000, length) + content
+
+    def accepted(content: bytes) -> bool:
+        try:
+            return read(data + content + end, ExplicitVRLittleEndian).study_uid == "1.2.3"
+        except Refused:
+            return False
+
+    assert accepted(item(len(first), first) + item(0, b"") + item(len(nested), nested))
+    assert not accepted(item(len(first) - 2, first) + item(0, b""))
+    assert not accepted(item(len(nested) - len(end), nested) + item(0, b""))
+    assert not accepted(item(len(item_end), item_end))
+
+
+@pytest.mark.filterwarnings("ignore:Unknown encoding", "ignore:Incorrect value")
+def test_a_broken_character_set_does_not_hinder() -> None:
+    data = encode(make_data_set(), ExplicitVRLittleEndian)
+    for broken in (b"ISO\0IR 100", b"ISO\xffIR 100", b"BOGUS     "):
+        header = read(data.replace(b"ISO_IR 100", broken), ExplicitVRLittleEndian)
+        assert header.patient_id.endswith("rg-1")
 
 
 @pytest.mark.parametrize(
