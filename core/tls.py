@@ -59,7 +59,11 @@ class Identity:
         ConfigurationError
             A file cannot be read or used.
         """
-        return self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        context = self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        # A session resumed by a ticket would skip the verification of the peer for hours.
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
+        return context
 
     def client_context(self) -> ssl.SSLContext:
         """Return the context for associations that the node opens; it checks the peer's name.

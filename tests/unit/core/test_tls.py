@@ -94,19 +94,24 @@ def names_in(context: ssl.SSLContext, identity: Identity) -> set[str]:
 
 def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:
     """Shake hands in memory; return the server's certificate."""
-    client.check_hostname = False
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    sides = [
-        client.wrap_bio(to_client, to_server),
-        server.wrap_bio(to_server, to_client, server_side=True),
-    ]
-    for _ in range(4):
-        for side in sides:
-            with suppress(ssl.SSLWantReadError):
-                side.do_handshake()
-    certificate = sides[0].getpeercert()
+    certificate = connect(server, client)[0].getpeercert()
     assert certificate is not None
     return certificate
+
+
+def connect(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """Shake hands in memory; return both ends, the client's first."""
+    client.check_hostname = False
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        client.wrap_bio(to_client, to_server),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    )
+    for _ in range(4):
+        for end in ends:
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    return ends
 
 
 @pytest.fixture
@@ -218,3 +223,15 @@ def test_the_reason_of_a_failure_is_never_empty() -> None:
     wrong = ssl.SSLCertVerificationError()
     wrong.verify_message = "certificate revoked"
     assert failure(wrong) == "certificate revoked"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_peers_get_no_ticket_to_come_back_without_verification(
+    node: Identity, version: ssl.TLSVersion
+) -> None:
+    client = node.client_context()
+    client.maximum_version = client.minimum_version = version
+    here, there = connect(node.server_context(), client)
+    there.write(b"data")
+    assert here.read(4) == b"data"
+    assert here.session is None or not here.session.has_ticket
