@@ -146,6 +146,11 @@ def test_every_test_that_shows_a_fault_exists() -> None:
     assert not missing
 
 
+def test_every_family_of_attacks_is_in_the_threat_model() -> None:
+    named = set(re.findall(r"`(test_\w+\.py)`", read("security.md")))
+    assert named == {path.name for path in (ROOT / "tests" / "attacks").glob("test_*.py")}
+
+
 def test_every_file_that_a_page_names_exists() -> None:
     """Paths in backquotes; those of a run or a site's own files are made by the reader."""
     folders = "core|db|docker|docs|node|receiver|tests|training|triton_models|worker"
