@@ -104,9 +104,10 @@ def read_header(read: Read, size_bytes: int, transfer_syntax_uid: str) -> Header
     if beginning == b"\x02\0":  # a reader would take it for the end of the file's own group 0002
         raise unreadable("begins with File Meta Information")
     if transfer_syntax_uid in _DEFLATED:
-        if beginning == b"\0\0":
-            raise unreadable("begins with command elements that are not deflated")
         read = Inflated(read).read
+        # pydicom looks for command elements in the deflated bytes.
+        if b"\0\0" in (beginning, read(0, 2)):
+            raise unreadable("is deflated and has command elements")
     encoding = _ENCODINGS.get(transfer_syntax_uid, LITTLE_EXPLICIT)
     try:
         values = ElementWalk(read, encoding, size_bytes).values(_WANTED)
