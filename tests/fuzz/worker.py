@@ -49,7 +49,7 @@ REPORT: Final = ROOT / "docs" / "results" / "fuzz-worker.md"
 LONGEST_S: Final = 10.0
 MOST_MB: Final = 700.0
 _LONGEST_REGISTRATION_S: Final = 60.0
-_SHARE_REGISTERED: Final = 0.02
+_SHARE_REGISTERED: Final = 0.2
 _ACKNOWLEDGMENT: Final = (
     b"MSH|^~\\&|RIS|HOSPITAL|EPVSNODE||20260131093000||ACK^R01|7|P|2.5.1\r"
     b"MSA|AA|4711\rERR|||207^Application internal error^HL70357|E\r"
