@@ -26,7 +26,7 @@ def start_redis(work_dir: Path, log_path: Path) -> tuple[ManagedProcess, str]:
     Raises
     ------
     ConfigurationError
-        The path of `work_dir` is too long for a socket.
+        See `socket_path`.
     """
     socket = socket_path(work_dir, "redis.sock")
     private_folder(work_dir)

@@ -132,8 +132,7 @@ class EmbeddedTriton:
         Raises
         ------
         ConfigurationError
-            Something that the server needs is missing, or the path of `work_dir` is too long for
-            a socket; says what to do.
+            Something that the server needs is missing; says what to do.
         Unavailable
             The server ended or was not ready in time; shows the end of its log.
         """
