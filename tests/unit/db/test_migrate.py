@@ -109,7 +109,7 @@ def test_a_waiting_revision_survives_the_renaming_of_the_outbox_columns(
 
 def test_earlier_refusals_are_still_counted(empty_database_url: str) -> None:
     """Migration 0009, on a database with audit events of refusals."""
-    migrate.upgrade(empty_database_url, "0010")
+    migrate.upgrade(empty_database_url, "0008")
     engine = create_engine(empty_database_url)
     with unit_of_work(engine) as session:
         for at, event, detail in (
@@ -139,7 +139,7 @@ def test_earlier_refusals_are_still_counted(empty_database_url: str) -> None:
     assert found["contexts-refused", "CT", "192.0.2.7"]["reason"] == "sop-class-not-taken"
     assert found["association-refused", "*", "*"]["times"] == 103
     with engine.begin() as connection:
-        command.downgrade(migrate.make_config(connection), "0010")
+        command.downgrade(migrate.make_config(connection), "0008")
     with unit_of_work(engine, read_only=True) as session:
         assert len(read_view(session, "refusals")) == 603
     engine.dispose()
@@ -148,7 +148,7 @@ def test_earlier_refusals_are_still_counted(empty_database_url: str) -> None:
 def test_a_known_study_was_opened_by_the_sender_of_its_earliest_instance(
     empty_database_url: str,
 ) -> None:
-    """Migration 0008, on a database from before it."""
+    """Migration 0010, on a database from before it."""
     migrate.upgrade(empty_database_url, "0007")
     engine = create_engine(empty_database_url)
     zone = "" if engine.dialect.name == "sqlite" else "+00"

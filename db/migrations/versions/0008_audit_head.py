@@ -5,7 +5,7 @@ The role of the node's processes then needs no UPDATE on any audit table.
 
 from alembic import op
 
-revision = "0010"
+revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
