@@ -20,19 +20,13 @@ from core.errors import ConfigurationError, Unavailable
 from core.settings import load_settings
 from db import migrate
 from db.session import create_engine, describe_connection, unit_of_work
-from tests.support.builders.certificates import Authority
-from tests.support.builders.made_study import receive_study, stored_object
-from tests.support.builders.sources import classic, inputs
+from tests.support.builders.certificates import Authority, tls_settings
+from tests.support.builders.made_study import receive_study
 from tests.support.paths import ROOT
-from tests.support.servers.mllp import ScriptedReceiver, scripted_receiver
-from tests.support.servers.postgres import CLIENT_NAME, PostgresServer
+from tests.support.servers.postgres import PostgresServer
 from tests.support.servers.proxies import recording_proxy, tls_terminator
 from tests.support.servers.receiver import wait_until
 from worker.app import DELIVER, create_app
-from worker.commands import doctor
-from worker.delivery.hl7.mllp import exchange, probe
-from worker.delivery.hl7.sending import send_result
-from worker.delivery.outcomes import Delivered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,55 +34,10 @@ if TYPE_CHECKING:
 
     from core.settings import Settings
     from core.tls import Identity
-    from db.delivery.claims import StoredObject
     from tests.support.servers.redis import RedisServer
 
 TIMEOUT_S = 3.0
 STUDY_UID, PATIENT_ID = "1.2.840.99999.1234567", "CANARY-7"
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
-def node(authority: Authority) -> Identity:
-    """The node's identity; libpq wants its key to be unreadable for others."""
-    identity = authority.issue(CLIENT_NAME)
-    identity.key.chmod(0o600)
-    return identity
-
-
-@pytest.fixture(scope="module")
-def server_identity(authority: Authority) -> Identity:
-    """Certificate of a neighbour that is reached as ``localhost``."""
-    return authority.issue("localhost")
-
-
-@pytest.fixture
-def ris(server_identity: Identity) -> Iterator[ScriptedReceiver]:
-    with scripted_receiver(server_identity) as scripted:
-        yield scripted
-
-
-@pytest.fixture(scope="module")
-def sr(tmp_path_factory: pytest.TempPathFactory) -> StoredObject:
-    folder = tmp_path_factory.mktemp("report")
-    return stored_object(inputs(classic(folder)).build().objects[-1], folder)
-
-
-def settings_of(identity: Identity | None) -> Settings:
-    files = {} if identity is None else identity_settings(identity)
-    return load_settings(network_timeout_s=TIMEOUT_S, **files)
-
-
-def identity_settings(identity: Identity) -> dict[str, str]:
-    return {
-        "tls_certificate": str(identity.certificate),
-        "tls_key": str(identity.key),
-        "tls_authorities": str(identity.authorities),
-    }
 
 
 # --- PostgreSQL ----------------------------------------------------------------------------------
@@ -208,7 +157,7 @@ def broker(redis_server: RedisServer) -> RedisServer:
 
 def broker_settings(port: int, identity: Identity, host: str = "localhost") -> Settings:
     url = f"rediss://:{BROKER_SECRET}@{host}:{port}/0"
-    return load_settings(broker_url=url, **identity_settings(identity))
+    return load_settings(broker_url=url, **tls_settings(identity))
 
 
 def publish(settings: Settings) -> None:
@@ -277,7 +226,7 @@ def test_no_parameter_of_the_url_turns_the_check_off(node: Identity) -> None:
     for parameter in ("ssl_cert_reqs=none", "ssl_check_hostname=false"):
         url = f"rediss://:{BROKER_SECRET}@localhost/0?{parameter}"
         with pytest.raises(ConfigurationError, match="has ssl parameters") as raised:
-            load_settings(broker_url=url, **identity_settings(node))
+            load_settings(broker_url=url, **tls_settings(node))
         assert BROKER_SECRET not in str(raised.value)
 
 
@@ -299,7 +248,7 @@ def test_a_worker_works_over_tls(
     with tls_terminator(broker.port, server_identity) as clear:
         settings = broker_settings(clear.port, node)
         given = {
-            **identity_settings(node),
+            **tls_settings(node),
             "broker_url": settings.broker_url,
             "data_dir": str(tmp_path),
         }
@@ -328,86 +277,3 @@ def test_a_worker_works_over_tls(
                 worker.terminate()
                 worker.wait(timeout=60)
     assert BROKER_SECRET not in log.read_text()
-
-
-# --- HL7 -----------------------------------------------------------------------------------------
-def test_an_hl7_message_cannot_be_read_on_the_way(
-    ris: ScriptedReceiver, node: Identity, sr: StoredObject
-) -> None:
-    def fields_recorded(receiver: ScriptedReceiver) -> list[bytes]:
-        """Fields of the message that a listener could read."""
-        with recording_proxy(receiver.destination.port) as proxy:
-            through = replace(receiver.destination, port=proxy.port)
-            assert isinstance(send_result(through, [sr], settings_of(node)), Delivered)
-        [message] = receiver.messages
-        assert len(proxy.recorded) > len(message)
-        fields = (field for field in message.replace(b"\r", b"|").split(b"|") if len(field) > 7)
-        return [field for field in fields if field in proxy.recorded]
-
-    assert fields_recorded(ris) == []
-    with scripted_receiver() as unencrypted:  # otherwise the listener reads everything
-        assert sr.sop_instance_uid.encode() in fields_recorded(unencrypted)
-
-
-def test_hl7_is_sent_to_nobody_else(
-    ris: ScriptedReceiver, node: Identity, authority: Authority, tmp_path: Path
-) -> None:
-    with pytest.raises(Unavailable, match="Hostname mismatch"):
-        exchange(replace(ris.destination, tls_name="ris.example"), node, b"X", timeout_s=TIMEOUT_S)
-    by_address = replace(ris.destination, host="127.0.0.1")
-    with pytest.raises(Unavailable, match="IP address mismatch"):
-        exchange(by_address, node, b"X", timeout_s=TIMEOUT_S)
-    stranger = replace(
-        Authority(tmp_path / "stranger").issue("localhost"), authorities=authority.certificate
-    )
-    with (
-        scripted_receiver(stranger) as impostor,
-        pytest.raises(Unavailable, match="unable to get local issuer"),
-    ):
-        exchange(impostor.destination, node, b"X", timeout_s=TIMEOUT_S)
-    assert not ris.messages + impostor.messages
-
-
-def test_a_ris_takes_nothing_from_a_client_without_its_certificate(
-    ris: ScriptedReceiver, authority: Authority, tmp_path: Path
-) -> None:
-    stranger = replace(Authority(tmp_path).issue("node.example"), authorities=authority.certificate)
-    with pytest.raises(Unavailable, match="no acknowledgment"):
-        exchange(ris.destination, stranger, b"X", timeout_s=TIMEOUT_S)
-    with pytest.raises(Unavailable, match="no TLS connection"):
-        probe(ris.destination, stranger, timeout_s=TIMEOUT_S)
-    assert not ris.messages
-
-
-def test_hl7_never_falls_back_to_clear_text(node: Identity, sr: StoredObject) -> None:
-    with scripted_receiver() as unencrypted, recording_proxy(unencrypted.destination.port) as proxy:
-        required = replace(unencrypted.destination, port=proxy.port, tls=True)
-        with pytest.raises(ConfigurationError, match="no certificate"):
-            send_result(required, [sr], settings_of(None))
-        assert proxy.recorded == b""
-        with pytest.raises(Unavailable, match="no TLS connection"):
-            send_result(required, [sr], replace_timeout(settings_of(node)))
-        assert sr.sop_instance_uid.encode() not in proxy.recorded
-    assert not unencrypted.messages
-
-
-def replace_timeout(settings: Settings) -> Settings:
-    """Settings for a peer that waits for the end of a message that never ends."""
-    return settings.model_copy(update={"network_timeout_s": 0.5})
-
-
-def test_the_doctor_says_whether_a_ris_is_reached_over_tls(
-    ris: ScriptedReceiver, node: Identity, capsys: pytest.CaptureFixture[str]
-) -> None:
-    doctor._check_receiver(ris.destination, settings_of(node))
-    with scripted_receiver() as unencrypted:
-        doctor._check_receiver(unencrypted.destination, settings_of(node))
-    wrong = replace(ris.destination, tls_name="ris.example")
-    doctor._check_receiver(wrong, settings_of(node))
-    encrypted, clear, failing = capsys.readouterr().out.splitlines()
-    assert '"ok": true' in encrypted
-    assert "over TLS" in encrypted
-    assert '"ok": true' in clear
-    assert "on this machine" in clear
-    assert '"ok": false' in failing
-    assert "must state the name ris.example" in failing

@@ -69,3 +69,12 @@ class Authority:
         made = builder.sign(key, hashes.SHA256())
         path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
         return path
+
+
+def tls_settings(identity: Identity) -> dict[str, str]:
+    """Settings that give a node this identity."""
+    return {
+        "tls_certificate": str(identity.certificate),
+        "tls_key": str(identity.key),
+        "tls_authorities": str(identity.authorities),
+    }
