@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import zlib
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -44,11 +44,11 @@ def open_instance(path: Path) -> BinaryIO:
         raise Failed(
             "spool-unreadable", f"Stored instance cannot be opened ({type(error).__name__})."
         ) from error
-    try:
-        return _checked(file)
-    except BaseException:
-        file.close()
-        raise
+    with ExitStack() as on_error:
+        on_error.enter_context(file)
+        checked = _checked(file)
+        on_error.pop_all()  # it is the caller's to close now
+    return checked
 
 
 def check_pixels(file: BinaryIO) -> None:
