@@ -157,10 +157,15 @@ def _receiver_statuses() -> str:
 
 
 def _delivery_classes(objects: dict[ObjectKind, list[Dataset]]) -> str:
-    others = (STUDY_ROOT_FIND, commitment.SOP_CLASS_UID, _VERIFICATION)
+    little_endian = "Implicit and Explicit VR Little Endian"
+    others = {
+        STUDY_ROOT_FIND: little_endian,
+        commitment.SOP_CLASS_UID: little_endian,
+        _VERIFICATION: "pynetdicom's default, uncompressed",
+    }
     rows = [
         *([*_class(uid), "Explicit VR Little Endian"] for uid in _sent_classes(objects)),
-        *([*_class(str(uid)), "pynetdicom's default, uncompressed"] for uid in others),
+        *([*_class(str(uid)), syntaxes] for uid, syntaxes in others.items()),
     ]
     return _table(["SOP class", "UID", "transfer syntax"], rows)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made on import
@@ -48,6 +48,8 @@ _config.STORE_SEND_CHUNKED_DATASET = True
 
 STUDY_ROOT_FIND: Final = UID("1.2.840.10008.5.1.4.1.2.2.1")
 """Study Root Query/Retrieve Information Model - FIND (PS3.4 C.6.2.3)."""
+_RESPONSE_SYNTAXES: Final[list[str | UID]] = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+"""Of what the destination sends: a deflated response could inflate without limit."""
 _REQUEST_COMMITMENT: Final = 1
 """Action Type ID (PS3.4 table J.3-1)."""
 _REPORT_ON_SAME_ASSOCIATION_S: Final = 1.0
@@ -181,7 +183,7 @@ class DicomScu:
         Unavailable
             No association could be established.
         """
-        with self._associate([build_context(STUDY_ROOT_FIND)]) as assoc:
+        with self._associate([build_context(STUDY_ROOT_FIND, _RESPONSE_SYNTAXES)]) as assoc:
             if not assoc.accepted_contexts:
                 log.warning("destination supports no queries to=%s", self._destination.name)
                 return set()
@@ -225,7 +227,8 @@ class DicomScu:
             (evt.EVT_N_EVENT_REPORT, respond),
             (evt.EVT_PDU_SENT, on_pdu_sent),
         ]
-        with self._associate([build_context(commitment.SOP_CLASS_UID)], handlers) as assoc:
+        context = build_context(commitment.SOP_CLASS_UID, _RESPONSE_SYNTAXES)
+        with self._associate([context], handlers) as assoc:
             if not assoc.accepted_contexts:
                 return CommitmentResult(Response.REFUSED, None, "storage commitment is not offered")
             request = Dataset()
