@@ -224,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 try:
                     campaign.example(number, options.seed)
                 except Exception:
-                    kept = Path("fuzz-worker-violation")
+                    kept = Path("build", "fuzz-worker-violation")
                     shutil.copytree(campaign.folder, kept, dirs_exist_ok=True)
                     print(f"example {number}, seed {options.seed}; files: {kept}", file=sys.stderr)
                     raise
