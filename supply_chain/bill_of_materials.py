@@ -112,9 +112,9 @@ def _scope(locks: Iterable[str]) -> ComponentScope:
 def _models(root: Path) -> list[Component]:
     """One component for each set of weights, with its model card."""
     components = []
-    for description in sorted(root.glob("triton_models/*/model.json")):
+    for description in sorted(root.glob("triton_models/*/*/model.json")):
         model: dict[str, Any] = json.loads(description.read_text(encoding="utf-8"))
-        weights = description.parent / model["version"] / "model.onnx"
+        weights = description.with_name("model.onnx")
         digest = _digest(weights)
         if digest != model["weights_sha256"]:
             raise ValueError(f"{weights} has SHA-256 {digest}, but {description} says another")

@@ -25,6 +25,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from core.model_versions import newest_version
 from core.settings import SHIPPED_MODELS_DIR
 from node.embedded.triton import EmbeddedTriton
 from tests.support.builders.series_files import closed_study
@@ -76,9 +77,9 @@ def repository(folder: Path, network: Path) -> Path:
     """Copy the model repository and replace its severity network."""
     models = folder / "triton_models"
     shutil.copytree(SHIPPED_MODELS_DIR, models)
-    described = models / "severity" / "model.json"
+    version = models / "severity" / newest_version(models / "severity")
+    described = version / "model.json"
     info = json.loads(described.read_text())
-    version = models / "severity" / info["version"]
     network.replace(version / "model.onnx")
     with (version / "model.onnx").open("rb") as weights:
         info["weights_sha256"] = hashlib.file_digest(weights, "sha256").hexdigest()

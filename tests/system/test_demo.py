@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 from core.permissions import is_private
-from tests.support.paths import MODELS, ROOT
+from tests.support.paths import ROOT
+from tests.support.shipped_models import newest_description
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def test_demo_shows_what_each_user_sees_and_leaves_nothing_running(tmp_path: Pat
     )
     assert demo.returncode == 0, demo.stdout + demo.stderr
     text = " ".join(demo.stdout.split())
-    description = json.loads((MODELS / "rating" / "model.json").read_text())
+    description = newest_description("rating")
     assert description["intended_use"] in text
     assert "worklist_results" in text
     assert "rating_model" in text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +10,10 @@ import pydicom
 import pytest
 
 from tests.support.builders.synthetic_studies import copy_study
-from tests.support.paths import MODELS, SAMPLE_DATA
+from tests.support.paths import SAMPLE_DATA
 from tests.support.servers.dcmtk import dcmtk_program
 from tests.support.servers.validators import dciodvfy, dsrdump
+from tests.support.shipped_models import newest_description
 from worker.grading.stages.report import codes
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _check_results(node: Node, study_uid: str, tmp_path: Path) -> Path:
     assert len(maps) == 1
     assert report.SOPInstanceUID == row["sr_uid"]
     assert report.PatientID == row["patient_id"]
-    description = json.loads((MODELS / "rating" / "model.json").read_text())
+    description = newest_description("rating")
     assert row["caveat"] == description["intended_use"]
     assert any(row["caveat"] in str(element.value) for element in report.iterall())
     assert all(picture.ImageComments == row["caveat"] for picture in pictures)

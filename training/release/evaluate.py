@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import onnxruntime
 
+from core.model_versions import newest_version
 from training.cohorts.examples import (
     SEVERE_COUNT,
     Example,
@@ -104,14 +105,14 @@ def _reliability_curves(metrics: Metrics) -> dict[str, list[list[float]]]:
 
 
 def current_network(model: Path) -> Path:
-    """Return ``model.onnx`` of the version that ``model.json`` describes."""
-    info = json.loads((model / "model.json").read_text(encoding="utf-8"))
-    return model / str(info["version"]) / "model.onnx"
+    """Return ``model.onnx`` of the highest version."""
+    return model / newest_version(model) / "model.onnx"
 
 
 def enhancement_of(model: Path) -> str:
-    """Return the Haar enhancement that the current version was trained with."""
-    info = json.loads((model / "model.json").read_text(encoding="utf-8"))
+    """Return the Haar enhancement that the highest version was trained with."""
+    path = model / newest_version(model) / "model.json"
+    info = json.loads(path.read_text(encoding="utf-8"))
     return str(info["preprocessing"]["enhancement"])
 
 

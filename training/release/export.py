@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from core.errors import ConfigurationError
+from core.model_versions import versions
 from core.results import parse_statement
 from training import checkpoints
 from training.cohorts.examples import (
@@ -31,7 +32,6 @@ from training.cohorts.folder import describe_cohort, load_cohort, require_severi
 from training.rating import network as rating_network
 from training.release.cards import rating_card, severity_card
 from training.release.evaluate import (
-    current_network,
     predict_ratings,
     predict_severities,
     rating_metrics,
@@ -138,7 +138,7 @@ def export_rating(
             inputs={"crops": [-1, *rating_network.INPUT_SHAPE]},
             outputs={"probabilities": [-1, rating_network.RATINGS]},
         )
-    _write_card(models / "rating", info, rating_card(info))
+        _write_card(folder, info, rating_card(info))
     return models / "rating" / str(number)
 
 
@@ -190,7 +190,7 @@ def export_severity(
             inputs={"volume": [-1, *severity_network.INPUT_SHAPE]},
             outputs={"probability": [-1, 1], "saliency": [-1, 1, 16, 16]},
         )
-    _write_card(models / "severity", info, severity_card(info))
+        _write_card(folder, info, severity_card(info))
     return models / "severity" / str(number)
 
 
@@ -200,15 +200,12 @@ def new_version(model: Path, requested: int | None = None) -> int:
     Raises
     ------
     ConfigurationError
-        The requested version exists or is not above all others. Triton serves the highest
-        version, so that ``model.json`` would describe weights that are not served.
+        The requested version exists or is not above all others.
     """
-    versions = [int(path.name) for path in model.glob("[0-9]*") if path.name.isdigit()]
-    highest = max(versions, default=0)
+    existing = [int(version) for version in versions(model)]
+    highest = max(existing, default=0)
     if requested is not None and requested <= highest:
-        state = (
-            "exists" if requested in versions else f"is below version {highest}, which is served"
-        )
+        state = "exists" if requested in existing else f"is below version {highest}"
         raise ConfigurationError(
             f"Version {requested} of {model.name} {state}; an export never replaces another.",
             f"Leave --version out: the next is {highest + 1}.",
@@ -346,12 +343,7 @@ def _intended_use(state: dict[str, Any], given: str | None) -> str:
 
 
 def _write_card(folder: Path, info: dict[str, Any], card: str) -> None:
-    """Write ``model.json`` and the card; those of the previous version are kept in its folder."""
-    if (folder / "model.json").is_file():
-        before = folder / current_network(folder).parent.name
-        for name in ("model.json", "MODEL.md"):
-            if before.is_dir() and (folder / name).is_file():
-                shutil.copy(folder / name, before / name)
+    """Write ``model.json`` and the card."""
     (folder / "model.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
     (folder / "MODEL.md").write_text(card, encoding="utf-8")
 

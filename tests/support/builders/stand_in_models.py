@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from core.model_versions import newest_version
 from core.settings import SHIPPED_MODELS_DIR
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ MODELS = SHIPPED_MODELS_DIR
 
 def write_stand_ins(folder: Path, *, seed: int = 0) -> Path:
     """Write a models folder with small networks, their descriptions and golden outputs."""
-    shipped = shutil.ignore_patterns("[0-9]*", "model.json", "MODEL.md")
+    shipped = shutil.ignore_patterns("[0-9]*")
     for name in ("rating", "severity", "python_backend"):
         shutil.copytree(MODELS / name, folder / name, ignore=shipped)
     write_model(folder, "rating", rating_network(seed))
@@ -58,12 +59,13 @@ def write_model(folder: Path, name: str, network: onnx.ModelProto) -> None:
 
 def describe(folder: Path, name: str, **changes: Any) -> None:
     """Write a model's ``model.json`` for the weights in its folder; `changes` take precedence."""
-    path = folder / name / "model.json"
+    version = folder / name / newest_version(folder / name)
+    path = version / "model.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    weights = (folder / name / known.get("version", "1") / "model.onnx").read_bytes()
+    weights = (version / "model.onnx").read_bytes()
     description = {
         "name": name,
-        "version": "1",
+        "version": version.name,
         "display_name": f"stand-in {name}",
         "training_data": "synthetic",
         "intended_use": "Stand-in of a test; for no use at all.",

@@ -61,7 +61,7 @@ def test_cpu_repository_contains_the_networks_and_their_hashes(
         assert (target / "served" / name / "1" / "model.onnx").read_bytes() == network
         config = served_config(target, name)
         assert config.platform == "onnxruntime_onnx"
-        described = json.loads((models / name / "model.json").read_text())
+        described = json.loads((models / name / "1" / "model.json").read_text())
         stated = config.parameters["weights_sha256.1"].string_value
         assert stated == described["weights_sha256"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from tests.support.builders.stand_in_models import MODELS
+from tests.support.shipped_models import newest_description, newest_folder
 from worker.grading.inference import golden
 
 NAMES = ("rating", "severity")
@@ -28,11 +28,6 @@ def read_config(name: str, variant: str) -> Any:
     return text_format.Parse((MODELS / name / variant).read_text(), model_config_pb2.ModelConfig())
 
 
-def read_description(name: str) -> dict[str, Any]:
-    description: dict[str, Any] = json.loads((MODELS / name / "model.json").read_text())
-    return description
-
-
 def shapes(config: Any) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
     """Return the shapes of inputs and outputs as clients see them, batch first."""
     return (
@@ -44,7 +39,7 @@ def shapes(config: Any) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_each_variant_serves_the_described_model(name: str, variant: str) -> None:
-    config, description = read_config(name, variant), read_description(name)
+    config, description = read_config(name, variant), newest_description(name)
     field, value = VARIANTS[variant]
     assert getattr(config, field) == value
     assert config.name == description["name"] == name
@@ -64,8 +59,8 @@ def test_rating_is_batched_dynamically_in_containers() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_network_agrees_with_the_description(name: str) -> None:
-    description = read_description(name)
-    path = MODELS / name / description["version"] / "model.onnx"
+    description = newest_description(name)
+    path = newest_folder(name) / "model.onnx"
     assert hashlib.sha256(path.read_bytes()).hexdigest() == description["weights_sha256"]
     session = onnxruntime.InferenceSession(path)
     for tensors, described in (
@@ -86,8 +81,8 @@ def test_network_agrees_with_the_description(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_golden_outputs_are_informative(name: str) -> None:
     """Golden outputs that any network would produce could not detect a fault."""
-    description = read_description(name)
-    path = MODELS / name / description["version"] / "golden.npz"
+    description = newest_description(name)
+    path = newest_folder(name) / "golden.npz"
     inputs, outputs = golden.load_golden(path, description["inputs"], description["outputs"])
     for arrays, described in ((inputs, description["inputs"]), (outputs, description["outputs"])):
         for key, array in arrays.items():
@@ -104,4 +99,4 @@ def test_described_tolerances_are_the_applied_ones(name: str) -> None:
             "saliency_correlation": golden.SALIENCY_CORRELATION,
         },
     }
-    assert read_description(name)["tolerance"] == applied[name]
+    assert newest_description(name)["tolerance"] == applied[name]

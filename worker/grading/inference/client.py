@@ -55,7 +55,7 @@ class InferenceClient:
     url : str
         Triton's gRPC endpoint, ``host:port``.
     models_dir : Path
-        The model repository: each model's ``model.json`` and golden inputs and outputs.
+        The model repository: ``model.json`` and golden predictions of each version.
     timeout_s : float
         Deadline of every call; tritonclient itself would wait without limit.
 

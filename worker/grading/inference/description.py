@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.errors import Failed
+from core.model_versions import newest_version
 from core.results import IntendedUse, ModelIdentity, parse_statement
 
 if TYPE_CHECKING:
@@ -36,17 +37,25 @@ class ModelDescription:
     enhancement: str
 
     @classmethod
-    def read(cls, models_dir: Path, name: str) -> ModelDescription:
-        """Read ``model.json`` of the model `name` in the model repository.
+    def read(cls, models_dir: Path, name: str, version: str | None = None) -> ModelDescription:
+        """Read ``model.json`` of one version of the model `name` in the model repository.
+
+        Parameters
+        ----------
+        models_dir : Path
+        name : str
+        version : str, optional
+            By default the highest.
 
         Raises
         ------
         Failed
-            ``model-description-invalid``: the file is missing or malformed, or states no intended
-            use.
+            ``model-description-invalid``: the file is missing or malformed, states no intended use
+            or describes another version than that of its folder.
         """
-        path = models_dir / name / "model.json"
+        path = models_dir / name
         try:
+            path = path / (version or newest_version(path)) / "model.json"
             text = json.loads(path.read_text())
             identity = ModelIdentity(
                 name=text["name"],
@@ -59,14 +68,28 @@ class ModelDescription:
             inputs = {key: tuple(dims) for key, dims in text["inputs"].items()}
             outputs = {key: tuple(dims) for key, dims in text["outputs"].items()}
             enhancement = str(text["preprocessing"]["enhancement"])
+            _check_folder(identity, path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Failed(
                 "model-description-invalid",
                 f"{path} cannot be used ({type(error).__name__}: {error}).",
-                "Correct EPVS_MODELS_DIR or restore the file.",
+                _remedy(models_dir / name),
             ) from None
-        golden_path = models_dir / name / identity.version / "golden.npz"
-        return cls(identity, inputs, outputs, golden_path, enhancement)
+        return cls(identity, inputs, outputs, path.with_name("golden.npz"), enhancement)
+
+
+def _remedy(model: Path) -> str:
+    if (model / "model.json").is_file():  # where version 0.1 had it
+        return (
+            f"Move model.json and MODEL.md from {model} into the folder of the version that they "
+            "describe."
+        )
+    return "Correct EPVS_MODELS_DIR or restore the file."
+
+
+def _check_folder(identity: ModelIdentity, path: Path) -> None:
+    if (identity.name, identity.version) != (path.parents[1].name, path.parent.name):
+        raise ValueError(f"it describes {identity.name} version {identity.version}")
 
 
 def _intended_use(description: Mapping[str, Any]) -> IntendedUse:

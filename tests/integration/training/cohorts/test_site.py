@@ -175,27 +175,20 @@ def test_training_from_a_csv_file_and_export_of_new_versions(
     export = [*seen, "--cohort", str(held_out)]
     assert main(export) == 0
     first = {path.name: path.read_bytes() for path in (models / "rating" / "1").iterdir()}
-    assert sorted(first) == ["golden.npz", "model.onnx"]
+    assert sorted(first) == ["MODEL.md", "golden.npz", "model.json", "model.onnx"]
     assert main([*export, "--version", "1"]) == 1
-    card = (models / "rating" / "MODEL.md").read_bytes()
-    default = json.loads((models / "rating" / "model.json").read_text())["intended_use"]
+    default = json.loads(first["model.json"])["intended_use"]
     assert default.startswith("Research use only: trained on one site's own readings")
-    assert default.encode() in card
+    assert default.encode() in first["MODEL.md"]
     assert main([*export, "--intended-use", "Für Forschung"]) == 1
     statement = "For research at Example Hospital only."
     assert main([*export, "--intended-use", statement]) == 0
-    described = json.loads((models / "rating" / "model.json").read_text())
+    described = json.loads((models / "rating" / "2" / "model.json").read_text())
     assert (described["intended_use"], described["research_use_only"]) == (statement, True)
     for name, content in first.items():
         assert (models / "rating" / "1" / name).read_bytes() == content
-    assert (models / "rating" / "1" / "MODEL.md").read_bytes() == card
-    newest = (models / "rating" / "MODEL.md").read_text(encoding="utf-8")
+    newest = (models / "rating" / "2" / "MODEL.md").read_text(encoding="utf-8")
     assert "(version 2)" in newest
     assert statement in newest
     assert "2 subjects of a site, labelled by counts" in newest
-    assert sorted(path.name for path in (models / "rating").iterdir()) == [
-        "1",
-        "2",
-        "MODEL.md",
-        "model.json",
-    ]
+    assert sorted(path.name for path in (models / "rating").iterdir()) == ["1", "2"]

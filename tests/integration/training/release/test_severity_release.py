@@ -51,7 +51,7 @@ def test_an_exported_model_is_described_and_evaluated(run: Path, tmp_path: Path)
     export = ["export", "severity", "--run", str(run), "--models", str(models)]
     assert main([*export, "--cohort", str(tmp_path / "training")]) == 1  # its own training data
     assert main([*export, "--cohort", str(held_out)]) == 0
-    folder = models / "severity"
+    folder = models / "severity" / "1"
     described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     assert described["version"] == "1"
     assert described["architecture"]["layers"] == 18
@@ -59,9 +59,9 @@ def test_an_exported_model_is_described_and_evaluated(run: Path, tmp_path: Path)
     assert described["intended_use"] in card
     assert "18 layers" in card
 
-    golden = np.load(folder / "1" / "golden.npz")
+    golden = np.load(folder / "golden.npz")
     volume = golden["volume"].astype(np.float32) / 255
-    (probability,) = session(folder / "1" / "model.onnx").run(["probability"], {"volume": volume})
+    (probability,) = session(folder / "model.onnx").run(["probability"], {"volume": volume})
     assert np.allclose(probability, golden["probability"], atol=1e-5)
 
     out = tmp_path / "scores.json"

@@ -21,6 +21,7 @@ from onnx import numpy_helper
 from SimpleITK import Euler3DTransform, Image, sitkFloat32
 
 from core.errors import Failed, Unavailable
+from core.model_versions import newest_version
 from node.embedded.triton import EmbeddedTriton
 from tests.support.builders.stand_in_models import (
     MODELS,
@@ -96,7 +97,7 @@ def test_damaged_weights_fail_the_golden_test(
     tmp_path: Path, serve: Callable[[Path], EmbeddedTriton]
 ) -> None:
     models = shutil.copytree(MODELS, tmp_path / "models")
-    version = json.loads((models / "rating" / "model.json").read_text())["version"]
+    version = newest_version(models / "rating")
     path = models / "rating" / version / "model.onnx"
     network = onnx.load(path)
     largest = max(network.graph.initializer, key=lambda each: int(np.prod(each.dims)))
@@ -122,7 +123,7 @@ def test_a_swapped_model_is_detected_by_its_weights_and_by_its_predictions(
     build: Callable[[int], onnx.ModelProto],
 ) -> None:
     models = write_stand_ins(tmp_path / "models")
-    promised = (models / name / "model.json").read_text()
+    promised = (models / name / "1" / "model.json").read_text()
     onnx.save(build(7), models / name / "1" / "model.onnx")
     describe(models, name)
     client = InferenceClient(serve(models).url, models, timeout_s=20)
@@ -130,7 +131,7 @@ def test_a_swapped_model_is_detected_by_its_weights_and_by_its_predictions(
         client.check_golden()
     assert caught.value.code == "golden-mismatch"
 
-    (models / name / "model.json").write_text(promised)
+    (models / name / "1" / "model.json").write_text(promised)
     client = InferenceClient(client._url, models, timeout_s=20)
     with pytest.raises(Failed, match=json.loads(promised)["weights_sha256"][:12]) as caught:
         client.rate(rating_input()) if name == "rating" else client.assess(severity_input())

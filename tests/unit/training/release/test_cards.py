@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from core.model_versions import versions
 from tests.support.paths import ROOT
 from training.rating.scores import score_ratings
 from training.release.cards import rating_card, severity_card
@@ -102,6 +103,7 @@ def test_a_card_of_few_subjects_names_what_is_unknown(info: dict[str, Any]) -> N
 def test_committed_cards_are_generated_from_the_description(
     name: str, card: Callable[[dict[str, Any]], str]
 ) -> None:
-    folder = ROOT / "triton_models" / name
-    info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    assert (folder / "MODEL.md").read_text(encoding="utf-8") == card(info)
+    model = ROOT / "triton_models" / name
+    for version in versions(model):
+        info = json.loads((model / version / "model.json").read_text(encoding="utf-8"))
+        assert (model / version / "MODEL.md").read_text(encoding="utf-8") == card(info)

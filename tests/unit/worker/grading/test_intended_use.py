@@ -20,7 +20,7 @@ from db.models import GradeRow
 from db.session import unit_of_work
 from tests.support.builders.records import after, claim, graded_study, queue_study
 from tests.support.builders.sources import Inputs, classic, inputs, not_graded, refused, uid
-from tests.support.paths import MODELS
+from tests.support.shipped_models import newest_description
 from worker.delivery.hl7.result import result_message
 from worker.grading.inference.client import InferenceClient
 from worker.grading.stages.report import codes
@@ -31,15 +31,16 @@ if TYPE_CHECKING:
 
 SITE = "Trained on the readings of Example Hospital; research use only, not validated."
 CLEARED = "Marketed as decision support; see the instructions for use."
-SHIPPED = json.loads((MODELS / "rating" / "model.json").read_text())["intended_use"]
+SHIPPED = newest_description("rating")["intended_use"]
 
 
 def with_models(given: Inputs, folder: Path, **fields: dict[str, Any]) -> Inputs:
     """The graded study, graded by models that are described in `folder`."""
     for name in ("rating", "severity"):
-        description = json.loads((MODELS / name / "model.json").read_text())
-        (folder / name).mkdir(parents=True)
-        (folder / name / "model.json").write_text(json.dumps(description | fields.get(name, {})))
+        description = newest_description(name)
+        version = folder / name / description["version"]
+        version.mkdir(parents=True)
+        (version / "model.json").write_text(json.dumps(description | fields.get(name, {})))
     client = InferenceClient("127.0.0.1:1", folder, timeout_s=1)
     rating, severity = client.models
     assert (
@@ -166,12 +167,13 @@ def test_a_model_without_a_usable_statement_is_refused(
     tmp_path: Path, statement: object, problem: str
 ) -> None:
     for name in ("rating", "severity"):
-        description = json.loads((MODELS / name / "model.json").read_text())
+        description = newest_description(name)
         del description["intended_use"]
         if statement is not None:
             description["intended_use"] = statement
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.json").write_text(json.dumps(description))
+        version = tmp_path / name / description["version"]
+        version.mkdir(parents=True)
+        (version / "model.json").write_text(json.dumps(description))
     with pytest.raises(Failed, match=problem) as refusal:
         InferenceClient("127.0.0.1:1", tmp_path, timeout_s=1)
     assert refusal.value.code == "model-description-invalid"

@@ -30,7 +30,7 @@ def models_dir(tmp_path: Path) -> Path:
         ),
     }
     for name, (inputs, outputs) in shapes.items():
-        (tmp_path / name).mkdir()
+        (tmp_path / name / "1").mkdir(parents=True)
         description = {
             "name": name,
             "version": "1",
@@ -42,7 +42,7 @@ def models_dir(tmp_path: Path) -> Path:
             "inputs": inputs,
             "outputs": outputs,
         }
-        (tmp_path / name / "model.json").write_text(json.dumps(description))
+        (tmp_path / name / "1" / "model.json").write_text(json.dumps(description))
     return tmp_path
 
 
@@ -94,7 +94,20 @@ def test_another_enhancement_than_the_model_was_trained_on_is_refused(models_dir
 
 
 def test_a_missing_description_names_the_file(models_dir: Path) -> None:
-    (models_dir / "severity" / "model.json").unlink()
-    with pytest.raises(Failed, match=r"severity/model\.json") as caught:
+    (models_dir / "severity" / "1" / "model.json").unlink()
+    with pytest.raises(Failed, match=r"severity/1/model\.json") as caught:
         InferenceClient("127.0.0.1:1", models_dir, timeout_s=1)
     assert caught.value.code == "model-description-invalid"
+
+
+def test_a_folder_laid_out_as_in_version_0_1_says_what_to_move(models_dir: Path) -> None:
+    rating = models_dir / "rating"
+    (rating / "1" / "model.json").rename(rating / "model.json")
+    with pytest.raises(Failed, match=r"Move model\.json .* into the folder of the version"):
+        InferenceClient("127.0.0.1:1", models_dir, timeout_s=1)
+
+
+def test_a_description_of_another_version_is_refused(models_dir: Path) -> None:
+    (models_dir / "rating" / "1").rename(models_dir / "rating" / "3")
+    with pytest.raises(Failed, match="describes rating version 1"):
+        InferenceClient("127.0.0.1:1", models_dir, timeout_s=1)
