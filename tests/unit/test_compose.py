@@ -188,17 +188,32 @@ def test_no_secret_is_in_a_description_of_a_container(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_images_are_pinned(name: str) -> None:
-    image, _, tag = SERVICES[name]["image"].partition(":")
-    assert re.match(r"\d+\.\d+", tag), f"{image}:{tag} may change under us"
-    if image == "epvs-node":
+    image, _, tag = substitute(SERVICES[name]["image"], {}).partition(":")
+    assert re.fullmatch(r"\d+\.\d+[\w.-]*", tag), f"{image}:{tag} may change under us"
+    if image.startswith("epvs-node"):
         assert tag == VERSION
 
 
+def test_images_of_others_take_a_digest_that_the_example_environment_explains() -> None:
+    example = (ROOT / "docker" / "env.example").read_text()
+    explained = set(re.findall(r"^#(\w+_DIGEST)=@sha256:", example, re.MULTILINE))
+    taken = set()
+    for service in SERVICES.values():
+        if "build" in service:
+            continue
+        (variable,) = re.findall(r"\$\{(\w+_DIGEST):-\}$", service["image"])
+        digest = f"@sha256:{'0' * 64}"
+        assert substitute(service["image"], {variable: digest}).endswith(digest)
+        taken.add(variable)
+    assert taken == explained
+
+
 def test_engine_and_server_come_from_the_same_release() -> None:
-    releases = {
-        SERVICES[name]["image"].partition(":")[2] for name in ("engines", "triton", "triton-cpu")
-    }
-    assert len(releases) == 1
+    for release in ({}, {"NVIDIA_RELEASE": "25.09"}):
+        images = [substitute(SERVICES[name]["image"], release) for name in ("engines", "triton")]
+        (tag,) = {image.partition(":")[2] for image in images}
+        assert tag == f"{release.get('NVIDIA_RELEASE', '26.10')}-py3"
+        assert all(image.startswith("nvcr.io/nvidia/") for image in images)
 
 
 @pytest.mark.parametrize("name", SERVICES)
