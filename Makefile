@@ -11,9 +11,10 @@ APT_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java defa
 LIBPYTHON = $(shell $(PYTHON) -c 'import sys; print(f"libpython{sys.version_info[0]}.{sys.version_info[1]}" \
   if sys.base_prefix == "/usr" else "")')
 
-.PHONY: help demo up servers unit test coverage check docs format lock audit sbom test-tools clean
+.PHONY: help doctor demo up servers unit test coverage check docs format lock audit sbom test-tools clean
 
 help:
+	@echo "make doctor  which of make up and the profiles of docker-compose.yml this machine can run"
 	@echo "make demo    grade one study end to end on this machine and show the results"
 	@echo "make up      run the whole node on this machine until Ctrl-C"
 	@echo "make unit    the unit tests: no server, no system package"
@@ -26,6 +27,10 @@ help:
 	@echo "make audit   ask a source of advisories about every package in the lock files"
 	@echo "make sbom    write the bill of materials, build/sbom.cdx.json"
 	@echo "make clean   remove environment, caches and build; not data/ and not ~/.cache/epvs-node"
+
+# Needs no environment.
+doctor:
+	@$(PYTHON) -m node.machine
 
 demo: $(VENV)/.node-ready
 	$(BIN)/epvs-node demo

@@ -32,6 +32,7 @@ from node.database import open_database
 from node.demonstration import run as demonstration
 from node.embedded.running import with_running_stack
 from node.embedded.stack import EmbeddedStack, embedded_settings
+from node.machine import report as machine_report
 
 app = typer.Typer(
     name="epvs-node",
@@ -102,13 +103,30 @@ def up() -> None:
 
 
 @app.command(name="doctor")
-def check_everything(as_json: AsJson = False) -> None:
+def check_everything(
+    as_json: AsJson = False,
+    machine: Annotated[
+        bool,
+        typer.Option(
+            "--machine",
+            help="Before anything is set up: which profiles this machine can run. "
+            "Run it in a clone of the repository.",
+        ),
+    ] = False,
+) -> None:
     """Check every dependency and show a remedy for each fault."""
-    checks = list(doctor.examine(with_running_stack(load_settings())))
+    if machine:
+        report = machine_report.examine(Path.cwd())
+        print(report.as_json() if as_json else report.as_text())
+        raise typer.Exit(not report.can_run)
+    settings = with_running_stack(load_settings())
+    checks = list(doctor.examine(settings))
     if as_json:
         print(json.dumps([check.as_dict() for check in checks], indent=2))
     else:
         doctor.show(checks)
+        if not settings.data_dir.exists():
+            display.step("nothing was started here yet: see also epvs-node doctor --machine")
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
 

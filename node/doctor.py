@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
 
@@ -19,6 +18,7 @@ from db import grants, migrate
 from db.receiving.quarantine import list_waiting
 from db.session import create_engine, describe_connection, transaction, unit_of_work
 from node import display
+from node.check import Check
 from node.components import run_module
 from node.embedded.stack import environment_of
 
@@ -27,22 +27,6 @@ if TYPE_CHECKING:
 
     from core.settings import Settings
     from core.tls import Identity
-
-
-@dataclass(frozen=True)
-class Check:
-    """Result of one check: whether the dependency works, details, and the remedy if not."""
-
-    name: str
-    ok: bool
-    detail: str
-    remedy: str = ""
-    warning: bool = False
-    """Works, but an operator should look at it: the remedy is shown, and nothing has failed."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the check in the form of the JSON output."""
-        return asdict(self)
 
 
 def examine(settings: Settings) -> Iterator[Check]:

@@ -17,12 +17,12 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from core.errors import ConfigurationError
+from node.embedded.libpython import libpython_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,7 +120,7 @@ class Servers:
         ConfigurationError
             This Python installation has no shared library; says how to install it.
         """
-        libraries = [self._packages / "nvidia_pytriton.libs", _libpython_dir()]
+        libraries = [self._packages / "nvidia_pytriton.libs", libpython_dir(_python_version())]
         return {
             "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
             # The interpreters inside the model processes ignore PYTHONPATH; they take the
@@ -173,25 +173,6 @@ def _run(*command: str) -> None:
 
 def _last_lines(lines: Sequence[str], count: int = 8) -> str:
     return "\n".join(lines[-count:])
-
-
-def _libpython_dir() -> Path:
-    """Return the folder of this interpreter's shared library, which the Python backend loads."""
-    library = f"libpython{_python_version()}.so.1.0"
-    folders = (
-        sysconfig.get_config_var("LIBDIR") or "",
-        f"{sys.base_prefix}/lib",
-        f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}",
-        *("/usr/lib64", "/usr/lib", "/usr/local/lib"),
-    )
-    for folder in folders:
-        if folder and Path(folder, library).is_file():
-            return Path(folder)
-    raise ConfigurationError(
-        f"The embedded Triton needs {library}, which this Python installation lacks.",
-        f"Install the Debian package libpython{_python_version()}, or use a Python with a shared "
-        "library.",
-    )
 
 
 if __name__ == "__main__":

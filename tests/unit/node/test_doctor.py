@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from node.check import Check
+
 CALLERS = "PACS@192.0.2.10"
 
 
@@ -43,7 +45,7 @@ def data_dir(tmp_path: Path) -> Path:
     return folder
 
 
-def _checks(**settings: object) -> dict[str, doctor.Check]:
+def _checks(**settings: object) -> dict[str, Check]:
     return {check.name: check for check in doctor.examine(load_settings(**settings))}
 
 
