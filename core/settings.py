@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     triton_timeout_s: float = Field(default=60.0, gt=0)
     models_dir: Path = SHIPPED_MODELS_DIR
     enhancement: Literal["stationary", "block-group", "none"] = "stationary"
+    """Without effect: `model.json` states it. Kept so that existing configurations stay valid."""
     max_attempts: int = Field(default=3, ge=1)
     lease_s: float = Field(default=30.0, gt=0)
     sweep_interval_s: float = Field(default=1.0, gt=0)

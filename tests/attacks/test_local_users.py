@@ -252,7 +252,7 @@ def test_no_other_account_reaches_the_embedded_triton(public: Path) -> None:
         assert server.pid is not None
         assert _tcp_ports(server.pid) == set()
         assert _open_to_strangers(public / "triton") == []
-        client = InferenceClient(server.url, MODELS, timeout_s=60)
+        client = InferenceClient.connect(server.url, MODELS, timeout_s=60)
         client.check_golden()
         regions = list(
             Path("/dev/shm").glob((public / "triton" / "shared-memory").read_text() + "*")

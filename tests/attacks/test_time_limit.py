@@ -45,6 +45,7 @@ class Models:
     """Stands in for the model server: fixed predictions."""
 
     intended_use = INTENDED_USE
+    enhancement = "stationary"
 
     def rate(self, rating_input: Any) -> RatingOutput:
         return RatingOutput(np.full((6, 5), 0.2, np.float32), graded_study("r").grade.rating_model)

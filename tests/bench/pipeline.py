@@ -94,7 +94,7 @@ def report(study: ClosedStudy, runs: int, work_dir: Path) -> Iterator[str]:
         closing(reader),
         EmbeddedTriton(work_dir / "triton", work_dir / "triton.log") as server,
     ):
-        client = InferenceClient(server.url, SHIPPED_MODELS_DIR, timeout_s=60)
+        client = InferenceClient.connect(server.url, SHIPPED_MODELS_DIR, timeout_s=60)
         client.check_golden()
         for _ in range(runs + 1):
             graded = grade_study(

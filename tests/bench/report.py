@@ -80,7 +80,7 @@ def graded_by_the_models(folder: Path) -> dict[str, Inputs]:
     studies = {"sample study": study, "sample study, Enhanced MR": pack(study, folder / "packed")}
     found: dict[str, Inputs] = {}
     with EmbeddedTriton(folder / "triton", folder / "triton.log") as server:
-        client = InferenceClient(server.url, SHIPPED_MODELS_DIR, timeout_s=60)
+        client = InferenceClient.connect(server.url, SHIPPED_MODELS_DIR, timeout_s=60)
         client.check_golden()
         for name, each in studies.items():
             found[name] = grade_with_map(each, client)

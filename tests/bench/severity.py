@@ -83,9 +83,10 @@ def repository(folder: Path, network: Path) -> Path:
     network.replace(version / "model.onnx")
     with (version / "model.onnx").open("rb") as weights:
         info["weights_sha256"] = hashlib.file_digest(weights, "sha256").hexdigest()
-    described.write_text(json.dumps(info))
     stored = np.random.default_rng(1).integers(0, 256, SHAPE, dtype=np.uint8)
     write_golden(version, "volume", stored)
+    info["golden_sha256"] = hashlib.sha256((version / "golden.npz").read_bytes()).hexdigest()
+    described.write_text(json.dumps(info))
     return models
 
 
@@ -122,7 +123,7 @@ def report(layers: int, width: int, study: Path, runs: int, folder: Path) -> Ite
     with EmbeddedTriton(
         folder / "triton", folder / "triton.log", models_dir=models, threads=THREADS
     ) as server:
-        client = InferenceClient(server.url, models, timeout_s=300)
+        client = InferenceClient.connect(server.url, models, timeout_s=300)
         client.check_golden()
         runtime = session(network, THREADS)
         whole = session(folder / "published.onnx", THREADS)

@@ -322,6 +322,7 @@ def _describe(
         "version": str(version),
         "display_name": display_name,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "golden_sha256": hashlib.sha256(network.with_name("golden.npz").read_bytes()).hexdigest(),
         "training_data": _TRAINED_ON[state["cohort"]["kind"]],
         "trained_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "intended_use": intended_use,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -39,7 +39,6 @@ _Result = TypeVar("_Result")
 class GradingOptions:
     """Settings of grading and of the reports to build."""
 
-    enhancement: Literal["stationary", "block-group", "none"] = "stationary"
     variants: tuple[SRVariant, ...] = (DEFAULT_VARIANT,)
     """One SR is built for each."""
     not_graded_variants: tuple[SRVariant, ...] = ()
@@ -50,7 +49,6 @@ class GradingOptions:
     def from_settings(cls, settings: Settings) -> Self:
         """Return the options with every SR variant that a destination needs."""
         return cls(
-            enhancement=settings.enhancement,
             variants=sr_variants(settings.destination_list, graded=True),
             not_graded_variants=sr_variants(settings.destination_list, graded=False),
             station_name=settings.station_name,
@@ -97,7 +95,7 @@ def grade_study(
         volume = run(assemble, series, voxels)
         registration = run(register, volume, template)
         run(check_quality, registration.quality)
-        rating_input = run(prepare_rating, volume, registration, enhancement=options.enhancement)
+        rating_input = run(prepare_rating, volume, registration, enhancement=inference.enhancement)
         rating_output = run(inference.rate, rating_input)
         severity_input = run(prepare_severity, volume, registration, template)
         severity_output = run(inference.assess, severity_input)

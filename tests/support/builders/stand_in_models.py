@@ -72,6 +72,7 @@ def describe(folder: Path, name: str, **changes: Any) -> None:
         "preprocessing": {"version": 1, "enhancement": "stationary"},
         **known,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "golden_sha256": hashlib.sha256((version / "golden.npz").read_bytes()).hexdigest(),
         **changes,
     }
     path.write_text(json.dumps(description))

@@ -83,7 +83,9 @@ def test_golden_outputs_are_informative(name: str) -> None:
     """Golden outputs that any network would produce could not detect a fault."""
     description = newest_description(name)
     path = newest_folder(name) / "golden.npz"
-    inputs, outputs = golden.load_golden(path, description["inputs"], description["outputs"])
+    inputs, outputs = golden.load_golden(
+        path, description["inputs"], description["outputs"], sha256=description["golden_sha256"]
+    )
     for arrays, described in ((inputs, description["inputs"]), (outputs, description["outputs"])):
         for key, array in arrays.items():
             assert list(array.shape[1:]) == described[key][1:]

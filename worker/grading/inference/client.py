@@ -1,80 +1,59 @@
-"""The client of the model server: both models on Triton, over gRPC.
+"""The client of both models, in the versions that grade a study.
 
-The only module that imports tritonclient. Predictions are checked before they become a grade, and
-the weights that Triton serves are compared with ``model.json`` on every call, so that a grade never
-carries the name of another model.
+Predictions are checked before they become a grade.
 """
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Self
 
-import numpy as np
-import tritonclient.grpc as triton
-from tritonclient.utils import InferenceServerException
-
-from core.errors import Failed, Unavailable
 from core.results import combine_intended_use
 from worker.grading.inference.description import ModelDescription
-from worker.grading.inference.golden import load_golden, rating_differences, severity_differences
-from worker.grading.inference.predictions import (
-    check_distribution,
-    check_severity,
-    invalid_prediction,
-)
-from worker.grading.records import Float32Array, RatingOutput, SeverityOutput
+from worker.grading.inference.predictions import check_distribution, check_severity
+from worker.grading.inference.server import ModelServer
+from worker.grading.records import RatingOutput, SeverityOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from core.results import IntendedUse, ModelIdentity
+    from worker.grading.inference.description import Enhancement
     from worker.grading.records import RatingInput, SeverityInput
-
-_TRANSIENT: Final = frozenset(
-    f"StatusCode.{code}"
-    for code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "NOT_FOUND", "RESOURCE_EXHAUSTED")
-)
-"""gRPC statuses of a server that may recover; NOT_FOUND: the model is not loaded (yet)."""
-
-_DEAD_MODEL_PROCESS: Final = "is not healthy"
-
-_REMEDY_MODEL: Final = (
-    "Let Triton serve the model repository of this release (triton_models/README.md) and restart."
-)
 
 
 class InferenceClient:
-    """Client of both models on one Triton server.
-
-    A gRPC channel does not survive a fork, so each worker process builds its own client.
+    """One version of each model on a Triton server.
 
     Parameters
     ----------
-    url : str
-        Triton's gRPC endpoint, ``host:port``.
-    models_dir : Path
-        The model repository: ``model.json`` and golden predictions of each version.
-    timeout_s : float
-        Deadline of every call; tritonclient itself would wait without limit.
-
-    Raises
-    ------
-    Failed
-        A ``model.json`` is missing or malformed.
+    server : ModelServer
+    rating, severity : ModelDescription
+        The versions.
     """
 
-    def __init__(self, url: str, models_dir: Path, timeout_s: float) -> None:
-        self._url = url
-        self._timeout_s = timeout_s
-        self._rating = ModelDescription.read(models_dir, "rating")
-        self._severity = ModelDescription.read(models_dir, "severity")
-        self._client = triton.InferenceServerClient(url)
+    def __init__(
+        self, server: ModelServer, rating: ModelDescription, severity: ModelDescription
+    ) -> None:
+        self.server = server
+        self._rating = rating
+        self._severity = severity
+
+    @classmethod
+    def connect(cls, url: str, models_dir: Path, timeout_s: float) -> Self:
+        """Connect to the highest versions in a model repository, without any check of origin.
+
+        Raises
+        ------
+        Failed
+            A ``model.json`` is missing or malformed.
+        """
+        rating = ModelDescription.read(models_dir, "rating")
+        severity = ModelDescription.read(models_dir, "severity")
+        return cls(ModelServer(url, timeout_s), rating, severity)
 
     def close(self) -> None:
         """Close the channel."""
-        self._client.close()
+        self.server.close()
 
     @property
     def models(self) -> tuple[ModelIdentity, ModelIdentity]:
@@ -86,6 +65,11 @@ class InferenceClient:
         """What both models together may be used for, as their ``model.json`` states it."""
         return combine_intended_use(self.models)
 
+    @property
+    def enhancement(self) -> Enhancement:
+        """Haar enhancement of the images that the rating model was trained on."""
+        return self._rating.enhancement
+
     def wait_ready(self, timeout_s: float) -> None:
         """Wait until Triton responds and has loaded both models.
 
@@ -94,17 +78,12 @@ class InferenceClient:
         Unavailable
             It is not ready after `timeout_s` seconds.
         """
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                for model in (self._rating, self._severity):
-                    self._check_ready(model, min(self._timeout_s, timeout_s))
-            except Unavailable:
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(0.2)
-            else:
-                return
+        self.server.wait_ready((self._rating, self._severity), timeout_s)
+
+    def check_golden(self) -> None:
+        """Run both models on inputs whose outputs are known: `ModelServer.check_golden`."""
+        self.server.check_golden(self._rating)
+        self.server.check_golden(self._severity)
 
     def rate(self, rating_input: RatingInput) -> RatingOutput:
         """Grade the six basal-ganglia images.
@@ -116,7 +95,7 @@ class InferenceClient:
         Failed
             Triton serves another model, or the prediction is not a probability distribution.
         """
-        output = self._infer(self._rating, {"crops": rating_input.crops})
+        output = self.server.infer(self._rating, {"crops": rating_input.crops})
         return RatingOutput(
             check_distribution(output["probabilities"], "rating"), self._rating.identity
         )
@@ -129,136 +108,8 @@ class InferenceClient:
         Unavailable, Failed
             As `rate`.
         """
-        output = self._infer(self._severity, {"volume": severity_input.volume})
+        output = self.server.infer(self._severity, {"volume": severity_input.volume})
         check_severity(output["probability"], output["saliency"])
         return SeverityOutput(
             float(output["probability"][0, 0]), output["saliency"][0], self._severity.identity
         )
-
-    def check_enhancement(self, enhancement: str) -> None:
-        """Compare the setting EPVS_ENHANCEMENT with what the rating model was trained on.
-
-        Raises
-        ------
-        Failed
-            ``enhancement-mismatch``: grades would be wrong, and nothing would show it.
-        """
-        trained = self._rating.enhancement
-        if enhancement != trained:
-            raise Failed(
-                "enhancement-mismatch",
-                f"The rating model was trained on {trained} Haar enhancement, and "
-                f"EPVS_ENHANCEMENT is {enhancement}.",
-                f"Set EPVS_ENHANCEMENT={trained}, or serve a model trained otherwise.",
-            )
-
-    def check_golden(self) -> None:
-        """Run both models on inputs whose outputs are known.
-
-        This detects a faulty engine build, a wrong version and a swapped model. A worker accepts no
-        work before it has passed.
-
-        Raises
-        ------
-        Unavailable
-            As `rate`.
-        Failed
-            ``golden-mismatch`` with the model's name and the figures, or as `rate`.
-        """
-        for model, differences in (
-            (self._rating, rating_differences),
-            (self._severity, severity_differences),
-        ):
-            inputs, expected = load_golden(model.golden_path, model.inputs, model.outputs)
-            found = list(differences(self._infer(model, inputs), expected))
-            if found:
-                identity = model.identity
-                raise Failed(
-                    "golden-mismatch",
-                    f"The model {identity.name} version {identity.version} at {self._url} does "
-                    f"not reproduce its golden output: {'; '.join(found)}.",
-                    "Rebuild its engine; if that does not help, restore the model's folder.",
-                )
-
-    def _infer(
-        self, model: ModelDescription, arrays: Mapping[str, Float32Array]
-    ) -> dict[str, Float32Array]:
-        self._check_served(model)
-        requested = []
-        for name, array in arrays.items():
-            tensor = triton.InferInput(name, array.shape, "FP32")
-            tensor.set_data_from_numpy(np.ascontiguousarray(array, np.float32))
-            requested.append(tensor)
-        result = self._call(
-            model,
-            self._client.infer,
-            model.identity.name,
-            requested,
-            model_version=model.identity.version,
-            outputs=[triton.InferRequestedOutput(name) for name in model.outputs],
-        )
-        rows = next(iter(arrays.values())).shape[0]
-        tensors = {}
-        for name, dims in model.outputs.items():
-            array = result.as_numpy(name)
-            if array is None or array.shape != (rows, *dims[1:]):
-                shape = None if array is None else array.shape
-                raise invalid_prediction(model.identity.name, f"{name} has shape {shape}")
-            tensors[name] = np.asarray(array, np.float32)
-        return tensors
-
-    def _check_ready(self, model: ModelDescription, timeout_s: float) -> None:
-        name, version = model.identity.name, model.identity.version
-        ready = self._call(
-            model, self._client.is_model_ready, name, version, client_timeout=timeout_s
-        )
-        if not ready:
-            raise Unavailable("triton", f"The model {name} version {version} is not ready.")
-
-    def _check_served(self, model: ModelDescription) -> None:
-        """Compare the served configuration with ``model.json``: names, shapes and weights."""
-        identity = model.identity
-        config = self._call(
-            model, self._client.get_model_config, identity.name, identity.version
-        ).config
-        batch = () if config.max_batch_size == 0 else (-1,)
-        for kind, described, served in (
-            ("inputs", model.inputs, config.input),
-            ("outputs", model.outputs, config.output),
-        ):
-            found = {tensor.name: (*batch, *tensor.dims) for tensor in served}
-            if found != described:
-                raise Failed(
-                    "model-mismatch",
-                    f"Triton serves {identity.name} with the {kind} {found}, "
-                    f"model.json says {dict(described)}.",
-                    _REMEDY_MODEL,
-                )
-        weights = config.parameters[f"weights_sha256.{identity.version}"].string_value
-        if weights != identity.weights_sha256:
-            stated = f"the weights {weights[:12]}" if weights else "unstated weights"
-            raise Failed(
-                "model-mismatch",
-                f"Triton serves {identity.name} version {identity.version} with {stated}, "
-                f"model.json says {identity.weights_sha256[:12]}.",
-                _REMEDY_MODEL,
-            )
-
-    def _call(self, model: ModelDescription, method: Any, *arguments: Any, **options: Any) -> Any:
-        """Call Triton with a deadline; raise its errors as `Unavailable` or `Failed`."""
-        options.setdefault("client_timeout", self._timeout_s)
-        try:
-            return method(*arguments, **options)
-        except InferenceServerException as error:
-            name, status = model.identity.name, str(error.status())
-            # A dead process of the Python backend is a fault of the server, not of the study.
-            if status in _TRANSIENT or _DEAD_MODEL_PROCESS in str(error.message()):
-                raise Unavailable(
-                    "triton",
-                    f"Triton at {self._url} did not respond for the model {name} "
-                    f"({status.removeprefix('StatusCode.')}).",
-                    "Check that it runs, has loaded the model and is not overloaded.",
-                ) from None
-            raise Failed(
-                "model-error", f"Triton could not run the model {name}: {error.message()}"
-            ) from None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from core.errors import Failed
 from core.model_versions import newest_version
@@ -13,6 +14,11 @@ from core.results import IntendedUse, ModelIdentity, parse_statement
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+Enhancement: TypeAlias = Literal["stationary", "block-group", "none"]
+"""Haar enhancement of the rating model's images."""
+
+MODELS: Final = ("rating", "severity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +32,22 @@ class ModelDescription:
         Shape of each tensor by its name; the batch comes first and is -1.
     golden_path : Path
         Inputs with the outputs that the model gave for them when it was exported.
+    golden_sha256 : str
+        Of that file.
     enhancement : str
         Haar enhancement of the images that the network was trained on.
+    sha256 : str
+        Of the ``model.json`` that was read. It names all other files of the version by their
+        digests, so it stands for the whole version.
     """
 
     identity: ModelIdentity
     inputs: Mapping[str, tuple[int, ...]]
     outputs: Mapping[str, tuple[int, ...]]
     golden_path: Path
-    enhancement: str
+    golden_sha256: str
+    enhancement: Enhancement
+    sha256: str
 
     @classmethod
     def read(cls, models_dir: Path, name: str, version: str | None = None) -> ModelDescription:
@@ -56,7 +69,8 @@ class ModelDescription:
         path = models_dir / name
         try:
             path = path / (version or newest_version(path)) / "model.json"
-            text = json.loads(path.read_text())
+            content = path.read_bytes()
+            text = json.loads(content)
             identity = ModelIdentity(
                 name=text["name"],
                 version=text["version"],
@@ -67,7 +81,8 @@ class ModelDescription:
             )
             inputs = {key: tuple(dims) for key, dims in text["inputs"].items()}
             outputs = {key: tuple(dims) for key, dims in text["outputs"].items()}
-            enhancement = str(text["preprocessing"]["enhancement"])
+            enhancement = _enhancement(text)
+            golden_sha256 = _golden_sha256(text)
             _check_folder(identity, path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Failed(
@@ -75,7 +90,15 @@ class ModelDescription:
                 f"{path} cannot be used ({type(error).__name__}: {error}).",
                 _remedy(models_dir / name),
             ) from None
-        return cls(identity, inputs, outputs, path.with_name("golden.npz"), enhancement)
+        return cls(
+            identity=identity,
+            inputs=inputs,
+            outputs=outputs,
+            golden_path=path.with_name("golden.npz"),
+            golden_sha256=golden_sha256,
+            enhancement=enhancement,
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
 
 
 def _remedy(model: Path) -> str:
@@ -90,6 +113,19 @@ def _remedy(model: Path) -> str:
 def _check_folder(identity: ModelIdentity, path: Path) -> None:
     if (identity.name, identity.version) != (path.parents[1].name, path.parent.name):
         raise ValueError(f"it describes {identity.name} version {identity.version}")
+
+
+def _golden_sha256(description: Mapping[str, Any]) -> str:
+    if "golden_sha256" not in description:
+        raise ValueError("it has no golden_sha256; state there the SHA-256 of golden.npz")
+    return str(description["golden_sha256"])
+
+
+def _enhancement(description: Mapping[str, Any]) -> Enhancement:
+    stated = description["preprocessing"]["enhancement"]
+    if stated not in get_args(Enhancement):
+        raise ValueError(f"its Haar enhancement {stated!r} is unknown")
+    return stated
 
 
 def _intended_use(description: Mapping[str, Any]) -> IntendedUse:

@@ -5,6 +5,8 @@ The tolerances allow for FP16 engines and for other GPUs, not for another set of
 
 from __future__ import annotations
 
+import hashlib
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy as np
 from core.errors import Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from worker.grading.records import Float32Array
@@ -24,7 +26,7 @@ SALIENCY_CORRELATION: Final = 0.99
 
 
 def load_golden(
-    path: Path, inputs: Mapping[str, Any], outputs: Mapping[str, Any]
+    path: Path, inputs: Mapping[str, Any], outputs: Mapping[str, Any], *, sha256: str
 ) -> tuple[dict[str, Float32Array], dict[str, Float32Array]]:
     """Read a model's golden inputs and outputs.
 
@@ -35,6 +37,8 @@ def load_golden(
         value/255.
     inputs, outputs : mapping
         The keys are the names of the arrays to read.
+    sha256 : str
+        Of the file, as ``model.json`` states it.
 
     Returns
     -------
@@ -44,10 +48,14 @@ def load_golden(
     Raises
     ------
     Failed
-        The file is missing or lacks an array.
+        The file is missing, lacks an array or is not the one that ``model.json`` describes.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            problem = "its SHA-256 is not the golden_sha256 of model.json"
+            raise ValueError(problem)  # noqa: TRY301 - reported like every other fault of the file
+        with np.load(BytesIO(content), allow_pickle=False) as arrays:
             return (
                 {name: _decode(arrays[name]) for name in inputs},
                 {name: _decode(arrays[name]) for name in outputs},
@@ -93,3 +101,9 @@ def _probability_difference(found: Float32Array, golden: Float32Array) -> Iterat
     difference = np.abs(found - golden).max()
     if not difference <= PROBABILITY_TOLERANCE:  # also true of NaN
         yield f"probabilities differ by {difference:.3f} (at most {PROBABILITY_TOLERANCE})"
+
+
+DIFFERENCES: Final[
+    Mapping[str, Callable[[Mapping[str, Float32Array], Mapping[str, Float32Array]], Iterator[str]]]
+] = {"rating": rating_differences, "severity": severity_differences}
+"""How the outputs of each model are compared with the golden ones: found, expected."""

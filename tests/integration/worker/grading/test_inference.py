@@ -65,14 +65,14 @@ def network_outputs(models: Path, name: str, array: np.ndarray) -> list[np.ndarr
 
 # --- Correct models ----------------------------------------------------------------------------
 def test_the_shipped_models_reproduce_their_golden_outputs(triton_server: EmbeddedTriton) -> None:
-    client = InferenceClient(triton_server.url, MODELS, timeout_s=60)
+    client = InferenceClient.connect(triton_server.url, MODELS, timeout_s=60)
     client.wait_ready(30)
     client.check_golden()
 
 
 def test_predictions_are_the_outputs_of_the_network(stand_ins: tuple[EmbeddedTriton, Path]) -> None:
     server, models = stand_ins
-    client = InferenceClient(server.url, models, timeout_s=20)
+    client = InferenceClient.connect(server.url, models, timeout_s=20)
     client.check_golden()
 
     rating = client.rate(rating_input())
@@ -109,7 +109,7 @@ def test_damaged_weights_fail_the_golden_test(
     with pytest.raises(
         Failed, match=rf"rating version {version}.*probabilities differ by"
     ) as caught:
-        InferenceClient(serve(models).url, models, timeout_s=60).check_golden()
+        InferenceClient.connect(serve(models).url, models, timeout_s=60).check_golden()
     assert caught.value.code == "golden-mismatch"
 
 
@@ -126,13 +126,13 @@ def test_a_swapped_model_is_detected_by_its_weights_and_by_its_predictions(
     promised = (models / name / "1" / "model.json").read_text()
     onnx.save(build(7), models / name / "1" / "model.onnx")
     describe(models, name)
-    client = InferenceClient(serve(models).url, models, timeout_s=20)
+    client = InferenceClient.connect(serve(models).url, models, timeout_s=20)
     with pytest.raises(Failed, match=f"The model {name} ") as caught:
         client.check_golden()
     assert caught.value.code == "golden-mismatch"
 
     (models / name / "1" / "model.json").write_text(promised)
-    client = InferenceClient(client._url, models, timeout_s=20)
+    client = InferenceClient.connect(client.server.url, models, timeout_s=20)
     with pytest.raises(Failed, match=json.loads(promised)["weights_sha256"][:12]) as caught:
         client.rate(rating_input()) if name == "rating" else client.assess(severity_input())
     assert caught.value.code == "model-mismatch"
@@ -153,7 +153,7 @@ def test_impossible_predictions_are_refused(
     weights.CopyFrom(numpy_helper.from_array(negative, weights.name))
     write_model(models, "severity", severity)
 
-    client = InferenceClient(serve(models).url, models, timeout_s=20)
+    client = InferenceClient.connect(serve(models).url, models, timeout_s=20)
     with pytest.raises(Failed, match=r"rating.*cannot be used") as caught:
         client.rate(rating_input())
     assert caught.value.code == "model-answer-invalid"
@@ -170,7 +170,7 @@ def test_an_error_inside_a_model_does_not_stop_the_server(
     network.graph.node[1].CopyFrom(onnx.helper.make_node("Reshape", ["tiles", "six"], ["flat"]))
     network.graph.initializer.append(numpy_helper.from_array(np.array([6, 48]), "six"))
     write_model(models, "rating", network)
-    client = InferenceClient(serve(models).url, models, timeout_s=20)
+    client = InferenceClient.connect(serve(models).url, models, timeout_s=20)
     with pytest.raises(Failed, match="onnxruntime") as caught:
         client.rate(rating_input(5))
     assert caught.value.code == "model-error"
@@ -184,7 +184,7 @@ def test_a_model_that_is_not_loaded_is_unavailable(
     models = write_stand_ins(tmp_path / "models")
     served = shutil.copytree(models, tmp_path / "served")
     shutil.rmtree(served / "severity")
-    client = InferenceClient(serve(served).url, models, timeout_s=20)
+    client = InferenceClient.connect(serve(served).url, models, timeout_s=20)
     with pytest.raises(Unavailable, match="severity"):
         client.wait_ready(0.5)
     with pytest.raises(Unavailable, match="severity"):
@@ -195,7 +195,7 @@ def test_a_stopped_server_is_unavailable_until_it_resumes(
     stand_ins: tuple[EmbeddedTriton, Path],
 ) -> None:
     server, models = stand_ins
-    client = InferenceClient(server.url, models, timeout_s=2)
+    client = InferenceClient.connect(server.url, models, timeout_s=2)
     client.rate(rating_input())
     assert server.pid is not None
     os.kill(server.pid, signal.SIGSTOP)
@@ -213,7 +213,7 @@ def test_a_killed_server_is_unavailable_until_it_is_restarted(
 ) -> None:
     models = write_stand_ins(tmp_path / "models")
     server = serve(models)
-    client = InferenceClient(server.url, models, timeout_s=20)
+    client = InferenceClient.connect(server.url, models, timeout_s=20)
     client.rate(rating_input())
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
@@ -230,7 +230,7 @@ def test_a_dead_model_process_is_detected_and_restarted(
 ) -> None:
     models = write_stand_ins(tmp_path / "models")
     server = serve(models)
-    client = InferenceClient(server.url, models, timeout_s=20)
+    client = InferenceClient.connect(server.url, models, timeout_s=20)
     client.rate(rating_input())
     assert server.running()
     for process in server._members - {server.pid}:

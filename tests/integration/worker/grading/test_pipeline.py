@@ -32,7 +32,7 @@ COMPLETED_AT = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 @pytest.fixture
 def inference(tmp_path: Path, serve: Callable[[Path], EmbeddedTriton]) -> Iterator[InferenceClient]:
     models = write_stand_ins(tmp_path / "models")
-    client = InferenceClient(serve(models).url, models, 30.0)
+    client = InferenceClient.connect(serve(models).url, models, 30.0)
     yield client
     client.close()
 

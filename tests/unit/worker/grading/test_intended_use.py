@@ -41,7 +41,7 @@ def with_models(given: Inputs, folder: Path, **fields: dict[str, Any]) -> Inputs
         version = folder / name / description["version"]
         version.mkdir(parents=True)
         (version / "model.json").write_text(json.dumps(description | fields.get(name, {})))
-    client = InferenceClient("127.0.0.1:1", folder, timeout_s=1)
+    client = InferenceClient.connect("127.0.0.1:1", folder, timeout_s=1)
     rating, severity = client.models
     assert (
         client.intended_use
@@ -175,7 +175,7 @@ def test_a_model_without_a_usable_statement_is_refused(
         version.mkdir(parents=True)
         (version / "model.json").write_text(json.dumps(description))
     with pytest.raises(Failed, match=problem) as refusal:
-        InferenceClient("127.0.0.1:1", tmp_path, timeout_s=1)
+        InferenceClient.connect("127.0.0.1:1", tmp_path, timeout_s=1)
     assert refusal.value.code == "model-description-invalid"
 
 

@@ -35,6 +35,7 @@ def models_dir(tmp_path: Path) -> Path:
             "name": name,
             "version": "1",
             "weights_sha256": "0" * 64,
+            "golden_sha256": "0" * 64,
             "display_name": name,
             "training_data": "synthetic",
             "intended_use": f"Made-up {name} model.",
@@ -69,7 +70,7 @@ def silent_port() -> Iterator[int]:
 def test_a_silent_server_is_unavailable_within_the_timeout(
     models_dir: Path, silent_port: int
 ) -> None:
-    client = InferenceClient(f"127.0.0.1:{silent_port}", models_dir, timeout_s=0.5)
+    client = InferenceClient.connect(f"127.0.0.1:{silent_port}", models_dir, timeout_s=0.5)
     began = time.monotonic()
     with pytest.raises(Unavailable, match="DEADLINE_EXCEEDED") as caught:
         client.wait_ready(1.0)
@@ -82,21 +83,21 @@ def test_a_refused_connection_is_unavailable(models_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(Unavailable):
-        InferenceClient(f"127.0.0.1:{port}", models_dir, timeout_s=5).wait_ready(0.5)
+        InferenceClient.connect(f"127.0.0.1:{port}", models_dir, timeout_s=5).wait_ready(0.5)
 
 
-def test_another_enhancement_than_the_model_was_trained_on_is_refused(models_dir: Path) -> None:
-    client = InferenceClient("127.0.0.1:1", models_dir, timeout_s=1)
-    client.check_enhancement("block-group")
-    with pytest.raises(Failed, match="Set EPVS_ENHANCEMENT=block-group") as caught:
-        client.check_enhancement("stationary")
-    assert caught.value.code == "enhancement-mismatch"
+def test_an_unknown_enhancement_is_refused(models_dir: Path) -> None:
+    path = models_dir / "rating" / "1" / "model.json"
+    path.write_text(path.read_text().replace("block-group", "wavelet"))
+    with pytest.raises(Failed, match="'wavelet' is unknown") as caught:
+        InferenceClient.connect("127.0.0.1:1", models_dir, timeout_s=1)
+    assert caught.value.code == "model-description-invalid"
 
 
 def test_a_missing_description_names_the_file(models_dir: Path) -> None:
     (models_dir / "severity" / "1" / "model.json").unlink()
     with pytest.raises(Failed, match=r"severity/1/model\.json") as caught:
-        InferenceClient("127.0.0.1:1", models_dir, timeout_s=1)
+        InferenceClient.connect("127.0.0.1:1", models_dir, timeout_s=1)
     assert caught.value.code == "model-description-invalid"
 
 
@@ -104,10 +105,10 @@ def test_a_folder_laid_out_as_in_version_0_1_says_what_to_move(models_dir: Path)
     rating = models_dir / "rating"
     (rating / "1" / "model.json").rename(rating / "model.json")
     with pytest.raises(Failed, match=r"Move model\.json .* into the folder of the version"):
-        InferenceClient("127.0.0.1:1", models_dir, timeout_s=1)
+        InferenceClient.connect("127.0.0.1:1", models_dir, timeout_s=1)
 
 
 def test_a_description_of_another_version_is_refused(models_dir: Path) -> None:
     (models_dir / "rating" / "1").rename(models_dir / "rating" / "3")
     with pytest.raises(Failed, match="describes rating version 1"):
-        InferenceClient("127.0.0.1:1", models_dir, timeout_s=1)
+        InferenceClient.connect("127.0.0.1:1", models_dir, timeout_s=1)

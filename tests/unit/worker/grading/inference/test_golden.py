@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,7 +53,12 @@ def test_golden_arrays_stored_as_bytes_stand_for_fractions_of_255(tmp_path: Path
     np.savez_compressed(
         path, crops=np.array([0, 51, 255], np.uint8), probabilities=np.array([0.25], np.float16)
     )
-    inputs, outputs = load_golden(path, {"crops": ()}, {"probabilities": ()})
+    inputs, outputs = load_golden(
+        path,
+        {"crops": ()},
+        {"probabilities": ()},
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
     np.testing.assert_array_equal(inputs["crops"], np.array([0, 0.2, 1], np.float32))
     np.testing.assert_array_equal(outputs["probabilities"], np.array([0.25], np.float32))
     assert inputs["crops"].dtype == outputs["probabilities"].dtype == np.float32
@@ -61,6 +67,14 @@ def test_golden_arrays_stored_as_bytes_stand_for_fractions_of_255(tmp_path: Path
 def test_a_golden_file_without_an_output_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "golden.npz"
     np.savez_compressed(path, crops=np.zeros(1, np.uint8))
-    with pytest.raises(Failed) as caught:
-        load_golden(path, {"crops": ()}, {"probabilities": ()})
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(Failed, match="probabilities") as caught:
+        load_golden(path, {"crops": ()}, {"probabilities": ()}, sha256=digest)
     assert caught.value.code == "model-description-invalid"
+
+
+def test_another_golden_file_than_the_described_one_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "golden.npz"
+    np.savez_compressed(path, crops=np.zeros(1, np.uint8), probabilities=np.zeros(1, np.uint8))
+    with pytest.raises(Failed, match="golden_sha256"):
+        load_golden(path, {"crops": ()}, {"probabilities": ()}, sha256="0" * 64)
