@@ -34,7 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.command
-    if command is not commands.export:  # Triton and the node may run under other accounts
+    if command not in (
+        commands.export,
+        commands.fp16,
+    ):  # Triton and the node may run under other accounts
         keep_files_private()
     try:
         command(options)
@@ -52,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(subparsers)
     _add_evaluate(subparsers)
     _add_export(subparsers)
+    _add_fp16(subparsers)
     _add_reproduce(subparsers)
     _add_agreement(subparsers)
     _add_dicom_cohort(subparsers)
@@ -197,6 +201,19 @@ def _add_export(subparsers: Any) -> None:
         help="statement that every report of this model repeats (default: research use only, "
         "not validated, not a medical device)",
     )
+
+
+def _add_fp16(subparsers: Any) -> None:
+    parser = _command(
+        subparsers,
+        "fp16",
+        "write model.fp16.onnx, which TensorRT compiles, for a version that has none",
+        commands.fp16,
+    )
+    parser.add_argument("model", choices=("rating", "severity"), help="which model")
+    parser.add_argument("--cohort", type=Path, required=True, help="scans to measure with")
+    parser.add_argument("--models", type=Path, default=Path("triton_models"), help=_MODELS_HELP)
+    parser.add_argument("--version", help="default: the highest version")
 
 
 def _add_reproduce(subparsers: Any) -> None:

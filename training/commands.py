@@ -122,6 +122,14 @@ def export(options: Namespace) -> None:
     _LOG.info("wrote version %s of %s", folder.name, options.model)
 
 
+def fp16(options: Namespace) -> None:
+    """Write the FP16 file of an exported version."""
+    from training.release.precision.write import add_fp16
+
+    file = add_fp16(options.models, options.model, options.version, options.cohort)
+    _LOG.info("wrote %s", file)
+
+
 def reproduce_rating(options: Namespace) -> None:
     """Repeat the evaluation of the rating paper."""
     from training.reproduction.rating.run import reproduce_rating

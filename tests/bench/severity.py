@@ -32,7 +32,8 @@ from tests.support.builders.series_files import closed_study
 from tests.support.builders.synthetic_studies import generate_synthetic_study
 from tests.support.paths import SAMPLE_DATA
 from training.release.evaluate import session
-from training.release.export import to_onnx, write_golden
+from training.release.export import to_onnx
+from training.release.golden import write_golden
 from training.severity.network import INPUT_SHAPE, SeverityNet, drop_padding
 from worker.grading.inference import InferenceClient
 from worker.grading.pipeline import GradingOptions, grade_study

@@ -36,11 +36,12 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger(__name__)
 
 
-def session(model: Path, threads: int = 1) -> onnxruntime.InferenceSession:
+def session(model: Path | bytes, threads: int = 1) -> onnxruntime.InferenceSession:
     """Open an exported model with onnxruntime, on the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    given = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
 
 
 def evaluate_models(

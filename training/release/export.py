@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -22,12 +21,6 @@ from core.errors import ConfigurationError
 from core.model_versions import versions
 from core.results import parse_statement
 from training import checkpoints
-from training.cohorts.examples import (
-    Example,
-    crops_as_input,
-    rating_of,
-    volume_as_input,
-)
 from training.cohorts.folder import describe_cohort, load_cohort, require_severity_labels
 from training.rating import network as rating_network
 from training.release.cards import rating_card, severity_card
@@ -35,24 +28,21 @@ from training.release.evaluate import (
     predict_ratings,
     predict_severities,
     rating_metrics,
-    session,
     severity_metrics,
 )
+from training.release.golden import golden_crops, golden_volume, write_golden
+from training.release.precision.parity import TOLERANCE
+from training.release.precision.write import write_fp16
 from training.severity import network as severity_network
-from training.storage import atomic_write, write_arrays
+from training.storage import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from numpy.typing import NDArray
 
 OPSET: Final = 17
 """Supported by onnxruntime ≥ 1.13 and TensorRT ≥ 8.6."""
-_TOLERANCE: Final[dict[str, dict[str, Any]]] = {
-    "rating": {"argmax": "equal", "probability": 0.02},
-    "severity": {"probability": 0.02, "saliency_correlation": 0.99},
-}
 _PREPROCESSING: Final[dict[str, Any]] = {"version": 1}
 _TRAINED_ON: Final = {"synthetic": "synthetic", "site": "site cohort"}
 """``training_data`` in ``model.json``, by kind of cohort."""
@@ -114,7 +104,8 @@ def export_rating(
     with _new_folder(models / "rating", number) as folder:
         network = folder / "model.onnx"
         to_onnx(net, (1, *rating_network.INPUT_SHAPE), network, "crops", ["probabilities"])
-        write_golden(folder, "crops", _golden_crops(network, examples, enhancement))
+        write_golden(folder, "crops", golden_crops(network, examples, enhancement))
+        fp16 = write_fp16(folder, "rating", examples, enhancement)
         info = _describe(
             "rating",
             "EPVS rating CNN",
@@ -122,6 +113,7 @@ def export_rating(
             network,
             state,
             statement,
+            **fp16,
             architecture={
                 "family": "2-D CNN (rating paper, section 2.4.2)",
                 "filters": list(state["plan"]["filters"]),
@@ -163,7 +155,8 @@ def export_severity(
     with _new_folder(models / "severity", number) as folder:
         network = folder / "model.onnx"
         to_onnx(net, shape, network, "volume", ["probability", "saliency"])
-        write_golden(folder, "volume", _golden_volume(network, examples))
+        write_golden(folder, "volume", golden_volume(network, examples))
+        fp16 = write_fp16(folder, "severity", examples, "none")
         info = _describe(
             "severity",
             f"EPVS severity 3D-ResNet-{plan['layers']}",
@@ -171,6 +164,7 @@ def export_severity(
             network,
             state,
             statement,
+            **fp16,
             architecture={
                 "family": "3-D ResNet (severity paper, Methods) with closed-form Grad-CAM",
                 "layers": plan["layers"],
@@ -253,60 +247,6 @@ def to_onnx(
         )
 
 
-def _golden_crops(model: Path, examples: list[Example], enhancement: str) -> NDArray[np.uint8]:
-    """Choose the two crops of every rating whose predictions are least sensitive to rounding."""
-    crops = quantise(crops_as_input(np.concatenate([e.crops for e in examples]), enhancement))
-    ratings = rating_of(np.concatenate([e.counts for e in examples]))
-    (probabilities,) = session(model).run(None, {"crops": dequantise(crops)})
-    ordered = np.sort(probabilities, axis=1)
-    margin = ordered[:, -1] - ordered[:, -2]
-    chosen = [
-        np.flatnonzero(ratings == rating)[np.argsort(-margin[ratings == rating])[:2]]
-        for rating in range(5)
-    ]
-    return crops[np.concatenate(chosen)]
-
-
-def _golden_volume(model: Path, examples: list[Example]) -> NDArray[np.uint8]:
-    """Choose a severe volume whose probability is not saturated, so that any fault changes it."""
-    runtime = session(model)
-    best, distance = examples[0].volume, np.inf
-    for example in examples[:40]:
-        volume = volume_as_input(example.volume[None])
-        probability = runtime.run(["probability"], {"volume": volume})[0].item()
-        if abs(probability - 0.8) < distance:
-            best, distance = example.volume, abs(probability - 0.8)
-    return best[None, None]
-
-
-def quantise(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Convert values 0–1 to integers 0–255, in which golden inputs are stored."""
-    return np.rint(values * 255).astype(np.uint8)
-
-
-def dequantise(values: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Convert stored integers 0–255 back to values 0–1."""
-    return values.astype(np.float32) / np.float32(255)
-
-
-def write_golden(folder: Path, name: str, stored: NDArray[np.uint8]) -> None:
-    """Write ``golden.npz``: an input and the outputs that onnxruntime computes for it.
-
-    Parameters
-    ----------
-    folder : Path
-        Version folder with ``model.onnx``.
-    name : str
-        Name of the input.
-    stored : ndarray of uint8
-        Input, as returned by `quantise`.
-    """
-    runtime = session(folder / "model.onnx")
-    names = [output.name for output in runtime.get_outputs()]
-    outputs = runtime.run(names, {name: dequantise(stored)})
-    write_arrays(folder / "golden.npz", **{name: stored}, **dict(zip(names, outputs, strict=True)))
-
-
 def _describe(
     name: str,
     display_name: str,
@@ -328,7 +268,7 @@ def _describe(
         "intended_use": intended_use,
         "research_use_only": True,
         "preprocessing": _PREPROCESSING | _enhancement(state),
-        "tolerance": _TOLERANCE[name],
+        "tolerance": TOLERANCE[name],
         **facts,
     }
 

@@ -22,7 +22,7 @@ def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParse
 
 def test_every_command_and_option_has_a_help_text() -> None:
     parsers = list(_parsers(_parser()))
-    assert len(parsers) == 14
+    assert len(parsers) == 15
     for parser in parsers:
         assert parser.description, parser.prog
         for action in parser._actions:
@@ -43,6 +43,7 @@ def test_errors_are_logged_and_give_exit_status_1(
     [
         ("agreement", ["readings.csv"], True),
         ("export", ["rating", "--run", "run", "--cohort", "cohort"], False),
+        ("fp16", ["rating", "--cohort", "cohort"], False),
     ],
 )
 def test_only_exported_models_are_readable_by_other_accounts(

@@ -175,7 +175,13 @@ def test_training_from_a_csv_file_and_export_of_new_versions(
     export = [*seen, "--cohort", str(held_out)]
     assert main(export) == 0
     first = {path.name: path.read_bytes() for path in (models / "rating" / "1").iterdir()}
-    assert sorted(first) == ["MODEL.md", "golden.npz", "model.json", "model.onnx"]
+    assert sorted(first) == [
+        "MODEL.md",
+        "golden.npz",
+        "model.fp16.onnx",
+        "model.json",
+        "model.onnx",
+    ]
     assert main([*export, "--version", "1"]) == 1
     default = json.loads(first["model.json"])["intended_use"]
     assert default.startswith("Research use only: trained on one site's own readings")

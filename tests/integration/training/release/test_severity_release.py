@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,18 @@ def test_an_exported_model_is_described_and_evaluated(run: Path, tmp_path: Path)
     card = (folder / "MODEL.md").read_text(encoding="utf-8")
     assert described["intended_use"] in card
     assert "18 layers" in card
+
+    fp16 = (folder / "model.fp16.onnx").read_bytes()
+    assert described["fp16_sha256"] == hashlib.sha256(fp16).hexdigest()
+    assert {layer["reason"] for layer in described["fp32_layers"]} >= {"output"}
+    fp32_size = (folder / "model.onnx").stat().st_size
+    assert len(fp16) < 0.6 * fp32_size  # the weights are FP16
+    (folder / "model.fp16.onnx").unlink()
+    assert main(["fp16", "severity", "--cohort", str(held_out), "--models", str(models)]) == 0
+    assert (folder / "model.fp16.onnx").read_bytes() == fp16
+    assert json.loads((folder / "model.json").read_text(encoding="utf-8")) == described
+    missing = ["fp16", "rating", "--cohort", str(held_out), "--models", str(models)]
+    assert main(missing) == 1
 
     golden = np.load(folder / "golden.npz")
     volume = golden["volume"].astype(np.float32) / 255

@@ -48,6 +48,37 @@ def test_severity_differences_report_each_tolerance() -> None:
     assert "saliency correlates nan" in differences(0.3, np.zeros_like(saliency))[0]
 
 
+def test_ratings_that_are_equally_probable_may_change_places() -> None:
+    """Extreme inputs may be ties; those of scans are chosen with a margin."""
+    golden = {"probabilities": np.array([[0.501, 0.499], [0.9, 0.1]], np.float32)}
+    found = {"probabilities": np.array([[0.499, 0.501], [0.9, 0.1]], np.float32)}
+    assert list(rating_differences(found, golden)) == []
+    golden["probabilities"][1] = 0.503, 0.497
+    found["probabilities"][1] = 0.499, 0.501
+    assert list(rating_differences(found, golden)) == ["ratings [1, 1] instead of [0, 0]"]
+
+
+def test_every_volume_and_flat_maps_are_compared() -> None:
+    random = np.random.default_rng(0)
+    golden = {
+        "probability": np.full((3, 1), 0.3, np.float32),
+        "saliency": np.stack(
+            [random.random((1, 4, 4), np.float32), np.zeros((1, 4, 4)), np.full((1, 4, 4), 0.001)]
+        ).astype(np.float32),
+    }
+
+    def differences(row: int, map_: np.ndarray) -> list[str]:
+        saliency = golden["saliency"].copy()
+        saliency[row] = map_
+        return list(severity_differences(golden | {"saliency": saliency}, golden))
+
+    assert differences(0, golden["saliency"][0]) == []
+    assert differences(1, 1e-6 * golden["saliency"][0]) == []  # rounding
+    assert "saliency differs by 0.0" in differences(1, 0.05 * golden["saliency"][0])[0]
+    assert "saliency differs by nan" in differences(2, np.full((1, 4, 4), np.nan))[0]
+    assert "saliency correlates" in differences(0, np.roll(golden["saliency"][0], 1))[0]
+
+
 def test_golden_arrays_stored_as_bytes_stand_for_fractions_of_255(tmp_path: Path) -> None:
     path = tmp_path / "golden.npz"
     np.savez_compressed(
