@@ -72,6 +72,12 @@ def head_revision() -> str:
     return str(ScriptDirectory.from_config(make_config()).get_current_head())
 
 
+def is_newer(revision: str) -> bool:
+    """Whether a migration is of a later version of the node: this one does not know it."""
+    scripts = ScriptDirectory.from_config(make_config())
+    return revision not in {script.revision for script in scripts.walk_revisions()}
+
+
 def make_config(connection: sa.Connection | None = None) -> Config:
     """Build Alembic's configuration for commands on an open connection."""
     config = Config()

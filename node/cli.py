@@ -28,7 +28,7 @@ from db import commands, migrate, queries
 from db.enums import RevisionState
 from db.receiving.quarantine import list_waiting
 from node import audit_cli, display, doctor, quarantine_cli, sending
-from node.database import open_database
+from node.database import open_database, wait_for_schema
 from node.demonstration import run as demonstration
 from node.embedded.running import with_running_stack
 from node.embedded.stack import EmbeddedStack, embedded_settings
@@ -205,9 +205,17 @@ def redeliver(
 
 
 @app.command(name="migrate")
-def apply_migrations() -> None:
+def apply_migrations(
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Change nothing: wait until the database has been upgraded."),
+    ] = False,
+) -> None:
     """Upgrade the database to the latest schema."""
     settings = load_settings()
+    if wait:
+        wait_for_schema(settings.database_url, on_wait=display.step)
+        return
     if settings.is_sqlite:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     owner_url = settings.database_owner_url or settings.database_url

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from core.errors import EpvsError
+from core.errors import EpvsError, Unavailable
 from core.settings import load_settings
 from db import migrate
 from db.session import create_engine, unit_of_work
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.orm import Session
 
@@ -37,3 +38,32 @@ def open_database(*, read_only: bool = False) -> Iterator[Session]:
             yield session
     finally:
         engine.dispose()
+
+
+def wait_for_schema(url: str, *, on_wait: Callable[[str], None], interval_s: float = 2.0) -> None:
+    """Wait, without end, until the database has the latest schema, or that of a later version.
+
+    Migrations only add, so an earlier version works on a later schema: while an upgrade replaces
+    its processes one by one, and after going back.
+
+    Parameters
+    ----------
+    url : str
+    on_wait : callable
+        Called with a line of text whenever the reason to wait changes.
+    interval_s : float
+        Time between two looks at the database.
+    """
+    head, told = migrate.head_revision(), ""
+    while True:
+        try:
+            current = migrate.current_revision(url)
+            reason = f"the database is at revision {current or 'none'}, {head} is needed"
+        except Unavailable as error:
+            current, reason = None, str(error)
+        if current is not None and (current == head or migrate.is_newer(current)):
+            return
+        if reason != told:
+            on_wait(f"waiting: {reason}")
+            told = reason
+        time.sleep(interval_s)
