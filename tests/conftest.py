@@ -1,7 +1,7 @@
 """Rules and fixtures of the whole suite: the only place where fixtures are registered.
 
 `tests.support.databases` gives databases; each module of `tests.support.servers` named here gives a
-server and stops it.
+server and stops it; `tests.support.builders.source_models` gives models to assemble.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 pytest_plugins = [
+    "tests.support.builders.source_models",
     "tests.support.databases",
     "tests.support.servers.node",
     "tests.support.servers.postgres",

@@ -7,7 +7,6 @@ from ``triton_models/`` in a work folder.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import uuid
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - where the Python backend puts its tensors
-_NEEDED_SHARED_MEMORY_MB: Final = 32
-"""Of these, 19 MiB were seen in use; the severity volume alone takes 16 MiB."""
+_SHARED_MEMORY_MB: Final = 16
+"""Needed for each version. 19 MiB were seen in use for two; the severity volume takes 16 MiB."""
 
 RESTRICTED: Final = "shared-memory,model-repository,trace,logging"
 """gRPC protocols that no client of the node uses: they open files and change the server."""
@@ -35,45 +34,36 @@ _PORT: Final = 8001
 """No port is opened: Triton appends it to the path of its Unix socket."""
 
 
-def assemble_models(models_dir: Path, target: Path) -> None:
+def assemble_models(models_dir: Path, target: Path) -> int:
     """Assemble the model repository that the embedded Triton serves.
 
     Parameters
     ----------
     models_dir : Path
-        Folder laid out like ``triton_models/``: configuration variants and ONNX networks.
+        Folder laid out like ``triton_models/``.
     target : Path
-        New folder. For each model it gets the version folders and the embedded variant of the
-        configuration as ``config.pbtxt``, with the SHA-256 of each version's weights added.
+        New folder.
+
+    Returns
+    -------
+    int
+        Number of versions of models.
 
     Raises
     ------
     ConfigurationError
-        `models_dir` holds no network.
+        `models_dir` holds no model, or one that is incomplete or was changed.
     """
-    networks = sorted(models_dir.absolute().glob("*/[0-9]*/model.onnx"))
-    if not networks:
-        raise ConfigurationError(
-            f"{models_dir} holds no model: no file matches */VERSION/model.onnx.",
-            "Unset EPVS_MODELS_DIR to use the models that come with the package, or set it to a "
-            "folder laid out like triton_models/.",
-        )
-    for network in networks:
-        source = network.parent.parent
-        served = target / source.name
-        version = served / network.parent.name
-        version.mkdir(parents=True)
-        (version / "model.onnx").symlink_to(network)
-        shutil.copyfile(models_dir / "python_backend" / "model.py", version / "model.py")
-        config = served / "config.pbtxt"
-        if not config.exists():
-            shutil.copyfile(source / "config.embedded.pbtxt", config)
-        with config.open("a") as text, network.open("rb") as weights:
-            sha256 = hashlib.file_digest(weights, "sha256").hexdigest()
-            text.write(
-                f'parameters {{ key: "weights_sha256.{version.name}" '
-                f'value {{ string_value: "{sha256}" }} }}\n'
-            )
+    # Here, because the node's image has the command line, but not this package.
+    from triton_models import build_engines
+
+    try:
+        models = build_engines.read_models(models_dir)
+        build_engines.assemble(models, target)
+    except build_engines.BuildError as error:
+        remedy = f"{error.remedy} Without EPVS_MODELS_DIR, the models of the package are served."
+        raise ConfigurationError(error.problem, remedy) from None
+    return sum(len(model.versions) for model in models)
 
 
 @dataclass
@@ -140,15 +130,14 @@ class EmbeddedTriton:
         servers = Servers.find()
         environment = servers.triton_environment()
         self._remove_shared_memory()  # left behind by a killed server that used this folder
-        _check_shared_memory()
         shutil.rmtree(self.work_dir, ignore_errors=True)
         private_folder(self.work_dir)
+        models = self.work_dir.absolute() / "models"
+        _check_shared_memory(_SHARED_MEMORY_MB * assemble_models(self.models_dir, models))
         backend = self.work_dir.absolute() / "backends" / "python"
         backend.mkdir(parents=True)
         for part in (*(servers.triton_dir / "backends" / "python").iterdir(), servers.triton_stub):
             (backend / part.name).symlink_to(part)
-        models = self.work_dir.absolute() / "models"
-        assemble_models(self.models_dir, models)
 
         # Unique, so that servers on the same machine never open each other's regions.
         memory_prefix = f"epvs-{uuid.uuid4().hex[:12]}-"
@@ -225,12 +214,11 @@ def _live_members(group: int) -> frozenset[int]:
     return frozenset(members)
 
 
-def _check_shared_memory() -> None:
+def _check_shared_memory(needed_mb: int) -> None:
     statistics = os.statvfs(_SHARED_MEMORY)
     free_mb = statistics.f_bavail * statistics.f_frsize // 2**20
-    if free_mb < _NEEDED_SHARED_MEMORY_MB:
+    if free_mb < needed_mb:
         raise ConfigurationError(
-            f"{_SHARED_MEMORY} has {free_mb} MiB free; "
-            f"the embedded Triton needs {_NEEDED_SHARED_MEMORY_MB} MiB.",
+            f"{_SHARED_MEMORY} has {free_mb} MiB free; the embedded Triton needs {needed_mb} MiB.",
             "Enlarge it (in a container: --shm-size=256m).",
         )

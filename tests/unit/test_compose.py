@@ -242,8 +242,8 @@ def test_volumes_networks_and_dependencies_exist(name: str) -> None:
     ("builder", "server"), [("engines", "triton"), ("networks-cpu", "triton-cpu")]
 )
 def test_triton_serves_what_was_built(builder: str, server: str) -> None:
-    shell, script, _, source, target = SERVICES[builder]["command"]
-    assert shell == "bash"
+    python, script, _, source, target = SERVICES[builder]["command"]
+    assert python == "python3"
     host_folder = mounts(SERVICES[builder])[source]
     assert (ROOT / host_folder / script.removeprefix(f"{source}/")).is_file()
     assert f"--model-repository={target}/served" in SERVICES[server]["command"]

@@ -281,5 +281,6 @@ def test_a_network_with_other_outputs_is_not_served(
 ) -> None:
     models = write_stand_ins(tmp_path / "models")
     shutil.copy(models / "severity/1/model.onnx", models / "rating/1/model.onnx")
+    describe(models, "rating")
     with pytest.raises(Unavailable, match="differ from those of config"):
         serve(models)
