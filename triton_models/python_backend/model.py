@@ -1,4 +1,4 @@
-"""Model program of the embedded Triton: runs the ``model.onnx`` beside it with onnxruntime.
+"""Model program of Triton without a GPU: runs the ``model.onnx`` beside it with onnxruntime.
 
 Triton's Python backend starts one process per model instance and calls `TritonPythonModel` in it.
 The names of inputs and outputs come from the model's configuration, so the same program serves
