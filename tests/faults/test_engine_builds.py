@@ -21,7 +21,7 @@ from triton_models import build_engines
 if TYPE_CHECKING:
     from tests.support.builders.trtexec import TensorRT
 
-SCRIPT = MODELS / "build_engines.py"
+SCRIPT = str(MODELS / "build_engines.py")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def run(backend: str, source: Path, target: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, SCRIPT, backend, source, target]
+    command = [sys.executable, SCRIPT, backend, str(source), str(target)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -175,7 +175,7 @@ def test_builds_at_the_same_time_wait_for_each_other(source_models: Path, target
     target.mkdir()
     with (target / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        command = [sys.executable, "-u", SCRIPT, "python", source_models, target]
+        command = [sys.executable, "-u", SCRIPT, "python", str(source_models), str(target)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert "Waiting for another build" in process.stdout.readline()

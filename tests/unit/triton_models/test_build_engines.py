@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.support.builders.trtexec import TensorRT
 
-SCRIPT = MODELS / "build_engines.py"
+SCRIPT = str(MODELS / "build_engines.py")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def run(
     backend: str, source: Path, target: Path, python: tuple[str, ...] = (sys.executable,)
 ) -> subprocess.CompletedProcess[str]:
     """Run the program as compose does: as a file, without the rest of the repository."""
-    command = [*python, SCRIPT, backend, source, target]
+    command = [*python, SCRIPT, backend, str(source), str(target)]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
 
 
@@ -60,7 +60,7 @@ def test_it_runs_alone_with_the_standard_library(source_models: Path, target: Pa
 def test_it_uses_nothing_newer_than_python_3_10(tmp_path: Path) -> None:
     """Release 24.10 of NVIDIA's images has no newer one."""
     options = ["--python-version=3.10", f"--cache-dir={tmp_path}", "--config-file=", "--strict"]
-    command = [sys.executable, "-m", "mypy", *options, str(SCRIPT)]
+    command = [sys.executable, "-m", "mypy", *options, SCRIPT]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
 
@@ -162,7 +162,7 @@ def test_the_stand_in_refuses_what_the_release_does_not_know(
     """A control: without it, the test above could not fail."""
     tensorrt.install(release)
     for option in ("--fp16", "--noCudaGraph"):
-        command = [sys.executable, tensorrt.bin / "trtexec", "--help", option]
+        command = [sys.executable, str(tensorrt.bin / "trtexec"), "--help", option]
         refused = subprocess.run(command, capture_output=True, check=False).returncode != 0
         assert refused == ((release == 11) == (option == "--fp16"))
 
