@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from node.machine.check import MachineCheck
-from node.machine.requirements import CONTAINERS, CPU, CPU_VARIABLES, GPU, SECRETS
+from node.machine.requirements import CONTAINERS, CPU, CPU_VARIABLES, GPU, PORT, SECRETS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +27,14 @@ def profiles_of(variables: dict[str, str] | None) -> set[str]:
     """Return the profiles that ``.env`` chooses."""
     chosen = (variables or {}).get("COMPOSE_PROFILES", "")
     return {name.strip() for name in chosen.split(",") if name.strip()}
+
+
+def published_port(variables: dict[str, str] | None) -> int:
+    """Return the port at which the compose file offers the receiver."""
+    try:
+        return int((variables or {})["RECEIVER_PORT"])
+    except (KeyError, ValueError):
+        return PORT
 
 
 def cpu_limits(variables: dict[str, str] | None) -> dict[str, float]:

@@ -24,6 +24,7 @@ from node.machine.requirements import (
     LIMITS_MB,
     MEMORY_MB,
     PORT,
+    PROFILES,
     PYTHON,
     SHARED_MEMORY_MB,
 )
@@ -105,16 +106,26 @@ def check_cpus(engine: Engine, limits: dict[str, float]) -> MachineCheck:
     )
 
 
-def check_ports(*, with_demo_pacs: bool) -> Iterator[MachineCheck]:
-    """Check that nothing listens where the receiver and the demo PACS will."""
-    remedy = (
-        "If this node runs already, all is well. Else stop what listens (`ss --listening --tcp "
-        "--processes`), or choose another port in docker-compose.yml, EPVS_PORT for make up."
-    )
-    busy = not _is_free("", PORT)
-    yield MachineCheck(
-        f"port {PORT}", not busy, "is in use" if busy else "is free", remedy if busy else ""
-    )
+def check_ports(published: int, *, with_demo_pacs: bool) -> Iterator[MachineCheck]:
+    """Check that nothing listens where the receiver and the demo PACS will.
+
+    Parameters
+    ----------
+    published : int
+        Port at which the compose file offers the receiver.
+    with_demo_pacs : bool
+        Whether ``.env`` chooses it.
+    """
+    for port in sorted({published, PORT}):
+        busy = not _is_free("", port)
+        yield MachineCheck(
+            f"port {port}",
+            not busy,
+            "is in use" if busy else "is free",
+            "If this node runs already, all is well. Else stop what listens (`ss --listening --tcp "
+            "--processes`), or choose another: RECEIVER_PORT in .env, EPVS_PORT for make up.",
+            needed_by=tuple(p for p in PROFILES if port == (PORT if p == EMBEDDED else published)),
+        )
     taken = [str(port) for port in DEMO_PACS_PORTS if not _is_free("127.0.0.1", port)]
     yield MachineCheck(
         "ports of the demo PACS",

@@ -20,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from node.cli import app
-from node.machine import engine, gpu, host, report
+from node.machine import configuration, engine, gpu, host, report
 from node.machine.requirements import SECRETS
 from tests.support.paths import ROOT
 
@@ -124,6 +124,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     with socket.socket() as probe:  # other nodes may run on the machine of the test
         probe.bind(("127.0.0.1", 0))
         monkeypatch.setattr(host, "PORT", probe.getsockname()[1])
+        monkeypatch.setattr(configuration, "PORT", probe.getsockname()[1])
     monkeypatch.setattr(host, "DEMO_PACS_PORTS", ())
     monkeypatch.setattr(gpu, "_PCI", tmp_path / "pci")
     monkeypatch.setattr(engine, "_ROUTES", tmp_path / "route")
@@ -269,17 +270,20 @@ def test_docker_refuses_more_cpus_than_there_are(machine: Machine) -> None:
 
 def test_a_port_that_is_taken_is_named(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setattr(host, "PORT", server.getsockname()[1])
+        for module in (host, configuration):
+            monkeypatch.setattr(module, "PORT", server.getsockname()[1])
         found = machine.examine()
         assert failed(found)[f"port {server.getsockname()[1]}"] == "is in use"
         assert verdicts(found)["make up"] is False
         assert not found.can_run
+        machine.install_docker()
+        machine.configure(RECEIVER_PORT="1")  # another one for the containers
+        assert verdicts(machine.examine()) == {"gpu": False, "cpu": True, "make up": False}
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(host, "DEMO_PACS_PORTS", (server.getsockname()[1],))
-        machine.install_docker()
-        machine.configure()
+        (machine.folder / ".env").write_text("COMPOSE_PROFILES=cpu\nRECEIVER_PORT=1\n")
         assert verdicts(machine.examine())["cpu"]
-        (machine.folder / ".env").write_text("COMPOSE_PROFILES=cpu,orthanc\n")
+        (machine.folder / ".env").write_text("COMPOSE_PROFILES=cpu,orthanc\nRECEIVER_PORT=1\n")
         assert "ports of the demo PACS" in failed(machine.examine())
 
 
