@@ -23,6 +23,7 @@ PARTS = [
     ("gpu", "receiver", "receiver", "receiver"),
     ("gpu", "housekeeper", "housekeeper", "housekeeper"),
     ("gpu", "worker", "worker", "worker"),
+    ("gpu", "triton", "engines", "engines"),
     ("gpu", "triton", "triton", "triton"),
 ]
 """Overlay, workload, container, and the service of the compose file that does the same."""
