@@ -104,7 +104,7 @@ lock: $(VENV)/.test-ready
 	$(BIN)/python -m pip install --quiet uv
 	$(UV_COMPILE) --upgrade pyproject.toml requirements/build.in -o requirements/node.lock
 	$(UV_COMPILE) --upgrade pyproject.toml requirements/build.in requirements/test.in -c requirements/node.lock \
-	  --extra evaluation --extra dev --extra docs -o requirements/test.lock
+	  --extra evaluation --extra compiler --extra dev --extra docs -o requirements/test.lock
 	$(UV_COMPILE) --upgrade --no-deps requirements/triton.in -c requirements/node.lock -o node/embedded/triton.lock
 	$(UV_COMPILE) --upgrade --no-deps requirements/redis.in -o node/embedded/redis.lock
 

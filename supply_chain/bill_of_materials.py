@@ -115,9 +115,10 @@ def _models(root: Path) -> list[Component]:
     for description in sorted(root.glob("triton_models/*/*/model.json")):
         model: dict[str, Any] = json.loads(description.read_text(encoding="utf-8"))
         weights = description.with_name("model.onnx")
-        digest = _digest(weights)
-        if digest != model["weights_sha256"]:
-            raise ValueError(f"{weights} has SHA-256 {digest}, but {description} says another")
+        fp16 = description.with_name("model.fp16.onnx")
+        for file, described in ((weights, "weights_sha256"), (fp16, "fp16_sha256")):
+            if (found := _digest(file)) != model[described]:
+                raise ValueError(f"{file} has SHA-256 {found}, but {description} says another")
         card = description.with_name("MODEL.md")
         components.append(
             Component(
@@ -127,7 +128,7 @@ def _models(root: Path) -> list[Component]:
                 bom_ref=f"model:{model['name']}@{model['version']}",
                 description=f"{model['display_name']}. {model['intended_use']}",
                 licenses=[DisjunctiveLicense(id=_LICENCE)],
-                hashes=_sha256({digest}),
+                hashes=_sha256({model["weights_sha256"]}),
                 external_references=[
                     ExternalReference(
                         type=ExternalReferenceType.MODEL_CARD,
@@ -137,6 +138,8 @@ def _models(root: Path) -> list[Component]:
                 ],
                 properties=[
                     Property(name="epvs-node:weights", value=weights.relative_to(root).as_posix()),
+                    Property(name="epvs-node:fp16", value=fp16.relative_to(root).as_posix()),
+                    Property(name="epvs-node:fp16-sha256", value=model["fp16_sha256"]),
                     Property(name="epvs-node:training-data", value=model["training_data"]),
                     Property(name="epvs-node:trained-at", value=model["trained_at"]),
                 ],

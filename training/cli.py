@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(subparsers)
     _add_export(subparsers)
     _add_fp16(subparsers)
+    _add_check_engine(subparsers)
     _add_reproduce(subparsers)
     _add_agreement(subparsers)
     _add_dicom_cohort(subparsers)
@@ -214,6 +215,24 @@ def _add_fp16(subparsers: Any) -> None:
     parser.add_argument("--cohort", type=Path, required=True, help="scans to measure with")
     parser.add_argument("--models", type=Path, default=Path("triton_models"), help=_MODELS_HELP)
     parser.add_argument("--version", help="default: the highest version")
+
+
+def _add_check_engine(subparsers: Any) -> None:
+    parser = _command(
+        subparsers,
+        "check-engine",
+        "compile model.fp16.onnx for GPUs, on the CPU, and check what was compiled",
+        commands.check_engine,
+    )
+    parser.add_argument("model", choices=("rating", "severity"), help="which model")
+    parser.add_argument("--models", type=Path, default=Path("triton_models"), help=_MODELS_HELP)
+    parser.add_argument("--version", help="default: the highest version")
+    parser.add_argument(
+        "--gpu",
+        dest="gpus",
+        action="append",
+        help="compute capability, for example SM89; may be repeated (default: all known)",
+    )
 
 
 def _add_reproduce(subparsers: Any) -> None:

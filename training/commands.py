@@ -130,6 +130,23 @@ def fp16(options: Namespace) -> None:
     _LOG.info("wrote %s", file)
 
 
+def check_engine(options: Namespace) -> None:
+    """Compile a version for GPUs and check what was compiled."""
+    from core.model_versions import newest_version
+    from training.release.engines import GPUS, require_engine
+
+    model = options.models / options.model
+    version = model / (options.version or newest_version(model))
+    for gpu in options.gpus or GPUS:
+        engine = require_engine(version, gpu)
+        _LOG.info(
+            "%s: compiled in %.1f s, %.1f MB, types, shapes and batches as meant",
+            gpu,
+            engine.seconds,
+            engine.size_bytes / 1e6,
+        )
+
+
 def reproduce_rating(options: Namespace) -> None:
     """Repeat the evaluation of the rating paper."""
     from training.reproduction.rating.run import reproduce_rating

@@ -165,6 +165,9 @@ def test_the_weights_in_the_bill_are_those_of_the_files(bill: dict[str, Any]) ->
     for model in models:
         weights = ROOT / "triton_models" / model["name"] / model["version"] / "model.onnx"
         assert _hashes(model) == {hashlib.sha256(weights.read_bytes()).hexdigest()}
+        said = {each["name"]: each["value"] for each in model["properties"]}
+        fp16 = (ROOT / said["epvs-node:fp16"]).read_bytes()
+        assert said["epvs-node:fp16-sha256"] == hashlib.sha256(fp16).hexdigest()
         (card,) = model["externalReferences"]
         assert card["type"] == "model-card"
         assert _hashes(card) == {hashlib.sha256((ROOT / card["url"]).read_bytes()).hexdigest()}
@@ -178,16 +181,17 @@ def test_the_bill_is_the_same_for_the_same_parts(bill: dict[str, Any]) -> None:
     assert again == bill
 
 
-@pytest.mark.parametrize("spoil", ["weights", "lock"])
+@pytest.mark.parametrize("spoil", ["weights", "fp16", "lock"])
 def test_exchanged_weights_and_unlocked_packages_stop_the_bill(tmp_path: Path, spoil: str) -> None:
     for part in ("triton_models", "requirements", "node/embedded"):
         shutil.copytree(ROOT / part, tmp_path / part)
-    if spoil == "weights":
-        with (tmp_path / "triton_models" / "rating" / "2" / "model.onnx").open("ab") as file:
+    network = {"weights": "model.onnx", "fp16": "model.fp16.onnx"}.get(spoil)
+    if network:
+        with (tmp_path / "triton_models" / "rating" / "2" / network).open("ab") as file:
             file.write(b"\0")
     else:
         with (tmp_path / "requirements" / "node.lock").open("a") as file:
             file.write("evil>=1\n")
-    message = {"weights": "model.onnx has SHA-256", "lock": "evil has no exact version"}[spoil]
+    message = f"{network} has SHA-256" if network else "evil has no exact version"
     with pytest.raises(ValueError, match=message):
         bill_of_materials.make_bill(tmp_path)

@@ -1,11 +1,19 @@
-"""Small ONNX networks with a layer of each kind, for tests of their precision."""
+"""ONNX networks for tests of their precision: a layer of each kind, and one of full size."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from training.release.precision.graph import convert, float_layers, without_identities
+from training.release.precision.layers import trunk
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Float32Array = NDArray[np.float32]
 
@@ -41,3 +49,24 @@ def one_layer_each(scale: float = 1.0) -> onnx.ModelProto:
         [numpy_helper.from_array(values, name) for name, values in weights.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def full_size_severity(fp32: Path, fp16: Path) -> None:
+    """Export the severity network at the paper's size, with random weights, in both precisions.
+
+    Its predictions are useless, so that the FP16 layers are those that they are by their place.
+    """
+    import torch  # not needed by the small networks, and large
+
+    from training.release.export import to_onnx
+    from training.severity.network import FULL_WIDTH, INPUT_SHAPE, SeverityNet
+
+    torch.manual_seed(0)
+    net = SeverityNet(152, FULL_WIDTH)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if name.endswith("body.4.weight"):  # otherwise all of these convolutions are zero
+                parameter.fill_(0.1)
+    to_onnx(net, (1, *INPUT_SHAPE), fp32, "volume", ["probability", "saliency"])
+    network = without_identities(onnx.load(fp32))
+    onnx.save(convert(network, trunk(float_layers(network))), fp16)

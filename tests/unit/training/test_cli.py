@@ -22,7 +22,7 @@ def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParse
 
 def test_every_command_and_option_has_a_help_text() -> None:
     parsers = list(_parsers(_parser()))
-    assert len(parsers) == 15
+    assert len(parsers) == 16
     for parser in parsers:
         assert parser.description, parser.prog
         for action in parser._actions:

@@ -91,12 +91,12 @@ def decide(
     network = without_identities(network)
     layers = float_layers(network)
     ranges = measure(network, samples())
-    trunk = _trunk(layers)
+    convolutions = trunk(layers)
     work = multiply_adds(network)
     kept = {
         layer: KeptLayer(layer, node.op_type, *reason)
         for layer, node in layers.items()
-        if (reason := _reason(layer in trunk, ranges[layer], work.get(layer, 0.0)))
+        if (reason := _reason(layer in convolutions, ranges[layer], work.get(layer, 0.0)))
     }
     runtime = session(network.SerializeToString())
     expected = [_run(runtime, given) for given in samples()]
@@ -122,7 +122,7 @@ def decide(
         number *= 2
 
 
-def _trunk(layers: Mapping[str, onnx.NodeProto]) -> set[str]:
+def trunk(layers: Mapping[str, onnx.NodeProto]) -> set[str]:
     """Names of the convolutions and of what follows them, up to the last feature map."""
     found: set[str] = set()
     tensors: set[str] = set()

@@ -100,8 +100,9 @@ def _probed(network: onnx.ModelProto, tensors: list[str]) -> tuple[onnx.ModelPro
         twin.input[0] = f"{node.input[0]}/abs"
         for index, name in enumerate(node.input[1:], 1):
             twin.input[index] = f"{name}/magnitude"
-            values = np.abs(numpy_helper.to_array(weights[name]))
-            graph.initializer.append(numpy_helper.from_array(values, twin.input[index]))
+            if name in weights:  # layers may share them
+                values = np.abs(numpy_helper.to_array(weights.pop(name)))
+                graph.initializer.append(numpy_helper.from_array(values, twin.input[index]))
         graph.node.append(twin)
         sums[node.name] = f"{node.output[0]}/sum"
         largest(twin.output[0], sums[node.name])

@@ -196,6 +196,21 @@ def test_truncated_enhanced_pixels_are_undecodable(tmp_path: Path, syntax: str) 
     assert caught.value.reason is Reason.UNDECODABLE_PIXELS
 
 
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+@pytest.mark.parametrize(("slope", "stored"), [("1e38", 4000), ("1e39", 0)], ids=["inf", "NaN"])
+def test_values_that_are_not_finite_are_refused_before_any_model_sees_them(
+    tmp_path: Path, slope: str, stored: int
+) -> None:
+    """The models are given finite values only; see `docs/results/precision.md`."""
+    slices = t2_slices(RescaleSlope=slope, RescaleIntercept=0)
+    for ds in slices:
+        ds.PixelData = np.full((ds.Rows, ds.Columns), stored, np.uint16).tobytes()
+    with pytest.raises(NotGradable) as caught:
+        volume_of(tmp_path, slices)
+    assert caught.value.reason is Reason.UNDECODABLE_PIXELS
+    assert caught.value.detail.endswith(": ValueError")
+
+
 @pytest.mark.filterwarnings("ignore")  # pydicom's warnings about the damaged bytes
 @settings(max_examples=30, deadline=None)
 @given(
