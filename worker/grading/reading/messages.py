@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from enum import Enum
 from typing import Any, Final
 
 from pydicom.dataset import Dataset
@@ -44,6 +45,8 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Dataset):
             return dataset_from_json, (value.to_json(),)
+        if isinstance(value, Enum):  # by its value: some releases of Python look it up by name
+            return type(value), (value.value,)
         return NotImplemented
 
 

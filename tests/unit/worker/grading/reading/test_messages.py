@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from core.errors import Failed
+from core.reasons import Reason
+from core.results import SeriesVerdict
 from core.studies import ClosedStudy
 from tests.support.builders.series_files import stored_study, t2_slices
 from worker.grading.reading.messages import pack, pack_failure, unpack
 from worker.grading.reading.study import read_study
+from worker.grading.records import Reading, Selection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +33,18 @@ def test_a_reading_arrives_as_it_was(tmp_path: Path) -> None:
     assert unpack(pack(without, shape)) == (without, shape)
     assert reading.header is not None
     assert reading.header.utc_offset == timezone(timedelta(hours=1, minutes=30))
+
+
+def test_enumerations_arrive_where_python_pickles_them_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Python 3.11.2 does, which Debian 12 has."""
+    monkeypatch.setattr(
+        Reason, "__reduce_ex__", lambda reason, _: (getattr, (Reason, reason.name)), raising=False
+    )
+    verdict = SeriesVerdict("1.2", Reason.SELECTED, "", 20)
+    reading = Reading(Selection((verdict,), None), None)
+    assert unpack(pack(reading, ())) == (reading, ())
 
 
 def test_a_failure_arrives_as_one() -> None:
