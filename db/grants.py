@@ -52,6 +52,22 @@ def require_ddl(connection: Connection) -> None:
         )
 
 
+def require_utf8(connection: Connection) -> None:
+    """Check that the database stores text as UTF-8, as names of patients need it.
+
+    Raises
+    ------
+    ConfigurationError
+        It has another encoding, for example none: SQL_ASCII, where the cluster has no locale.
+    """
+    encoding = connection.scalar(sa.text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise ConfigurationError(
+            f"The encoding of the database is {encoding}, but UTF8 is needed.",
+            "Create it with CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C.UTF-8'.",
+        )
+
+
 def grant(connection: Connection, runtime_role: str | None) -> None:
     """Give the runtime role exactly the privileges that the node needs, and readers the views.
 

@@ -35,7 +35,8 @@ def upgrade(url: str, revision: str = "head", *, runtime_url: str | None = None)
     Unavailable
         The database does not respond.
     ConfigurationError
-        The role of `url` may not change the schema, or that of `runtime_url` does not exist.
+        The role of `url` may not change the schema, that of `runtime_url` does not exist, or the
+        database does not store UTF-8.
     """
     engine = create_engine(url)
     try:
@@ -44,6 +45,7 @@ def upgrade(url: str, revision: str = "head", *, runtime_url: str | None = None)
                 command.upgrade(make_config(connection), revision)
                 return
             grants.require_ddl(connection)
+            grants.require_utf8(connection)
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
             command.upgrade(make_config(connection), revision)
             grants.grant(connection, make_url(runtime_url or url).username)

@@ -46,6 +46,7 @@ def create_engine(url: str) -> Engine:
         hide_parameters=True,  # patient data must not enter the text of exceptions
         connect_args={
             "connect_timeout": 5,
+            "client_encoding": "utf8",  # by default that of the database, which may have none
             # A cached plan made for small tables would become slower with every study.
             "options": f"-c lock_timeout={_BUSY_TIMEOUT_S}s -c plan_cache_mode=force_custom_plan",
             "tcp_user_timeout": 30_000,  # detect a lost database host within 30 s

@@ -160,13 +160,14 @@ class PostgresServer:
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def create_database(self, template: str = "template1") -> str:
-        """Create a database and return its name."""
+    def create_database(self, template: str = "template1", options: str = "") -> str:
+        """Create a database, with further options of CREATE DATABASE, and return its name."""
         name = f"epvs_{uuid.uuid4().hex[:12]}"
         with self._connect() as connection:
             # Copies files: half the time of the default strategy, which writes a log.
             statement = (
                 f"CREATE DATABASE {name} OWNER epvs_owner TEMPLATE {template} STRATEGY file_copy"
+                f" {options}"
             )
             connection.execute(statement.encode())
         return name
