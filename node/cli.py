@@ -267,8 +267,11 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - operators never see a traceback
-        # A new file under a random name, because the text may quote patient data.
-        descriptor, path = tempfile.mkstemp(prefix="epvs-node-crash-", suffix=".txt")
+        # A new file under a random name, because the text may quote patient data. In the data
+        # folder it outlives a container.
+        data_dir = os.environ.get("EPVS_DATA_DIR", "")
+        folder = data_dir if data_dir and os.access(data_dir, os.W_OK) else None
+        descriptor, path = tempfile.mkstemp(".txt", "epvs-node-crash-", folder)
         with os.fdopen(descriptor, "w") as file:
             file.write(printable_lines(traceback.format_exc()))
         display.error(

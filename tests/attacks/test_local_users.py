@@ -170,6 +170,7 @@ def test_details_of_an_unexpected_error_are_written_where_nobody_can_read_or_red
     (public / "epvs-node-crash.txt").symlink_to(public / "planted")
     monkeypatch.chdir(public)
     monkeypatch.setattr(tempfile, "tempdir", str(public))
+    monkeypatch.delenv("EPVS_DATA_DIR", raising=False)
     monkeypatch.setattr(cli, "app", fail)
     monkeypatch.setattr(sys, "argv", ["epvs-node"])
     with pytest.raises(SystemExit):
@@ -180,6 +181,20 @@ def test_details_of_an_unexpected_error_are_written_where_nobody_can_read_or_red
     assert details.name != "planted"
     assert str(details) in message
     assert "CANARY" in details.read_text()
+    assert not _can_open(details, stat.S_IROTH)
+
+
+def test_details_of_an_unexpected_error_outlive_a_container(
+    public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its data folder is a volume; its temporary files end with it."""
+    monkeypatch.setenv("EPVS_DATA_DIR", str(public))
+    monkeypatch.setattr(cli, "app", lambda: 1 // 0)
+    monkeypatch.setattr(sys, "argv", ["epvs-node"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    (details,) = public.iterdir()
+    assert "ZeroDivisionError" in details.read_text()
     assert not _can_open(details, stat.S_IROTH)
 
 
