@@ -11,7 +11,7 @@ APT_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java defa
 LIBPYTHON = $(shell $(PYTHON) -c 'import sys; print(f"libpython{sys.version_info[0]}.{sys.version_info[1]}" \
   if sys.base_prefix == "/usr" else "")')
 
-.PHONY: help doctor demo up servers unit test coverage check docs format lock audit sbom test-tools clean
+.PHONY: help doctor demo up servers unit test container-test coverage check docs format lock audit sbom test-tools container-tools clean
 
 help:
 	@echo "make doctor  which of make up and the profiles of docker-compose.yml this machine can run"
@@ -19,6 +19,7 @@ help:
 	@echo "make up      run the whole node on this machine until Ctrl-C"
 	@echo "make unit    the unit tests: no server, no system package"
 	@echo "make test    install what the tests need, then run linters and the whole suite"
+	@echo "make container-test  build the images and test docker-compose.yml in real containers (as root)"
 	@echo "make coverage  the whole suite with its coverage; report in build/coverage"
 	@echo "make check   linters, types, import contracts and the documentation"
 	@echo "make docs    build the documentation site into build/docs"
@@ -46,6 +47,10 @@ unit: $(VENV)/.test-ready
 
 test: test-tools $(VENV)/.test-ready servers check
 	$(PYTEST)
+
+# One process: the tests share one stack and take turns.
+container-test: container-tools $(VENV)/.test-ready
+	$(BIN)/pytest tests/containers
 
 coverage: test-tools $(VENV)/.test-ready servers
 	$(PYTEST) --cov --cov-report term:skip-covered --cov-report html
@@ -88,8 +93,8 @@ $(VENV)/.test-ready: requirements/test.lock pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	@touch $@ $(VENV)/.node-ready
 
-test-tools:
-	@missing=""; for p in $(APT_PACKAGES) $(LIBPYTHON); do \
+# Installs those of the packages that are missing.
+INSTALL = missing=""; for p in $(1); do \
 	  dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q "install ok installed" || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then \
 	  echo "Installing$$missing"; \
@@ -97,6 +102,14 @@ test-tools:
 	  $$as_root apt-get update -qq && \
 	  $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
 	fi
+
+test-tools:
+	@$(call INSTALL,$(APT_PACKAGES) $(LIBPYTHON))
+
+container-tools:
+	@$(call INSTALL,$(CONTAINER_PACKAGES))
+	@docker version >/dev/null 2>&1 || { $(call INSTALL,docker.io); }
+	@docker compose version >/dev/null 2>&1 || { $(call INSTALL,docker-compose); }
 
 UV_COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --universal --no-header --no-annotate \
   --python-version 3.11 --no-emit-index-url

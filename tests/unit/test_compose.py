@@ -1,7 +1,7 @@
-"""docker-compose.yml and the Dockerfile, held against the code that they run.
+"""docker-compose.yml and the Dockerfiles, held against the code that they run.
 
-There is no Docker engine where the tests run, so this is all that is known of them: every name
-that they use exists, and the parts fit each other.
+Without a container engine: every name that they use exists, and the parts fit each other. What the
+containers do is tested by ``make container-test`` (tests/containers).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,14 @@ from core.settings import Settings, load_settings
 from core.version import VERSION
 from node.cli import app
 from node.embedded.triton import RESTRICTED
-from tests.support.paths import ROOT
+from tests.support.paths import MODELS, ROOT
 from worker.app import MAX_MEMORY_MB
 from worker.grading.reading.limits import Limits
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 SECRETS_DIR = "/run/secrets/"
-NODE_SERVICES = [name for name, service in SERVICES.items() if "build" in service]
+NODE_SERVICES = [n for n, service in SERVICES.items() if service["image"].startswith("epvs-node:")]
 
 
 def mounts(service: dict[str, Any]) -> dict[str, str]:
@@ -127,7 +128,10 @@ def test_settings_are_known_and_valid(
 
 
 def test_the_published_port_is_where_the_receiver_listens() -> None:
-    assert SERVICES["receiver"]["ports"] == [f"11112:{Settings.model_fields['port'].default}"]
+    default = Settings.model_fields["port"].default
+    assert [substitute(port, {}) for port in SERVICES["receiver"]["ports"]] == [
+        f"{default}:{default}"
+    ]
 
 
 def test_the_example_environment_sets_every_variable_without_a_default() -> None:
@@ -238,10 +242,8 @@ def test_volumes_networks_and_dependencies_exist(name: str) -> None:
             assert other["restart"] == "no"
 
 
-@pytest.mark.parametrize(
-    ("builder", "server"), [("engines", "triton"), ("networks-cpu", "triton-cpu")]
-)
-def test_triton_serves_what_was_built(builder: str, server: str) -> None:
+def test_triton_serves_the_engines_that_were_built() -> None:
+    builder, server = "engines", "triton"
     python, script, _, source, target = SERVICES[builder]["command"]
     assert python == "python3"
     host_folder = mounts(SERVICES[builder])[source]
@@ -253,22 +255,29 @@ def test_triton_serves_what_was_built(builder: str, server: str) -> None:
     assert ("deploy" in SERVICES[server]) == ("tensorrt" in target)
 
 
-@pytest.mark.parametrize("name", ["triton", "triton-cpu"])
-def test_triton_offers_only_what_the_workers_use(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        [part.replace("$$", "$") for part in SERVICES["triton"]["command"]],
+        [sys.executable, str(ROOT / "docker" / "triton" / "serve.py"), str(MODELS)],
+    ],
+    ids=["triton", "triton-cpu"],
+)
+def test_triton_offers_only_what_the_workers_use(command: list[str], tmp_path: Path) -> None:
     stand_in = tmp_path / "tritonserver"
     stand_in.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
     stand_in.chmod(0o700)
-    command = [part.replace("$$", "$") for part in SERVICES[name]["command"]]
 
     def options() -> list[str]:
-        path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
         return subprocess.run(
-            command, env=path, capture_output=True, text=True, check=True
+            command, env=path, capture_output=True, text=True, check=False
         ).stdout.splitlines()
 
     started = options()
     assert {"--allow-http=false", "--allow-metrics=false"} < set(started)
-    assert f"--model-repository={command[-1].partition('=')[2]}" == started[-1]
+    assert "--disable-auto-complete-config" in started
+    assert sum(option.startswith("--model-repository=/") for option in started) == 1
     (restricted,) = [option for option in started if "restricted" in option]
     protocols, _, key = restricted.partition(":key=")
     assert protocols == f"--grpc-restricted-protocol={RESTRICTED}"
@@ -276,7 +285,7 @@ def test_triton_offers_only_what_the_workers_use(name: str, tmp_path: Path) -> N
     assert restricted not in options()
 
 
-AS_ROOT = {"engines", "networks-cpu", "orthanc"}
+AS_ROOT = {"engines", "orthanc"}
 """Services whose image or volume needs it; the compose file says why."""
 
 
@@ -335,8 +344,7 @@ def test_database_broker_and_models_are_reachable_only_by_those_who_use_them() -
         assert list(SERVICES[name]["networks"]) == [network]
         assert "ports" not in SERVICES[name]
         assert COMPOSE["networks"][network] == {"internal": True}
-    for name in ("engines", "networks-cpu"):
-        assert SERVICES[name]["network_mode"] == "none"
+    assert SERVICES["engines"]["network_mode"] == "none"
 
 
 def test_the_image_has_the_user_of_the_compose_file() -> None:
@@ -347,18 +355,19 @@ def test_the_image_has_the_user_of_the_compose_file() -> None:
         assert SERVICES[name]["user"] == f"{uid}:{gid}"
 
 
-def test_the_image_copies_what_exists_and_all_that_is_imported() -> None:
-    dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
-    ignored = (ROOT / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
-    copied = [
-        source
-        for line in re.findall(r"^COPY (?!--from)(.*)$", dockerfile, re.MULTILINE)
-        for source in line.split()[:-1]
-    ]
-    for source in copied:
+def copied(dockerfile: str) -> list[str]:
+    """What a Dockerfile copies from the repository."""
+    text = (ROOT / "docker" / dockerfile).read_text()
+    lines = re.findall(r"^COPY (?!--from)(.*)$", text, re.MULTILINE)
+    return [source for line in lines for source in line.split()[:-1]]
+
+
+def test_the_images_copy_what_exists_and_all_that_is_imported() -> None:
+    sent = (ROOT / ".dockerignore").read_text().splitlines()
+    for source in copied("Dockerfile") + copied("triton/Dockerfile"):
         assert (ROOT / source).exists()
-        assert f"!{source}" in ignored
-    assert {"core", "db", "receiver", "worker", "node"} <= set(copied)
+        assert any(f"!{folder}" in sent for folder in (source, *Path(source).parents))
+    assert {"core", "db", "receiver", "worker", "node"} <= set(copied("Dockerfile"))
 
 
 def test_the_demo_pacs_forwards_to_the_receiver_and_is_admitted_as_documented() -> None:
