@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +21,7 @@ from core.model_versions import newest_version
 from training.cohorts.examples import Example, crops_as_input, volume_as_input
 from training.cohorts.folder import load_cohort
 from training.release.golden import dequantise
+from training.release.precision.graph import float_layers, without_identities
 from training.release.precision.layers import decide
 from training.storage import atomic_write
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
     from worker.grading.records import Float32Array
 
+_LOG: Final = logging.getLogger(__name__)
 FILE: Final = "model.fp16.onnx"
 SCANS: Final = 20
 """Scans of a cohort that the decision is measured on, besides the golden inputs."""
@@ -55,12 +59,20 @@ def write_fp16(
     dict
         ``fp16_sha256``, and ``fp32_layers``: `KeptLayer` each.
     """
-    network = onnx.load(folder / "model.onnx")
+    network = without_identities(onnx.load(folder / "model.onnx"))
     samples = partial(_samples, folder, name, list(examples[:SCANS]), enhancement)
     converted, kept = decide(network, samples)
     content = converted.SerializeToString(deterministic=True)
     with atomic_write(folder / FILE) as path:
         path.write_bytes(content)
+    reasons = Counter(layer.reason for layer in kept)
+    _LOG.info(
+        "%s: %d of %d layers stay FP32 (%s)",
+        FILE,
+        len(kept),
+        len(float_layers(network)),
+        ", ".join(f"{reason}: {count}" for reason, count in reasons.items()),
+    )
     return {
         "fp16_sha256": hashlib.sha256(content).hexdigest(),
         "fp32_layers": [layer.describe() for layer in kept],
