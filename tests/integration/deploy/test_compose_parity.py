@@ -25,6 +25,7 @@ PARTS = [
     ("gpu", "worker", "worker", "worker"),
     ("gpu", "triton", "engines", "engines"),
     ("gpu", "triton", "triton", "triton"),
+    ("cpu", "triton", "triton", "triton-cpu"),
 ]
 """Overlay, workload, container, and the service of the compose file that does the same."""
 
