@@ -338,3 +338,42 @@ class NotGradedStudy:
     """None if no destination asks for it or if it could not be built."""
     report_failure: ReportFailure | None = None
     """Set if a destination asks for a report that could not be built."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowFailure:
+    """Why a shadow version predicted nothing for a study."""
+
+    code: str
+    """Short kebab-case code, e.g. ``"golden-mismatch"``."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowRating:
+    """What a shadow version of the rating model predicted."""
+
+    identity: ModelIdentity
+    images: tuple[ImageRating, ...]
+    rating: int
+    majority_rating: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowSeverity:
+    """What a shadow version of the severity model predicted."""
+
+    identity: ModelIdentity
+    severity: Severity
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowResult:
+    """What became of one shadow version for one graded study; stored, never reported."""
+
+    model: str
+    version: str
+    outcome: ShadowRating | ShadowSeverity | ShadowFailure
+    seconds: float

@@ -8,6 +8,7 @@ prevents the start; the message names the setting, its value and what is valid.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,8 @@ from core.tls import Identity
 
 SHIPPED_MODELS_DIR: Final = Path(__file__).resolve().parents[1] / "triton_models"
 """The models that come with the package, in a checkout and in an installation alike."""
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 def _split(text: str) -> list[str]:
@@ -63,6 +66,7 @@ class Settings(BaseSettings):
     triton_url: str = "127.0.0.1:8001"
     triton_timeout_s: float = Field(default=60.0, gt=0)
     models_dir: Path = SHIPPED_MODELS_DIR
+    trusted_models: str = ""
     enhancement: Literal["stationary", "block-group", "none"] = "stationary"
     """Without effect: `model.json` states it. Kept so that existing configurations stay valid."""
     max_attempts: int = Field(default=3, ge=1)
@@ -124,6 +128,14 @@ class Settings(BaseSettings):
         names = [parse_destination(part).name for part in _split(value)]
         if len(set(names)) < len(names):
             raise ValueError("contains the same destination twice")
+        return value
+
+    @field_validator("trusted_models")
+    @classmethod
+    def _check_trusted_models(cls, value: str) -> str:
+        for part in _split(value):
+            if not _SHA256.fullmatch(part):
+                raise ValueError(f"contains {part!r}, which is not a SHA-256 in lower case")
         return value
 
     @field_validator("database_url", "database_owner_url")
@@ -245,6 +257,11 @@ class Settings(BaseSettings):
             if isinstance(known, DicomDestination) and known.is_sender and str(known.port) == port:
                 return known.resolved(ae_title, host)
         return None
+
+    @property
+    def trusted_digests(self) -> frozenset[str]:
+        """SHA-256 of the ``model.json`` of each model that the site has added."""
+        return frozenset(_split(self.trusted_models))
 
     @property
     def spool_dir(self) -> Path:

@@ -63,6 +63,15 @@ class OutboxKind(StrEnum):
     """A delivery, to be sent."""
 
 
+class ModelRole(StrEnum):
+    """What a version of a model is used for."""
+
+    REPORTED = "reported"
+    """Its predictions are the results."""
+    SHADOW = "shadow"
+    """Its predictions for the same studies are stored beside the results, and never reported."""
+
+
 class QuarantineReason(StrEnum):
     """Why a received instance is kept apart from its study."""
 

@@ -25,6 +25,7 @@ _TABLES: Final = {
     "alembic_version": ("SELECT",),
     "audit_events": ("SELECT", "INSERT"),
     "audit_head": ("SELECT",),  # a trigger of audit_events moves it
+    "model_assignments": ("SELECT", "INSERT"),
     "outbox": (*_USUAL, "DELETE"),
     "refusal_counts": (*_USUAL, "DELETE"),
 }

@@ -1,4 +1,4 @@
-"""The six views that administrators query; their columns are a stable interface.
+"""The seven views that administrators query; their columns are a stable interface.
 
 The migrations create them; this module describes their columns for typed reading.
 """
@@ -38,6 +38,11 @@ _COLUMNS: Final = {
         "rating_2 rating_3 rating_4 none_to_mild moderate_to_severe mean_seconds first_used_at "
         "last_used_at"
     ),
+    "shadow_results": (
+        "study_uid revision revision_id model reported_version shadow_version reported_rating "
+        "shadow_rating equal_images reported_severity shadow_severity reported_probability "
+        "shadow_probability agree failure seconds graded_at"
+    ),
 }
 _MOMENTS: Final = {
     "delivered_at",
@@ -49,13 +54,14 @@ _MOMENTS: Final = {
     "last_at",
     "first_used_at",
     "last_used_at",
+    "graded_at",
 }
 
 
 def _column(name: str) -> Any:
     if name in _MOMENTS:
         return column(name, UtcDateTime())
-    return column(name, Boolean()) if name == "models_agree" else column(name)
+    return column(name, Boolean()) if name in ("models_agree", "agree") else column(name)
 
 
 VIEWS: Final = {

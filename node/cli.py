@@ -27,7 +27,7 @@ from core.version import VERSION
 from db import commands, migrate, queries
 from db.enums import RevisionState
 from db.receiving.quarantine import list_waiting
-from node import audit_cli, display, doctor, quarantine_cli, sending
+from node import audit_cli, display, doctor, models_cli, quarantine_cli, sending
 from node.database import open_database, wait_for_schema
 from node.demonstration import run as demonstration
 from node.embedded.running import with_running_stack
@@ -42,6 +42,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(audit_cli.app, name="audit")
+app.add_typer(models_cli.app, name="models")
 app.add_typer(quarantine_cli.app, name="quarantine")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

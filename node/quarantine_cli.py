@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pwd
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -15,6 +13,7 @@ from db.receiving import quarantine
 from db.receiving.quarantine import Choice
 from node import display
 from node.database import open_database
+from node.operator import operator_name
 
 app = typer.Typer(help="Instances that contradict earlier ones.", no_args_is_help=True)
 
@@ -49,7 +48,9 @@ def accept(
     """Take instances into the study in the place of what they contradict, and grade it again."""
     choice = Choice(study_uid, reason, caller, instance)
     with open_database() as session:
-        accepted = quarantine.accept(session, choice, operator=_operator(), now=datetime.now(UTC))
+        accepted = quarantine.accept(
+            session, choice, operator=operator_name(), now=datetime.now(UTC)
+        )
     then = "queued as" if accepted.is_queued else "to be graded as"
     display.step(
         f"{accepted.n_instances} instances accepted; {then} revision {accepted.revision_id}"
@@ -66,17 +67,5 @@ def discard(
     """Leave instances out for good."""
     choice = Choice(study_uid, reason, caller, instance)
     with open_database() as session:
-        n = quarantine.discard(session, choice, operator=_operator(), now=datetime.now(UTC))
+        n = quarantine.discard(session, choice, operator=operator_name(), now=datetime.now(UTC))
     display.step(f"{n} instances discarded; their files stay in the spool")
-
-
-def _operator() -> str:
-    """Return the name of the operating system's user who runs the command, for the audit trail.
-
-    From the user database, not from the environment, which the user can set.
-    """
-    uid = os.getuid()
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:  # containers may run as a user without a name
-        return f"uid {uid}"

@@ -6,6 +6,7 @@ which has neither torch nor SciPy.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 from dataclasses import replace
@@ -120,6 +121,8 @@ def export(options: Namespace) -> None:
         options.run, options.cohort, options.models, options.version, options.intended_use
     )
     _LOG.info("wrote version %s of %s", folder.name, options.model)
+    digest = hashlib.sha256((folder / "model.json").read_bytes()).hexdigest()
+    _LOG.info("for the node to serve it: EPVS_TRUSTED_MODELS=%s", digest)
 
 
 def fp16(options: Namespace) -> None:

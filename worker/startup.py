@@ -6,7 +6,7 @@ import gc
 import logging
 import multiprocessing
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery.signals import setup_logging, worker_init, worker_process_init, worker_ready
 
@@ -15,6 +15,9 @@ from core.logs import configure_logging
 from core.permissions import keep_files_private
 from worker import services
 from worker.grading.stages.template import load_template
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +42,15 @@ def _check_before_start(**_: Any) -> None:
     survive its later forks.
     """
     configure_logging(services.current().settings, "worker")
-    check = multiprocessing.get_context("fork").Process(target=_check)
+    fork = multiprocessing.get_context("fork")
+    passed, report = fork.Pipe(duplex=False)
+    check = fork.Process(target=_check, args=(report,))
     check.start()
+    report.close()
     check.join()
     if check.exitcode != 0:
         raise SystemExit(1)
+    services.current().passed |= passed.recv()  # the pool's processes need not repeat the test
 
 
 @worker_process_init.connect
@@ -63,13 +70,17 @@ def _report_ready(**_: Any) -> None:
     log.info("ready")
 
 
-def _check() -> None:
+def _check(report: Connection) -> None:
     try:
         load_template()
         current = services.current()
         if current.settings.tls_identity is not None:
             current.settings.tls_identity.client_context()
-        current.check_models()
+        check = current.check_models()
     except EpvsError as error:
         log.error("the worker does not start: %s", error)  # noqa: TRY400 - the traceback would add nothing
         sys.exit(1)
+    log.info("models passed the golden self-test: %s", check)
+    for model, refusal in check.refused_shadows.items():
+        log.error("the shadow version of %s predicts nothing: %s", model, refusal)
+    report.send(current.passed)

@@ -18,6 +18,8 @@ from db.models import Revision
 from db.states import lock_revision, move
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.orm import Session
 
 ATTEMPTS_SPENT = "attempts-spent"
@@ -35,9 +37,25 @@ class Claim:
 
 
 def claim_revision(
-    session: Session, revision_id: str, *, now: datetime, lease_s: float, max_attempts: int
+    session: Session,
+    revision_id: str,
+    *,
+    now: datetime,
+    lease_s: float,
+    max_attempts: int,
+    models: Mapping[str, str] | None = None,
 ) -> Claim | None:
     """Claim a queued revision; the attempt is charged before the work starts.
+
+    Parameters
+    ----------
+    session : Session
+    revision_id : str
+    now : datetime
+    lease_s : float
+    max_attempts : int
+    models : mapping, optional
+        The version of each model that the attempt will use, for the audit trail.
 
     Returns
     -------
@@ -61,7 +79,8 @@ def claim_revision(
     revision.attempt += 1
     revision.token += 1
     revision.not_before = None
-    move(session, revision, RevisionState.PROCESSING, now=now, detail={"attempt": revision.attempt})
+    detail = {"attempt": revision.attempt, **({"models": dict(models)} if models else {})}
+    move(session, revision, RevisionState.PROCESSING, now=now, detail=detail)
     lease_until = now + timedelta(seconds=lease_s)
     revision.lease_until = lease_until
     outbox.remove_revision(session, revision.id)

@@ -14,6 +14,7 @@ from db.models.grading import (
     SeriesVerdictRow,
     StageTimingRow,
 )
+from db.models.model_use import ModelAssignment, ShadowGrade, ShadowImageRating
 from db.models.outbox import OutboxRow
 from db.models.receiving import Instance, QuarantinedInstance, Revision, Study
 
@@ -27,6 +28,7 @@ __all__ = [
     "GradeRow",
     "ImageRatingRow",
     "Instance",
+    "ModelAssignment",
     "ModelVersion",
     "OutboxRow",
     "QuarantinedInstance",
@@ -34,6 +36,8 @@ __all__ = [
     "ReportObjectRow",
     "Revision",
     "SeriesVerdictRow",
+    "ShadowGrade",
+    "ShadowImageRating",
     "StageTimingRow",
     "Study",
 ]

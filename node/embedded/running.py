@@ -24,12 +24,14 @@ _ANNOUNCED = (
     "destinations",
     "broker_url",
     "triton_url",
+    "models_dir",
+    "trusted_models",
 )
 
 
 def announce(settings: Settings) -> None:
     """Write the addresses and settings of this process's stack into its data folder."""
-    values = {name: getattr(settings, name) for name in _ANNOUNCED}
+    values = settings.model_dump(mode="json", include=set(_ANNOUNCED))
     _file(settings).write_text(json.dumps({"pid": os.getpid(), **values}))
 
 
@@ -43,6 +45,8 @@ def with_running_stack(settings: Settings) -> Settings:
     found = _read(settings)
     given = settings.model_fields_set
     changes = {name: found[name] for name in _ANNOUNCED if name in found and name not in given}
+    if "models_dir" in changes:
+        changes["models_dir"] = Path(changes["models_dir"])
     return settings.model_copy(update=changes)
 
 

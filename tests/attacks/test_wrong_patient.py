@@ -22,12 +22,13 @@ from db.receiving.closing import close_quiet_studies
 from db.receiving.intake import record_instances
 from db.session import unit_of_work
 from receiver.status import Status
+from tests.support.builders.gradings import Pipeline, ScriptedGrading
 from tests.support.builders.made_study import identity_of, make_graded, receive_study
 from tests.support.builders.mr_series import make_image
 from tests.support.builders.records import INTENDED_USE
 from tests.support.clients.scu import association, send_raw
 from tests.support.servers.receiver import run_receiver
-from worker.grading.attempt import Grading, attempt_grading
+from worker.grading.attempt import attempt_grading
 from worker.grading.errors import NotGradable
 from worker.grading.pipeline import GradingOptions, add_not_graded_report, not_graded_study
 from worker.grading.reading.source import read_study_header
@@ -78,13 +79,13 @@ def services(tmp_path: Path, sqlite_template: Path) -> Iterator[Services]:
     made.engine.dispose()
 
 
-def attempt(services: Services, pipeline: Grading) -> tuple[Revision, int]:
+def attempt(services: Services, pipeline: Pipeline) -> tuple[Revision, int]:
     """The revision after one attempt at it, and how many objects and deliveries there are."""
     with unit_of_work(services.engine) as session:
         (revision_id,) = close_quiet_studies(
             session, now=datetime.now(UTC), quiet_period_s=0, max_open_s=1
         )
-    services.grade = pipeline
+    services.pin_models = lambda: ScriptedGrading(pipeline)  # type: ignore[method-assign]
     attempt_grading(services, revision_id)
     with unit_of_work(services.engine) as session:
         kept = [session.scalars(select(table)).all() for table in (ReportObjectRow, Delivery)]

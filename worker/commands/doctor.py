@@ -62,13 +62,15 @@ def _check_workers(settings: Settings) -> None:
 
 def _check_models(settings: Settings) -> None:
     try:
-        Services(settings).check_models(wait_s=_WAIT_S)
+        check = Services(settings).check_models(wait_s=_WAIT_S, record=False)
     except EpvsError as error:
         _say("Triton", False, error.message, error.remedy)
     else:
         host = settings.triton_url.removeprefix("unix:").rpartition(":")[0]
         link = describe_link(host, is_encrypted=False)
-        _say("Triton", True, f"both models reproduce their golden output, {link}")
+        _say("Triton", True, f"the models reproduce their golden output ({check}), {link}")
+        for model, refusal in check.refused_shadows.items():
+            _say(f"shadow of {model}", False, refusal.message, refusal.remedy)
 
 
 def _check_archive(destination: DicomDestination, settings: Settings) -> None:

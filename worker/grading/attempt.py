@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol
 
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -21,18 +21,13 @@ from worker.grading.outcomes import AttemptFailed, Graded, NotGraded, Outcome, P
 from worker.grading.report_files import write_report_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
     from core.results import GradedStudy
     from core.settings import Settings
-    from core.studies import ClosedStudy
     from db.grading.leases import Claim
-
-# The pipeline as a function of the study and the time of completion; the rest is bound to it.
-Grading: TypeAlias = "Callable[[ClosedStudy, datetime], GradedStudy | NotGradedStudy]"
+    from worker.grading.model_versions import Grading
 
 
 class GradingServices(Protocol):
@@ -42,8 +37,7 @@ class GradingServices(Protocol):
     def settings(self) -> Settings: ...  # noqa: D102
     @property
     def engine(self) -> Engine: ...  # noqa: D102
-    @property
-    def grade(self) -> Grading: ...  # noqa: D102
+    def pin_models(self) -> Grading: ...  # noqa: D102
 
 
 UNAVAILABLE_RETRY_S: Final = 3.0
@@ -60,12 +54,20 @@ def failure_retry_s(attempt: int, max_attempts: int) -> float:
 def attempt_grading(services: GradingServices, revision_id: str) -> None:
     """Claim `revision_id` and grade it; without a claim, do nothing.
 
+    Nothing is claimed while a reported model version may not be used: the study waits.
+
     Raises
     ------
     Unavailable
-        The database does not respond: nothing was claimed, or the claim ends with its lease.
+        The database does not respond, or Triton before the first use of a version: nothing was
+        claimed, or the claim ends with its lease.
     """
     settings = services.settings
+    try:
+        grading = services.pin_models()
+    except Failed as error:
+        log.error("no study is taken code=%s: %s", error.code, error)  # noqa: TRY400 - no defect
+        return
     claimed_at = datetime.now(UTC)
     # The report states this second, and the audit trail stores it as the time of the claim, so the
     # same bytes can be rebuilt from the stored data.
@@ -77,13 +79,15 @@ def attempt_grading(services: GradingServices, revision_id: str) -> None:
             now=claimed_at,
             lease_s=settings.lease_s,
             max_attempts=settings.max_attempts,
+            models=grading.versions,
         )
     if claim is None:  # a repeated notification, or another worker has it
         log.info("nothing to do revision=%s", revision_id)
         return
-    log.info("grading revision=%s attempt=%d", revision_id, claim.attempt)
+    versions = " ".join(f"{model}={version}" for model, version in grading.versions.items())
+    log.info("grading revision=%s attempt=%d %s", revision_id, claim.attempt, versions)
     with Heartbeat(services.engine, partial(leases.extend, claim=claim), settings.lease_s):
-        outcome = grade(services, claim, completed_at)
+        outcome = grade(services, grading, claim, completed_at)
         held = record_outcome(
             services.engine,
             lambda session: record(session, claim, outcome, settings),
@@ -91,15 +95,31 @@ def attempt_grading(services: GradingServices, revision_id: str) -> None:
         )
     if not held:
         log.warning("claim lost, result dropped revision=%s", revision_id)
+    elif isinstance(outcome, Graded):
+        store_shadow(services, grading, revision_id)
 
 
-def grade(services: GradingServices, claim: Claim, completed_at: datetime) -> Outcome:
+def store_shadow(services: GradingServices, grading: Grading, revision_id: str) -> None:
+    """Let the shadow versions predict, now that the result is stored, and store that too."""
+    shadows = grading.grade_in_shadow()
+    if not shadows:
+        return
+    try:
+        with unit_of_work(services.engine) as session:
+            results.store_shadow(session, revision_id, shadows, now=datetime.now(UTC))
+    except Unavailable as error:
+        log.warning("shadow result dropped revision=%s: %s", revision_id, error)
+
+
+def grade(
+    services: GradingServices, grading: Grading, claim: Claim, completed_at: datetime
+) -> Outcome:
     """Run the pipeline on the claimed revision and write the report's files."""
     revision_id = claim.revision_id
     try:
         with unit_of_work(services.engine) as session:
             study = results.load_closed_study(session, revision_id)
-        result = services.grade(study, completed_at)
+        result = grading.grade(study, completed_at)
         report = result.report
         paths = write_report_files(report, services.settings.reports_dir) if report else ()
     except Unavailable as error:

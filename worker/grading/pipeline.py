@@ -13,7 +13,7 @@ from core.errors import Failed
 from core.logs import describe
 from core.results import GradedStudy, NotGradedStudy, ReportFailure, StageTiming
 from worker.grading.errors import NotGradable
-from worker.grading.records import Reading, Selection
+from worker.grading.records import ModelRun, Reading, Selection
 from worker.grading.stages.assembly import assemble
 from worker.grading.stages.grade import grade
 from worker.grading.stages.rating import prepare_rating
@@ -63,6 +63,7 @@ def grade_study(
     inference: InferenceClient,
     template: Template,
     options: GradingOptions,
+    keep: Callable[[ModelRun], None] | None = None,
 ) -> GradedStudy | NotGradedStudy:
     """Grade one revision of a study and build its report.
 
@@ -79,6 +80,8 @@ def grade_study(
     inference : InferenceClient
     template : Template
     options : GradingOptions
+    keep : callable, optional
+        Is given what the models were given and predicted, if the study is graded.
 
     Raises
     ------
@@ -125,6 +128,12 @@ def grade_study(
         completed_at=completed_at,
         station_name=options.station_name,
     )
+    if keep is not None:
+        keep(
+            ModelRun(
+                volume, registration, rating_input, rating_output, severity_input, severity_output
+            )
+        )
     return GradedStudy(
         revision_id=study.revision_id,
         series_uid=series.series_uid,

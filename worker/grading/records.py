@@ -300,3 +300,18 @@ class SaliencyMap:
 
     image: sitk.Image
     statistics: SaliencyStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRun:
+    """What both models were given for one study, and what they predicted.
+
+    Kept until the result is stored, so that shadow versions can be given the same.
+    """
+
+    volume: Volume
+    registration: Registration
+    rating_input: RatingInput
+    rating_output: RatingOutput
+    severity_input: SeverityInput
+    severity_output: SeverityOutput

@@ -35,9 +35,11 @@ def write_stand_ins(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def write_model(folder: Path, name: str, network: onnx.ModelProto) -> None:
-    """Write one network with its description and golden output, replacing an earlier one."""
-    version = folder / name / "1"
+def write_model(
+    folder: Path, name: str, network: onnx.ModelProto, number: str = "1", **changes: Any
+) -> None:
+    """Write one version with its description and golden output, replacing an earlier one."""
+    version = folder / name / number
     version.mkdir(parents=True, exist_ok=True)
     path = version / "model.onnx"
     onnx.save(network, path)
@@ -54,11 +56,11 @@ def write_model(folder: Path, name: str, network: onnx.ModelProto) -> None:
     )
     arrays: dict[str, Any] = golden | dict(zip(outputs, answers, strict=True))
     np.savez_compressed(version / "golden.npz", **arrays)
-    describe(folder, name, inputs=inputs, outputs=outputs)
+    describe(folder, name, inputs=inputs, outputs=outputs, **changes)
 
 
 def describe(folder: Path, name: str, **changes: Any) -> None:
-    """Write a model's ``model.json`` for the weights in its folder; `changes` take precedence."""
+    """Write ``model.json`` of a model's highest version; `changes` take precedence."""
     version = folder / name / newest_version(folder / name)
     path = version / "model.json"
     known = json.loads(path.read_text()) if path.exists() else {}
@@ -76,6 +78,12 @@ def describe(folder: Path, name: str, **changes: Any) -> None:
         **changes,
     }
     path.write_text(json.dumps(description))
+
+
+def digests(folder: Path) -> str:
+    """Return what ``EPVS_TRUSTED_MODELS`` must be for the models of a folder."""
+    found = sorted(folder.glob("*/*/model.json"))
+    return ",".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in found)
 
 
 def rating_network(seed: int) -> onnx.ModelProto:

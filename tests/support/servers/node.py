@@ -70,18 +70,14 @@ class Node:
         self._housekeeping = threading.Thread(target=keeper.run, args=(self._stop,))
         self._housekeeping.start()
 
-    def start_worker(self, *, concurrency: int = 2) -> subprocess.Popen[bytes]:
-        """Start a worker without waiting for it to be ready."""
+    def start_worker(
+        self, *, concurrency: int = 2, app: str = "tests.support.servers.scripted_worker"
+    ) -> subprocess.Popen[bytes]:
+        """Start a worker without waiting for it to be ready; ``worker.app`` grades with models."""
         with self.log.open("ab") as log:
             self._worker = subprocess.Popen(
                 [
-                    *(
-                        sys.executable,
-                        "-m",
-                        "celery",
-                        "-A",
-                        "tests.support.servers.scripted_worker",
-                    ),
+                    *(sys.executable, "-m", "celery", "-A", app),
                     *("worker", "--concurrency", str(concurrency)),
                     *("--without-gossip", "--without-mingle"),
                 ],

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,18 +16,20 @@ from core.errors import Failed, Unavailable
 from core.reasons import Reason
 from core.results import GradedStudy, NotGradedStudy
 from core.settings import load_settings
+from tests.support.builders.gradings import ScriptedGrading
 from tests.support.builders.made_study import make_graded
 from tests.support.builders.records import INTENDED_USE
 from worker.app import app as app
+from worker.grading.model_versions import VersionsInUse
 from worker.grading.pipeline import GradingOptions, add_not_graded_report
 from worker.grading.reading.source import read_study_header
-from worker.services import MODEL_WAIT_S, Services, install
+from worker.services import MODEL_WAIT_S, ModelCheck, Services, install
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from core.studies import ClosedStudy
-    from worker.grading.attempt import Grading
+    from worker.grading.model_versions import Grading
 
 FOLDER_VARIABLE = "SCRIPT_FOLDER"
 
@@ -64,10 +65,9 @@ class ScriptedServices(Services):
 
     script = Script(Path(os.environ.get(FOLDER_VARIABLE, ".")))
 
-    @cached_property
-    def grade(self) -> Grading:
+    def pin_models(self) -> Grading:
         """The pipeline."""
-        return self._grade
+        return ScriptedGrading(self._grade)
 
     def _grade(self, study: ClosedStudy, completed_at: datetime) -> GradedStudy | NotGradedStudy:
         """Grade normally, unless the script says otherwise."""
@@ -96,10 +96,11 @@ class ScriptedServices(Services):
             time.sleep(0.05)
         return make_graded(study)
 
-    def check_models(self, wait_s: float = MODEL_WAIT_S) -> None:
+    def check_models(self, wait_s: float = MODEL_WAIT_S, *, record: bool = True) -> ModelCheck:
         """Pass or fail as the script says."""
         if self.script.act("models") == "wrong":
             raise Failed("golden-mismatch", "The rating model answers something else.")
+        return ModelCheck(VersionsInUse({}, {}, frozenset()), {})
 
 
 if FOLDER_VARIABLE in os.environ:  # set in worker processes only

@@ -35,8 +35,8 @@ class InferenceClient:
         self, server: ModelServer, rating: ModelDescription, severity: ModelDescription
     ) -> None:
         self.server = server
-        self._rating = rating
-        self._severity = severity
+        self.rating = rating
+        self.severity = severity
 
     @classmethod
     def connect(cls, url: str, models_dir: Path, timeout_s: float) -> Self:
@@ -58,7 +58,7 @@ class InferenceClient:
     @property
     def models(self) -> tuple[ModelIdentity, ModelIdentity]:
         """Rating model and severity model, as their ``model.json`` describes them."""
-        return self._rating.identity, self._severity.identity
+        return self.rating.identity, self.severity.identity
 
     @property
     def intended_use(self) -> IntendedUse:
@@ -68,7 +68,7 @@ class InferenceClient:
     @property
     def enhancement(self) -> Enhancement:
         """Haar enhancement of the images that the rating model was trained on."""
-        return self._rating.enhancement
+        return self.rating.enhancement
 
     def wait_ready(self, timeout_s: float) -> None:
         """Wait until Triton responds and has loaded both models.
@@ -78,12 +78,12 @@ class InferenceClient:
         Unavailable
             It is not ready after `timeout_s` seconds.
         """
-        self.server.wait_ready((self._rating, self._severity), timeout_s)
+        self.server.wait_ready((self.rating, self.severity), timeout_s)
 
     def check_golden(self) -> None:
         """Run both models on inputs whose outputs are known: `ModelServer.check_golden`."""
-        self.server.check_golden(self._rating)
-        self.server.check_golden(self._severity)
+        self.server.check_golden(self.rating)
+        self.server.check_golden(self.severity)
 
     def rate(self, rating_input: RatingInput) -> RatingOutput:
         """Grade the six basal-ganglia images.
@@ -95,9 +95,9 @@ class InferenceClient:
         Failed
             Triton serves another model, or the prediction is not a probability distribution.
         """
-        output = self.server.infer(self._rating, {"crops": rating_input.crops})
+        output = self.server.infer(self.rating, {"crops": rating_input.crops})
         return RatingOutput(
-            check_distribution(output["probabilities"], "rating"), self._rating.identity
+            check_distribution(output["probabilities"], "rating"), self.rating.identity
         )
 
     def assess(self, severity_input: SeverityInput) -> SeverityOutput:
@@ -108,8 +108,8 @@ class InferenceClient:
         Unavailable, Failed
             As `rate`.
         """
-        output = self.server.infer(self._severity, {"volume": severity_input.volume})
+        output = self.server.infer(self.severity, {"volume": severity_input.volume})
         check_severity(output["probability"], output["saliency"])
         return SeverityOutput(
-            float(output["probability"][0, 0]), output["saliency"][0], self._severity.identity
+            float(output["probability"][0, 0]), output["saliency"][0], self.severity.identity
         )

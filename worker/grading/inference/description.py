@@ -19,6 +19,12 @@ Enhancement: TypeAlias = Literal["stationary", "block-group", "none"]
 """Haar enhancement of the rating model's images."""
 
 MODELS: Final = ("rating", "severity")
+GOLDEN: Final = "golden.npz"
+"""Inputs with the outputs that the model gave for them when it was exported."""
+
+_REMEDY: Final = (
+    "Correct EPVS_MODELS_DIR, restore the file, or promote another version (epvs-node models list)."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +36,10 @@ class ModelDescription:
     identity : ModelIdentity
     inputs, outputs : mapping
         Shape of each tensor by its name; the batch comes first and is -1.
-    golden_path : Path
-        Inputs with the outputs that the model gave for them when it was exported.
-    golden_sha256 : str
-        Of that file.
+    folder : Path
+        The version's folder.
+    files : mapping
+        SHA-256 of the other files of the version by their names.
     enhancement : str
         Haar enhancement of the images that the network was trained on.
     sha256 : str
@@ -44,10 +50,37 @@ class ModelDescription:
     identity: ModelIdentity
     inputs: Mapping[str, tuple[int, ...]]
     outputs: Mapping[str, tuple[int, ...]]
-    golden_path: Path
-    golden_sha256: str
+    folder: Path
+    files: Mapping[str, str]
     enhancement: Enhancement
     sha256: str
+
+    @property
+    def label(self) -> str:
+        """Model and version, for messages."""
+        return f"{self.identity.name} version {self.identity.version}"
+
+    def check_files(self) -> None:
+        """Compare every file of the version with its digest.
+
+        Raises
+        ------
+        Failed
+            ``model-files-changed``: one is missing or differs.
+        """
+        for name, sha256 in self.files.items():
+            path = self.folder / name
+            try:
+                with path.open("rb") as file:
+                    found = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                found = type(error).__name__
+            if found != sha256:
+                raise Failed(
+                    "model-files-changed",
+                    f"{path} is not the file that model.json describes ({found[:20]}).",
+                    "Restore the version's folder, or export the model again.",
+                )
 
     @classmethod
     def read(cls, models_dir: Path, name: str, version: str | None = None) -> ModelDescription:
@@ -82,23 +115,28 @@ class ModelDescription:
             inputs = {key: tuple(dims) for key, dims in text["inputs"].items()}
             outputs = {key: tuple(dims) for key, dims in text["outputs"].items()}
             enhancement = _enhancement(text)
-            golden_sha256 = _golden_sha256(text)
+            files = _files(text)
             _check_folder(identity, path)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Failed(
-                "model-description-invalid",
-                f"{path} cannot be used ({type(error).__name__}: {error}).",
-                _remedy(models_dir / name),
-            ) from None
+            raise invalid_description(path, error, _remedy(models_dir / name)) from None
         return cls(
             identity=identity,
             inputs=inputs,
             outputs=outputs,
-            golden_path=path.with_name("golden.npz"),
-            golden_sha256=golden_sha256,
+            folder=path.parent,
+            files=files,
             enhancement=enhancement,
             sha256=hashlib.sha256(content).hexdigest(),
         )
+
+
+def invalid_description(path: Path, error: Exception, remedy: str = _REMEDY) -> Failed:
+    """Build the exception for a version or a folder of versions that cannot be used."""
+    return Failed(
+        "model-description-invalid",
+        f"{path} cannot be used ({type(error).__name__}: {error}).",
+        remedy,
+    )
 
 
 def _remedy(model: Path) -> str:
@@ -107,7 +145,7 @@ def _remedy(model: Path) -> str:
             f"Move model.json and MODEL.md from {model} into the folder of the version that they "
             "describe."
         )
-    return "Correct EPVS_MODELS_DIR or restore the file."
+    return _REMEDY
 
 
 def _check_folder(identity: ModelIdentity, path: Path) -> None:
@@ -115,10 +153,15 @@ def _check_folder(identity: ModelIdentity, path: Path) -> None:
         raise ValueError(f"it describes {identity.name} version {identity.version}")
 
 
-def _golden_sha256(description: Mapping[str, Any]) -> str:
+def _files(description: Mapping[str, Any]) -> dict[str, str]:
     if "golden_sha256" not in description:
         raise ValueError("it has no golden_sha256; state there the SHA-256 of golden.npz")
-    return str(description["golden_sha256"])
+    keys = {
+        "model.onnx": "weights_sha256",
+        "model.fp16.onnx": "fp16_sha256",
+        GOLDEN: "golden_sha256",
+    }
+    return {name: str(description[key]) for name, key in keys.items() if key in description}
 
 
 def _enhancement(description: Mapping[str, Any]) -> Enhancement:

@@ -14,6 +14,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from core.errors import Failed, Unavailable
+from worker.grading.inference.description import GOLDEN
 from worker.grading.inference.golden import DIFFERENCES, load_golden
 from worker.grading.inference.predictions import invalid_prediction
 
@@ -130,7 +131,7 @@ class ModelServer:
         """
         identity = model.identity
         inputs, expected = load_golden(
-            model.golden_path, model.inputs, model.outputs, sha256=model.golden_sha256
+            model.folder / GOLDEN, model.inputs, model.outputs, sha256=model.files[GOLDEN]
         )
         found = list(DIFFERENCES[identity.name](self._infer_rows(model, inputs), expected))
         if found:

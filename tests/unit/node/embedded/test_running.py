@@ -25,6 +25,7 @@ def test_settings_come_from_the_running_stack_unless_given(tmp_path: Path) -> No
         destinations="PACS@192.0.2.10:104",
         broker_url="redis://127.0.0.1:4711/0",
         triton_url="127.0.0.1:4712",
+        models_dir=tmp_path / "models",
     )
     running.announce(stack)
     found = running.with_running_stack(
@@ -34,6 +35,7 @@ def test_settings_come_from_the_running_stack_unless_given(tmp_path: Path) -> No
     assert (found.ae_title, found.port) == ("GRADER", 4713)
     assert [destination.name for destination in found.destination_list] == ["PACS@192.0.2.10:104"]
     assert found.triton_url == "192.0.2.1:8001"
+    assert found.models_dir == tmp_path / "models"
     with pytest.raises(ConfigurationError, match="is running"):
         running.require_not_running(stack)
     running.withdraw(stack)

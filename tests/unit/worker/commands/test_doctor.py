@@ -79,7 +79,7 @@ def _unavailable(_: Any) -> Any:
 
 
 def test_every_absent_service_is_named_with_a_remedy(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
     monkeypatch.setattr(doctor, "_WAIT_S", 0.1)
     monkeypatch.setitem(app.conf.broker_transport_options, "max_retries", 1)
@@ -89,6 +89,7 @@ def test_every_absent_service_is_named_with_a_remedy(
         monkeypatch.setattr(app.conf, "broker_url", f"redis://127.0.0.1:{port}/0")
         found = _examine(
             capsys,
+            database_url=database_url,
             triton_url=f"127.0.0.1:{port}",
             destinations=f"PACS@127.0.0.1:{port},hl7://127.0.0.1:{port},*@*:104",
         )
@@ -96,4 +97,5 @@ def test_every_absent_service_is_named_with_a_remedy(
     assert found.pop("audit checkpoints")["ok"]  # there are none
     assert set(found) == {"broker", "Triton", archive, ris}
     assert not any(check["ok"] for check in found.values())
+    assert "triton" in found["Triton"]["detail"].lower()
     assert all(check["remedy"] for check in found.values())

@@ -15,19 +15,29 @@ from sqlalchemy import select
 
 from core.errors import EpvsError, Failed, Unavailable
 from core.reasons import Reason
-from core.results import GradedStudy, NotGradedStudy, ObjectKind, Report, ReportFailure
+from core.results import (
+    GradedStudy,
+    NotGradedStudy,
+    ObjectKind,
+    Report,
+    ReportFailure,
+    ShadowFailure,
+    ShadowResult,
+)
 from core.settings import load_settings
+from db.grading import results
 from db.grading.leases import claim_revision
-from db.models import AuditEvent, Delivery, GradeRow, ReportObjectRow, Revision
+from db.models import AuditEvent, Delivery, GradeRow, ReportObjectRow, Revision, ShadowGrade
 from db.receiving.closing import close_quiet_studies
 from db.session import create_engine, unit_of_work
+from tests.support.builders.gradings import Pipeline, ScriptedGrading
 from tests.support.builders.made_study import (
     identity_of,
     make_graded,
     receive_study,
     report_object,
 )
-from worker.grading.attempt import Grading, attempt_grading
+from worker.grading.attempt import attempt_grading
 from worker.services import Services
 
 if TYPE_CHECKING:
@@ -36,7 +46,7 @@ if TYPE_CHECKING:
     from core.studies import ClosedStudy
 
 
-def raising(error: BaseException) -> Grading:
+def raising(error: BaseException) -> Pipeline:
     def pipeline(study: ClosedStudy, completed_at: datetime) -> GradedStudy:
         raise error
 
@@ -84,8 +94,8 @@ def revision_id(services: Services) -> str:
     return queued
 
 
-def attempt(services: Services, revision_id: str, pipeline: Grading) -> Revision:
-    services.grade = pipeline
+def attempt(services: Services, revision_id: str, pipeline: Pipeline) -> Revision:
+    services.pin_models = lambda: ScriptedGrading(pipeline)  # type: ignore[method-assign]
     attempt_grading(services, revision_id)
     with unit_of_work(services.engine) as session:
         return session.get_one(Revision, revision_id)
@@ -238,3 +248,60 @@ def test_the_time_of_the_claim_is_that_of_the_report(services: Services, revisio
 
     attempt(services, revision_id, timed)
     assert times[0].tzinfo is UTC
+
+
+# --- Model versions -----------------------------------------------------------------------------
+SHADOW = ShadowResult("rating", "2", ShadowFailure("golden-mismatch", "It differs."), 0.5)
+
+
+def test_no_study_is_claimed_while_a_reported_version_may_not_be_used(
+    services: Services, revision_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> ScriptedGrading:
+        raise Failed("golden-mismatch", "The model rating version 2 differs.")
+
+    services.pin_models = refuse  # type: ignore[method-assign]
+    attempt_grading(services, revision_id)
+    with unit_of_work(services.engine) as session:
+        revision = session.get_one(Revision, revision_id)
+    assert (revision.state, revision.attempt) == ("queued", 0)
+    assert "no study is taken code=golden-mismatch" in caplog.text
+
+
+@pytest.mark.parametrize(("pipeline", "n_stored"), [(grading, 1), (not_grading, 0)])
+def test_shadow_results_are_stored_for_graded_studies(
+    services: Services, revision_id: str, pipeline: Pipeline, n_stored: int
+) -> None:
+    services.pin_models = lambda: ScriptedGrading(pipeline, (SHADOW,))  # type: ignore[method-assign]
+    attempt_grading(services, revision_id)
+    with unit_of_work(services.engine) as session:
+        assert len(session.scalars(select(ShadowGrade)).all()) == n_stored
+
+
+def test_the_shadow_predicts_only_after_the_result_is_stored(
+    services: Services, revision_id: str
+) -> None:
+    class Watching(ScriptedGrading):
+        def grade_in_shadow(self) -> tuple[ShadowResult, ...]:
+            with unit_of_work(services.engine) as session:
+                assert session.get_one(Revision, revision_id).state == "delivered"
+                assert session.get(GradeRow, revision_id) is not None
+            return self.shadows
+
+    services.pin_models = lambda: Watching(grading, (SHADOW,))  # type: ignore[method-assign]
+    attempt_grading(services, revision_id)
+    with unit_of_work(services.engine) as session:
+        assert session.scalars(select(ShadowGrade)).one().failure == "golden-mismatch"
+
+
+def test_a_shadow_result_that_cannot_be_stored_changes_nothing(
+    services: Services, revision_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(*_: object, **__: object) -> None:
+        raise Unavailable("database", "The database is not available.")
+
+    monkeypatch.setattr(results, "store_shadow", unavailable)
+    services.pin_models = lambda: ScriptedGrading(grading, (SHADOW,))  # type: ignore[method-assign]
+    attempt_grading(services, revision_id)
+    with unit_of_work(services.engine) as session:
+        assert session.get_one(Revision, revision_id).state == "delivered"

@@ -4,7 +4,7 @@ import os
 import pwd
 from typing import TYPE_CHECKING
 
-from node import quarantine_cli
+from node import operator
 
 if TYPE_CHECKING:
     import pytest
@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 
 def test_the_operator_is_the_user_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "somebody-else")
-    assert quarantine_cli._operator() == pwd.getpwuid(os.getuid()).pw_name
+    assert operator.operator_name() == pwd.getpwuid(os.getuid()).pw_name
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
-    assert quarantine_cli._operator() == "uid 4000000000"
+    assert operator.operator_name() == "uid 4000000000"
