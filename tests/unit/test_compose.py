@@ -203,11 +203,14 @@ def test_images_of_others_take_a_digest_that_the_example_environment_explains() 
     explained = set(re.findall(r"^#(\w+_DIGEST)=@sha256:", example, re.MULTILINE))
     taken = set()
     for service in SERVICES.values():
+        image = service["image"]
         if "build" in service:
-            continue
-        (variable,) = re.findall(r"\$\{(\w+_DIGEST):-\}$", service["image"])
+            image = service["build"]["args"]["PYTHON_IMAGE"]
+            dockerfile = (ROOT / service["build"]["dockerfile"]).read_text()
+            assert f"ARG PYTHON_IMAGE={substitute(image, {})}\n" in dockerfile
+        (variable,) = re.findall(r"\$\{(\w+_DIGEST):-\}$", image)
         digest = f"@sha256:{'0' * 64}"
-        assert substitute(service["image"], {variable: digest}).endswith(digest)
+        assert substitute(image, {variable: digest}).endswith(digest)
         taken.add(variable)
     assert taken == explained
 
