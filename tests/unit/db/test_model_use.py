@@ -27,20 +27,21 @@ FACTS = {"weights_sha256": "a" * 64, "description_sha256": "b" * 64}
 
 
 @pytest.fixture
-def session(database_engine: Engine) -> Iterator[Session]:
-    with unit_of_work(database_engine) as opened:
-        yield opened
+def unit(database_engine: Engine) -> Iterator[Session]:
+    """A transaction on an empty database."""
+    with unit_of_work(database_engine) as session:
+        yield session
 
 
 @pytest.fixture
-def decide(session: Session) -> Callable[..., None]:
+def decide(unit: Session) -> Callable[..., None]:
     """Call a function of `model_use` for the rating model, a second later each time."""
     seconds = iter(range(1000))
 
     def call(function: Callable[..., object], *version: str) -> None:
         facts = (FACTS,) if version else ()
         now = after(next(seconds))
-        function(session, "rating", *version, *facts, operator="radiologist-3", now=now)
+        function(unit, "rating", *version, *facts, operator="radiologist-3", now=now)
 
     return call
 
@@ -59,49 +60,49 @@ def trail(session: Session) -> list[tuple[str, str]]:
 
 
 def test_the_first_worker_decides_only_where_nobody_has(
-    session: Session, decide: Callable[..., None]
+    unit: Session, decide: Callable[..., None]
 ) -> None:
     decide(model_use.promote, "1")
-    model_use.record_first(session, {"rating": "3", "severity": "2"}, now=after(5))
-    model_use.record_first(session, {"rating": "4", "severity": "4"}, now=after(6))
-    assert model_use.read_versions(session, ModelRole.REPORTED) == {"rating": "1", "severity": "2"}
-    assert trail(session) == [("model-promoted", "1"), ("model-promoted", "2")]
+    model_use.record_first(unit, {"rating": "3", "severity": "2"}, now=after(5))
+    model_use.record_first(unit, {"rating": "4", "severity": "4"}, now=after(6))
+    assert model_use.read_versions(unit, ModelRole.REPORTED) == {"rating": "1", "severity": "2"}
+    assert trail(unit) == [("model-promoted", "1"), ("model-promoted", "2")]
 
 
 def test_rollbacks_undo_promotions_in_reverse_order(
-    session: Session, decide: Callable[..., None]
+    unit: Session, decide: Callable[..., None]
 ) -> None:
-    model_use.record_first(session, {"rating": "1"}, now=after(0))
+    model_use.record_first(unit, {"rating": "1"}, now=after(0))
     for version in ("2", "3", "2"):
         decide(model_use.promote, version)
     for expected in ("3", "2", "1"):
-        assert model_use.find_rollback(session, "rating") == expected
+        assert model_use.find_rollback(unit, "rating") == expected
         decide(model_use.rollback, expected)
-        assert reported(session) == expected
+        assert reported(unit) == expected
     with pytest.raises(EpvsError, match="No version of rating was reported before"):
-        model_use.find_rollback(session, "rating")
-    assert [event for event, _ in trail(session)] == [
+        model_use.find_rollback(unit, "rating")
+    assert [event for event, _ in trail(unit)] == [
         *["model-promoted"] * 4,
         *["model-rolled-back"] * 3,
     ]
-    last = model_use.find_assignment(session, "rating", ModelRole.REPORTED)
+    last = model_use.find_assignment(unit, "rating", ModelRole.REPORTED)
     assert last is not None
     assert last.operator == "radiologist-3"
 
 
-def test_a_shadow_ends_when_it_is_reported(session: Session, decide: Callable[..., None]) -> None:
+def test_a_shadow_ends_when_it_is_reported(unit: Session, decide: Callable[..., None]) -> None:
     decide(model_use.promote, "1")
     decide(model_use.shadow, "2")
-    assert (reported(session), in_shadow(session)) == ("1", "2")
+    assert (reported(unit), in_shadow(unit)) == ("1", "2")
     decide(model_use.shadow, "3")
     decide(model_use.promote, "2")
-    assert in_shadow(session) == "3"
+    assert in_shadow(unit) == "3"
     decide(model_use.promote, "3")
-    assert (reported(session), in_shadow(session)) == ("3", None)
-    assert trail(session)[-1] == ("model-shadow-ended", "3")
+    assert (reported(unit), in_shadow(unit)) == ("3", None)
+    assert trail(unit)[-1] == ("model-shadow-ended", "3")
 
 
-def test_what_changes_nothing_is_refused(session: Session, decide: Callable[..., None]) -> None:
+def test_what_changes_nothing_is_refused(unit: Session, decide: Callable[..., None]) -> None:
     with pytest.raises(EpvsError, match="No version of rating grades in shadow"):
         decide(model_use.end_shadow)
     decide(model_use.promote, "1")
@@ -114,19 +115,19 @@ def test_what_changes_nothing_is_refused(session: Session, decide: Callable[...,
     decide(model_use.end_shadow)
     with pytest.raises(EpvsError, match="grades in shadow"):
         decide(model_use.end_shadow)
-    assert len(trail(session)) == 3
+    assert len(trail(unit)) == 3
 
 
 def test_a_decision_on_an_outdated_state_is_refused(
-    session: Session, decide: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    unit: Session, decide: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decide(model_use.promote, "1")
-    seen = model_use.find_assignment(session, "rating", ModelRole.REPORTED)
+    seen = model_use.find_assignment(unit, "rating", ModelRole.REPORTED)
     decide(model_use.promote, "2")
     monkeypatch.setattr(model_use, "find_assignment", lambda *_: seen)  # as another process saw it
     with pytest.raises(EpvsError, match="Somebody else has just decided"):
         decide(model_use.promote, "3")
-    assert len(session.scalars(select(ModelAssignment)).all()) == 2
+    assert len(unit.scalars(select(ModelAssignment)).all()) == 2
 
 
 def test_shadow_results_are_paired_and_change_no_other_view(database_engine: Engine) -> None:
