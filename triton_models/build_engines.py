@@ -193,7 +193,7 @@ class Compiler:
         if trtexec is None:
             raise BuildError("There is no trtexec here.", "Run this in NVIDIA's TensorRT image.")
         run = subprocess.run([trtexec, "--help"], capture_output=True, text=True, check=False)
-        found = re.search(r"\[TensorRT v(\d+)\](?: \[b\d+\])?", run.stdout)
+        found = re.search(r"\[TensorRT v(\d+)\](?: \[b\d+\])?", run.stdout + run.stderr)
         major = int(found[1]) // 10_000 if found else None  # v101401 is 10.14.1, v8601 is 8.6.1
         release = found[0] if found else run.stdout[:100]
         if major is not None and major < 10:
