@@ -15,6 +15,7 @@ from tests.support.paths import SAMPLE_DATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread for each of the processes that share the cores; read when numpy is imported.
@@ -50,6 +51,12 @@ def umask_as_before() -> Iterator[None]:
     os.umask(before)
     yield
     os.umask(before)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Start containers only when asked to, as ``make container-test`` does."""
+    is_asked = any("containers" in argument for argument in config.args)
+    return True if collection_path.name == "containers" and not is_asked else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
