@@ -64,12 +64,7 @@ class Receiver:
         self._engine = engine
         self._occupancy = occupancy or Occupancy(1, settings.max_associations)
         self._slot = slot
-        self._spool = Spool(
-            settings.spool_dir,
-            settings.spool_reserve_mb * 1024 * 1024,
-            slot=slot,
-            n_slots=settings.receiver_processes,
-        )
+        self._spool = Spool(settings.spool_dir, settings.spool_reserve_mb * 1024 * 1024)
         # Senders have network timeouts like ours; they must get their 0xA700 before that.
         self._registry = InstanceRegistry(engine, timeout_s=settings.network_timeout_s / 2)
         self._refusals = Refusals(engine, settings.receiver_processes)
@@ -103,7 +98,7 @@ class Receiver:
         OSError
             The spool cannot be written or a port is taken.
         ConfigurationError
-            The certificate, its key or the authorities cannot be used.
+            The certificate, its key or the authorities cannot be used, or the spool has no locks.
         """
         settings = self._settings
         # Warnings of both libraries quote values that peers sent.

@@ -1,14 +1,18 @@
 """The spool: received instances as durable Part 10 files named by their SHA-256.
 
-A file is written to ``spool/tmp/<slot>/…``, fsynced and renamed to ``spool/ab/ab12….dcm``, whose
+A file is written to ``spool/tmp/<n>/…``, fsynced and renamed to ``spool/ab/ab12….dcm``, whose
 folder is then fsynced. Its name is the SHA-256 of the whole file, so ``sha256sum`` verifies a
 spool. Its content depends on the instance alone: data set as received, transfer syntax, SOP Class
 UID and SOP Instance UID, but not the caller, the time or the version of this software. The same
 instance therefore always gives the same file, from any sender.
+
+Any number of processes may share a spool, also on several hosts: each holds the lock of a folder
+``tmp/<n>`` for as long as it lives.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import itertools
 import os
@@ -20,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+from core.errors import ConfigurationError
 from core.uids import derived_uid
 
 if TYPE_CHECKING:
@@ -188,38 +193,40 @@ class Spool:
     root : Path
     reserve_bytes : int
         Free space below which no more instances are accepted.
-    slot, n_slots : int
-        Number of this process, and number of processes that write to the spool.
     """
 
-    def __init__(self, root: Path, reserve_bytes: int, *, slot: int = 0, n_slots: int = 1) -> None:
+    def __init__(self, root: Path, reserve_bytes: int) -> None:
         self.root = root.absolute()
-        self.tmp_dir = self.root / "tmp" / str(slot)
         # str, not Path: building a Path takes longer than the kernel needs to open the file.
         self._root_text = str(self.root)
-        self._temporary = f"{self.tmp_dir}/{uuid.uuid4().hex}-"
+        self._temporary = ""
         self._numbers = itertools.count()
         self._reserve_bytes = reserve_bytes
-        self._others = {str(other) for other in range(n_slots) if other != slot}
 
     def prepare(self) -> int:
         """Create the folders, remove files that an earlier run left half written, and count those.
 
         All 256 shard folders exist from the start, so that storing never has to create one. Files
         that other processes are writing are left alone.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written.
+        ConfigurationError
+            Its file system has no locks.
         """
         for name in ("tmp", *(f"{shard:02x}" for shard in range(256))):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         _fsync_folder(self.root)
-        leftovers = [
-            path
-            for path in (self.root / "tmp").rglob("*")
-            if path.is_file() and path.parent.name not in self._others
-        ]
-        for leftover in leftovers:
-            leftover.unlink()
-        self.tmp_dir.mkdir(exist_ok=True)
-        return len(leftovers)
+        tmp = self.root / "tmp"
+        own = next(n for n in itertools.count() if _try_lock(tmp / f"{n}.lock") is not None)
+        (tmp / str(own)).mkdir(exist_ok=True)
+        # Where locks should not work after all, names are still those of this process alone.
+        self._temporary = f"{tmp}/{own}/{uuid.uuid4().hex}-"
+        return _remove_files(tmp / str(own)) + sum(
+            _remove_abandoned(folder) for folder in tmp.iterdir() if folder.is_dir()
+        )
 
     def next_temporary(self) -> str:
         """Path for a new file."""
@@ -244,6 +251,41 @@ class Spool:
             The file cannot be created.
         """
         return SpoolFile(self, file_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid))
+
+
+def _try_lock(path: Path) -> int | None:
+    """Lock a file until its descriptor, which is returned, is closed; None if another has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError as error:
+        os.close(descriptor)
+        raise ConfigurationError(
+            f"{path} cannot be locked: {error.strerror}.",
+            "Mount the file system of EPVS_DATA_DIR with locks (NFS: version 4.1, without nolock).",
+        ) from error
+    return descriptor
+
+
+def _remove_abandoned(folder: Path) -> int:
+    """Remove the files of a process that no longer lives; return how many."""
+    lock = _try_lock(folder.with_suffix(".lock"))
+    if lock is None:
+        return 0
+    try:
+        return _remove_files(folder)
+    finally:
+        os.close(lock)
+
+
+def _remove_files(folder: Path) -> int:
+    leftovers = list(folder.iterdir())
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+    return len(leftovers)
 
 
 def _fsync_folder(folder: str | Path) -> None:

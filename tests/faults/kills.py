@@ -106,7 +106,7 @@ def kill_repeatedly(folder: Path, number: int, kills: int) -> tuple[Counter[str]
     with run_receiver(folder, log_level="WARNING", port=port) as receiver:
         time.sleep(0.5)
         sender.stop()
-        leftovers = [path for path in (receiver.spool / "tmp").rglob("*") if path.is_file()]
+        leftovers = list((receiver.spool / "tmp").glob("*/*"))
     wrong = _what_is_wrong(folder, sender)
     return sender.answers, [*wrong, *(f"left over: {path}" for path in leftovers)]
 

@@ -121,8 +121,8 @@ def test_a_transfer_cut_off_leaves_nothing(receiver: ReceiverProcess) -> None:
 
 
 def test_files_left_by_a_kill_are_removed_at_the_start(tmp_path: Path) -> None:
-    (tmp_path / "spool" / "tmp").mkdir(parents=True)
-    (tmp_path / "spool" / "tmp" / "0123").write_bytes(b"half")
+    (tmp_path / "spool" / "tmp" / "3").mkdir(parents=True)
+    (tmp_path / "spool" / "tmp" / "3" / "0123").write_bytes(b"half")
 
     with run_receiver(tmp_path) as receiver:
         assert receiver.files() == set()

@@ -47,8 +47,9 @@ class ReceiverProcess:
         return self.data_dir / "spool"
 
     def files(self) -> set[Path]:
-        """Every file in the spool, including incomplete ones."""
-        return {path for path in self.spool.rglob("*") if path.is_file()}
+        """Every file in the spool, including incomplete ones, without the locks."""
+        found = {path for path in self.spool.rglob("*") if path.is_file()}
+        return found - set(self.spool.glob("tmp/*.lock"))
 
     def instances(self) -> list[Instance]:
         return self._rows(Instance)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
 
+from core.errors import ConfigurationError
 from receiver.spool import Spool, StoredFile
 
 if TYPE_CHECKING:
@@ -66,7 +71,55 @@ def test_a_file_that_is_not_committed_is_removed(spool: Spool) -> None:
     with spool.create(MRImageStorage, "1.2.3", ExplicitVRLittleEndian) as file:
         file.write(DATA_SET)
 
-    assert [path for path in spool.root.rglob("*") if path.is_file()] == []
+    assert [*spool.root.glob("tmp/*/*"), *spool.root.rglob("*.dcm")] == []
+
+
+def test_a_start_removes_only_what_no_process_is_writing(spool: Spool) -> None:
+    """Another host may share the spool: its first process must not be taken for a dead one."""
+    abandoned = spool.root / "tmp" / "7" / "half"
+    abandoned.parent.mkdir()
+    abandoned.write_bytes(b"half")
+    with spool.create(MRImageStorage, "1.2.3", ExplicitVRLittleEndian) as file:
+        file.write(DATA_SET)
+        other = Spool(spool.root, reserve_bytes=0)
+
+        assert other.prepare() == 1
+        assert not abandoned.exists()
+        stored = file.commit()
+
+    assert store(other, DATA_SET) == stored
+
+
+def test_the_folder_of_a_process_that_died_is_used_again(spool: Spool) -> None:
+    code = """
+import sys, os
+from pathlib import Path
+from core.errors import ConfigurationError
+from receiver.spool import Spool
+spool = Spool(Path(sys.argv[1]), 0)
+spool.prepare()
+file = spool.create("1.2", "1.2.3", "1.2.840.10008.1.2.1")
+os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", code, spool.root], check=False)
+    left = list((spool.root / "tmp").glob("*/*"))
+    assert len(left) == 1
+
+    next_one = Spool(spool.root, reserve_bytes=0)
+    assert next_one.prepare() == 1
+    assert next_one.next_temporary().startswith(str(left[0].parent))
+
+
+def test_a_file_system_without_locks_is_refused_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(ConfigurationError, match=r"0\.lock cannot be locked") as caught:
+        Spool(tmp_path, reserve_bytes=0).prepare()
+    assert "nolock" in caught.value.remedy
 
 
 def test_the_reserve_includes_the_bytes_to_be_written(tmp_path: Path) -> None:
