@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from core.errors import Unavailable
 
@@ -43,8 +44,8 @@ def write_report_files(report: Report, folder: Path) -> tuple[Path, ...]:
 
 def _write(content: bytes, folder: Path) -> Path:
     path = folder / f"{hashlib.sha256(content).hexdigest()}.dcm"
-    # Two workers may write the same report; the process id separates their unfinished files.
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
+    # Two workers may write the same report; on several hosts they may have the same process id.
+    unfinished = path.with_suffix(f".{uuid4().hex}.part")
     try:
         with unfinished.open("wb") as file:
             file.write(content)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
@@ -195,8 +195,10 @@ def test_each_exception_has_its_outcome(
 
 
 def test_a_full_disk_costs_no_attempt_and_leaves_no_file(
-    services: Services, revision_id: str
+    services: Services, revision_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    name = uuid4()
+    monkeypatch.setattr("worker.grading.report_files.uuid4", lambda: name)
     reports = services.settings.reports_dir
 
     def filling_the_disk(study: ClosedStudy, completed_at: datetime) -> GradedStudy:
@@ -204,7 +206,7 @@ def test_a_full_disk_costs_no_attempt_and_leaves_no_file(
         digest = hashlib.sha256(graded.report.objects[-1].content).hexdigest()
         reports.mkdir(exist_ok=True)
         # Writing there raises ENOSPC.
-        (reports / f"{digest}.{os.getpid()}.part").symlink_to("/dev/full")
+        (reports / f"{digest}.{name.hex}.part").symlink_to("/dev/full")
         return graded
 
     revision = attempt(services, revision_id, filling_the_disk)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
@@ -38,12 +39,32 @@ def test_the_same_report_may_be_written_again(report: Report, tmp_path: Path) ->
     assert write_report_files(report, tmp_path) == write_report_files(report, tmp_path)
 
 
-def test_a_full_disk_is_unavailable_and_leaves_no_partial_file(
-    report: Report, tmp_path: Path
+def test_workers_with_the_same_process_id_may_write_the_same_report(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """On several hosts, or in containers, two workers may have one process id."""
+    fsync = os.fsync
+    others: list[Path | None] = []
+
+    def overlapping(descriptor: int) -> None:
+        fsync(descriptor)
+        if not others:  # the other worker writes everything before this file gets its name
+            others.append(None)
+            others.extend(write_report_files(report, tmp_path))
+
+    monkeypatch.setattr("os.fsync", overlapping)
+    assert list(write_report_files(report, tmp_path)) == others[1:]
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_full_disk_is_unavailable_and_leaves_no_partial_file(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = uuid4()
+    monkeypatch.setattr("worker.grading.report_files.uuid4", lambda: name)
     digest = hashlib.sha256(report.objects[-1].content).hexdigest()
     # Writing there raises ENOSPC.
-    (tmp_path / f"{digest}.{os.getpid()}.part").symlink_to("/dev/full")
+    (tmp_path / f"{digest}.{name.hex}.part").symlink_to("/dev/full")
     with pytest.raises(Unavailable) as caught:
         write_report_files(report, tmp_path)
     assert caught.value.service == "disk"
