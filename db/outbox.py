@@ -20,7 +20,7 @@ from db.session import insert_or_ignore
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import InstrumentedAttribute, Session
 
 REPEAT_AFTER_S: Final = 30.0
 """A notification is repeated after this time: what Redis lost is processed within a minute."""
@@ -36,19 +36,34 @@ class OutboxItem:
 
 
 def due(session: Session, *, now: datetime, limit: int = 100) -> list[OutboxItem]:
-    """List the notifications that are due, the longest overdue first."""
-    rows = session.scalars(
-        select(OutboxRow)
-        .where(OutboxRow.notify_at <= now)
+    """List the notifications that are due, the longest overdue first, at most `limit` of each kind.
+
+    A long queue of studies must not delay the delivery of those that are graded already.
+    """
+    return [
+        item
+        for kind, target in (
+            (OutboxKind.REVISION, OutboxRow.revision_id),
+            (OutboxKind.DELIVERY, OutboxRow.delivery_id),
+        )
+        for item in _due(session, kind, target, now, limit)
+    ]
+
+
+def _due(
+    session: Session,
+    kind: OutboxKind,
+    target: InstrumentedAttribute[str | None],
+    now: datetime,
+    limit: int,
+) -> list[OutboxItem]:
+    rows = session.execute(
+        select(OutboxRow.id, target)
+        .where(target.is_not(None), OutboxRow.notify_at <= now)
         .order_by(OutboxRow.notify_at, OutboxRow.id)
         .limit(limit)
     )
-    return [
-        OutboxItem(row.id, OutboxKind.REVISION, row.revision_id)
-        if row.revision_id is not None
-        else OutboxItem(row.id, OutboxKind.DELIVERY, row.delivery_id or "")
-        for row in rows
-    ]
+    return [OutboxItem(row_id, kind, target_id) for row_id, target_id in rows if target_id]
 
 
 def mark_notified(

@@ -14,6 +14,7 @@ import sys
 from typing import Final
 
 from celery import Celery
+from kombu.entity import Exchange, Queue
 
 from core.errors import ConfigurationError
 from core.settings import Settings, load_settings
@@ -21,6 +22,10 @@ from worker import broker
 
 GRADE_REVISION: Final = "grade_revision"
 DELIVER: Final = "deliver"
+
+QUEUES: Final = {GRADE_REVISION: "epvs", DELIVER: "epvs-delivery"}
+"""Queue of each task. A worker takes tasks from both in turn, unless it was started with
+``--queues`` for one of them."""
 
 SOFT_TIME_LIMIT_S: Final = 900
 """A task that runs longer fails, and its attempt is charged."""
@@ -46,7 +51,9 @@ def create_app(settings: Settings) -> Celery:
         task_ignore_result=True,
         task_serializer="json",
         accept_content=["json"],
-        task_default_queue="epvs",
+        task_default_queue=QUEUES[GRADE_REVISION],
+        task_queues=[Queue(name, Exchange(name), routing_key=name) for name in QUEUES.values()],
+        task_routes={task: {"queue": name} for task, name in QUEUES.items()},
         task_acks_late=True,
         task_reject_on_worker_lost=False,
         task_soft_time_limit=SOFT_TIME_LIMIT_S,

@@ -8,7 +8,7 @@ from kombu.exceptions import OperationalError
 
 from core.errors import Unavailable
 from db.enums import OutboxKind
-from worker.app import DELIVER, GRADE_REVISION, app
+from worker.app import DELIVER, GRADE_REVISION, QUEUES, app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from db.outbox import OutboxItem
 
 MAX_QUEUED: Final = 100
-"""Messages that may wait in the broker. Notifications are repeated while their targets wait, so a
-long queue of studies must not fill the broker with repetitions."""
+"""Messages that may wait in each queue of the broker. Notifications are repeated while their
+targets wait, so a long queue of studies must not fill the broker with repetitions."""
 
 _TASKS: Final = {OutboxKind.REVISION: GRADE_REVISION, OutboxKind.DELIVERY: DELIVER}
 # One attempt, limited by the socket timeouts: the next sweep is the retry.
@@ -25,7 +25,7 @@ _ONE_ATTEMPT: Final = {"max_retries": 1, "interval_start": 0, "interval_step": 0
 
 
 def notify(items: Sequence[OutboxItem], broker_url: str) -> list[int]:
-    """Publish one message for each of `items`, up to `MAX_QUEUED` messages in the broker.
+    """Publish one message for each of `items`, up to `MAX_QUEUED` messages in each queue.
 
     Returns
     -------
@@ -42,10 +42,12 @@ def notify(items: Sequence[OutboxItem], broker_url: str) -> list[int]:
         return notified
     try:
         with app.connection_for_write(broker_url, transport_options=_ONE_ATTEMPT) as connection:
-            queue = connection.default_channel.queue_declare(queue=app.conf.task_default_queue)
-            for item in items[: max(0, MAX_QUEUED - queue.message_count)]:
-                app.send_task(_TASKS[item.kind], (item.target_id,), connection=connection)
-                notified.append(item.id)
+            for kind, task in _TASKS.items():
+                queue = connection.default_channel.queue_declare(queue=QUEUES[task])
+                waiting = [item for item in items if item.kind is kind]
+                for item in waiting[: max(0, MAX_QUEUED - queue.message_count)]:
+                    app.send_task(task, (item.target_id,), connection=connection)
+                    notified.append(item.id)
     except (OperationalError, OSError) as error:
         raise Unavailable(
             "broker", "The broker does not respond.", "Check EPVS_BROKER_URL."

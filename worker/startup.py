@@ -14,6 +14,7 @@ from core.errors import EpvsError
 from core.logs import configure_logging
 from core.permissions import keep_files_private
 from worker import services
+from worker.app import GRADE_REVISION, QUEUES, app
 from worker.grading.stages.template import load_template
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def _keep_files_private(**_: Any) -> None:
 def _check_before_start(**_: Any) -> None:
     """Stop the worker unless the template is readable and both models pass the golden self-test.
 
-    The check runs in a process of its own: the parent must not use gRPC, whose threads do not
-    survive its later forks.
+    A worker that only delivers (``--queues epvs-delivery``) needs neither. The check runs in a
+    process of its own: the parent must not use gRPC, whose threads do not survive its later forks.
     """
     configure_logging(services.current().settings, "worker")
     fork = multiprocessing.get_context("fork")
@@ -58,7 +59,8 @@ def _prepare_process(**_: Any) -> None:
     """Prepare a child process for its first study."""
     # A full collection of the loaded libraries would take 0.1 s, about one in every study.
     gc.freeze()
-    services.current().reader.start()
+    if _grades():
+        services.current().reader.start()
 
 
 @worker_ready.connect
@@ -70,17 +72,27 @@ def _report_ready(**_: Any) -> None:
     log.info("ready")
 
 
+def _grades() -> bool:
+    """Whether this worker takes studies to grade."""
+    return QUEUES[GRADE_REVISION] in app.amqp.queues.consume_from
+
+
 def _check(report: Connection) -> None:
+    current = services.current()
     try:
-        load_template()
-        current = services.current()
         if current.settings.tls_identity is not None:
             current.settings.tls_identity.client_context()
-        check = current.check_models()
+        if _grades():
+            load_template()
+            _check_models(current)
     except EpvsError as error:
         log.error("the worker does not start: %s", error)  # noqa: TRY400 - the traceback would add nothing
         sys.exit(1)
+    report.send(current.passed)
+
+
+def _check_models(current: services.Services) -> None:
+    check = current.check_models()
     log.info("models passed the golden self-test: %s", check)
     for model, refusal in check.refused_shadows.items():
         log.error("the shadow version of %s predicts nothing: %s", model, refusal)
-    report.send(current.passed)

@@ -26,7 +26,7 @@ from tests.support.paths import ROOT
 from tests.support.servers.postgres import PostgresServer
 from tests.support.servers.proxies import recording_proxy, tls_terminator
 from tests.support.servers.receiver import wait_until
-from worker.app import DELIVER, create_app
+from worker.app import DELIVER, QUEUES, create_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,7 +170,7 @@ def publish(settings: Settings) -> None:
 
 def n_queued(broker: RedisServer) -> int:
     with redis.Redis(port=broker.port, password=BROKER_SECRET) as client:
-        return int(client.llen("epvs"))
+        return int(client.llen(QUEUES[DELIVER]))
 
 
 def test_notifications_and_password_cannot_be_read_on_the_way_to_the_broker(

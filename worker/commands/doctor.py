@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ from core.links import describe_link
 from core.settings import load_settings
 from db import audit
 from db.session import unit_of_work
-from worker.app import app
+from worker.app import DELIVER, GRADE_REVISION, QUEUES, app
 from worker.audit_checkpoints import Sent, destinations, read_status
 from worker.broker import is_encrypted
 from worker.delivery.dicom_scu import DicomScu
@@ -49,15 +50,27 @@ def examine(settings: Settings) -> None:
 
 def _check_workers(settings: Settings) -> None:
     try:
-        responses = app.control.ping(timeout=_WAIT_S)
+        responses = app.control.broadcast("active_queues", reply=True, timeout=_WAIT_S)
     except (OperationalError, OSError):
         _say("broker", False, "does not respond", "Start Redis or correct EPVS_BROKER_URL.")
         return
     url = settings.broker_url
     link = describe_link(urlsplit(url).hostname, is_encrypted=is_encrypted(url))
     _say("broker", True, f"responds, {link}")
-    remedy = "Start one: celery -A worker.app worker (epvs-node up does)."
-    _say("workers", bool(responses), f"{len(responses)} accept work", remedy)
+    # One for each worker, of whatever name: hosts may have the same name.
+    taken = Counter(
+        queue["name"]
+        for response in responses or ()
+        for found in response.values()
+        for queue in found
+    )
+    n_grading, n_delivering = taken[QUEUES[GRADE_REVISION]], taken[QUEUES[DELIVER]]
+    _say(
+        "workers",
+        bool(n_grading and n_delivering),
+        f"{n_grading} grade, {n_delivering} deliver",
+        "Start one that does both: celery -A worker.app worker (epvs-node up does).",
+    )
 
 
 def _check_models(settings: Settings) -> None:

@@ -16,9 +16,10 @@ from db.enums import OutboxKind
 from db.outbox import OutboxItem
 from db.session import create_engine, unit_of_work
 from tests.support.builders.made_study import receive_study
+from tests.support.builders.records import PACS, grade_study, queue_study
 from tests.support.servers.ports import free_port
 from worker import notifier
-from worker.app import app
+from worker.app import DELIVER, GRADE_REVISION, QUEUES, app
 from worker.housekeeper import Housekeeper
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def receive(engine: Engine, n: int) -> None:
 
 def waiting(server: RedisServer) -> int:
     with server.client() as client:
-        return int(client.llen(app.conf.task_default_queue))
+        return int(client.llen(QUEUES[GRADE_REVISION]))
 
 
 def test_without_the_broker_everything_stays_due_and_one_warning_is_logged(
@@ -115,6 +116,21 @@ def test_repeated_notifications_do_not_fill_the_broker(
     for _ in range(4):
         keeper.sweep()
     assert waiting(redis_server) == 5
+
+
+def test_graded_studies_are_delivered_however_many_wait_to_be_graded(
+    tmp_path: Path, database_engine: Engine, redis_server: RedisServer
+) -> None:
+    keeper = Housekeeper(make_settings(tmp_path, redis_server.port), database_engine)
+    with unit_of_work(database_engine) as session:
+        for number in range(notifier.MAX_QUEUED + 1):
+            queue_study(session, study=f"1.2.{number}")
+        graded = queue_study(session, study="1.3", at=100)
+        grade_study(session, graded, PACS, at=200)
+    keeper.sweep()
+    with redis_server.client() as client:
+        assert client.llen(QUEUES[GRADE_REVISION]) == notifier.MAX_QUEUED
+        assert client.llen(QUEUES[DELIVER]) == 1
 
 
 def test_a_broker_that_never_responds_times_out(monkeypatch: pytest.MonkeyPatch) -> None:

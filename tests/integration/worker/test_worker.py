@@ -21,7 +21,7 @@ from tests.support.builders.made_study import encoded_data_set, receive_files
 from tests.support.builders.sources import without_images
 from tests.support.paths import ROOT
 from tests.support.servers.destination import Fault, scripted_destination
-from worker.app import GRADE_REVISION, app
+from worker.app import DELIVER, GRADE_REVISION, QUEUES, app
 
 if TYPE_CHECKING:
     from tests.support.servers.node import Node
@@ -84,7 +84,7 @@ def test_the_study_of_a_killed_worker_is_graded_once_despite_repeated_notificati
     node.start_housekeeper()
     node.wait(lambda: node.script.tried(WAITING) == 1, "the first attempt")
     ring_again(node, WAITING, 5)
-    node.kill_worker()
+    node.kill_workers()
     node.start_worker()
     node.wait(lambda: node.script.tried(WAITING) == 2, "the attempt after the lease")
     ring_again(node, WAITING, 5)
@@ -234,6 +234,24 @@ def test_a_worker_finishes_its_study_after_sigterm(node: Node) -> None:
     assert worker.wait(timeout=30) == 0
     assert node.state(WAITING) == "delivered"
     assert node.script.tried(GOOD) == 0
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_grading_and_delivery_may_be_separate_workers(node: Node) -> None:
+    """One that only delivers needs no models, and studies that wait do not delay it."""
+    node.script.write(WAITING, "wait")
+    with scripted_destination() as pacs:
+        node.set(destinations=pacs.destination.name)
+        node.start_worker("--queues", QUEUES[GRADE_REVISION], concurrency=1)
+        node.start_housekeeper()
+        node.receive(GOOD)
+        node.wait_for_state(GOOD, "graded")
+        node.receive(WAITING)
+        node.wait_for_state(WAITING, "processing")
+        node.script.write("models", "wrong")
+        node.start_worker("--queues", QUEUES[DELIVER], concurrency=1)
+        node.wait_for_state(GOOD, "delivered")
+    assert node.state(WAITING) == "processing"
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])

@@ -51,7 +51,7 @@ class Node:
             "network_timeout_s": 1.0,
         }
         self.engine: Engine = create_engine(database_url)
-        self._worker: subprocess.Popen[bytes] | None = None
+        self._workers: list[subprocess.Popen[bytes]] = []
         self._stop = threading.Event()
         self._housekeeping: threading.Thread | None = None
 
@@ -71,15 +71,18 @@ class Node:
         self._housekeeping.start()
 
     def start_worker(
-        self, *, concurrency: int = 2, app: str = "tests.support.servers.scripted_worker"
+        self,
+        *options: str,
+        concurrency: int = 2,
+        app: str = "tests.support.servers.scripted_worker",
     ) -> subprocess.Popen[bytes]:
         """Start a worker without waiting for it to be ready; ``worker.app`` grades with models."""
         with self.log.open("ab") as log:
-            self._worker = subprocess.Popen(
+            worker = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "celery", "-A", app),
                     *("worker", "--concurrency", str(concurrency)),
-                    *("--without-gossip", "--without-mingle"),
+                    *("--without-gossip", "--without-mingle", *options),
                 ],
                 cwd=ROOT,
                 env=self.environment(),
@@ -87,20 +90,21 @@ class Node:
                 stderr=log,
                 start_new_session=True,
             )
-        return self._worker
+        self._workers.append(worker)
+        return worker
 
     def environment(self) -> dict[str, str]:
         """Environment variables of a component."""
         settings = {f"EPVS_{name.upper()}": str(value) for name, value in self._values.items()}
         return {**os.environ, **settings, FOLDER_VARIABLE: str(self.folder), "OMP_NUM_THREADS": "1"}
 
-    def kill_worker(self) -> None:
-        """Kill the worker and its children, as a power failure would."""
-        if self._worker is not None:
+    def kill_workers(self) -> None:
+        """Kill the workers and their children, as a power failure would."""
+        while self._workers:
+            worker = self._workers.pop()
             with suppress(ProcessLookupError):  # it has ended by itself
-                os.killpg(self._worker.pid, signal.SIGKILL)  # it leads its own session
-            self._worker.wait()
-            self._worker = None
+                os.killpg(worker.pid, signal.SIGKILL)  # it leads its own session
+            worker.wait()
 
     def receive(self, study_uid: str) -> None:
         """Receive a study."""
@@ -130,7 +134,7 @@ class Node:
 
     def stop(self) -> None:
         """Stop every component that was started."""
-        self.kill_worker()
+        self.kill_workers()
         self._stop.set()
         if self._housekeeping is not None:
             self._housekeeping.join()

@@ -28,6 +28,24 @@ def _examine(capsys: pytest.CaptureFixture[str], **settings: Any) -> dict[str, d
     return {line["name"]: line for line in lines}
 
 
+def test_workers_that_only_grade_are_reported(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_check_models", lambda *_: None)
+    responses: list[dict[str, list[dict[str, str]]]] = []
+
+    def broadcast(_command: str, **_: Any) -> list[dict[str, list[dict[str, str]]]]:
+        return responses
+
+    monkeypatch.setattr(app.control, "broadcast", broadcast)
+    responses += [{"celery@host": [{"name": "epvs"}]}, {"celery@host": [{"name": "epvs"}]}]
+    found = _examine(capsys)["workers"]
+    assert (found["ok"], found["detail"]) == (False, "2 grade, 0 deliver")
+    responses += [{"celery@host": [{"name": "epvs"}, {"name": "epvs-delivery"}]}]
+    found = _examine(capsys)["workers"]
+    assert (found["ok"], found["detail"]) == (True, "3 grade, 1 deliver")
+
+
 def test_checkpoints_that_are_not_sent_are_reported(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
