@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -21,6 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BUSY_TIMEOUT_S = 30
+_SERVER_SETTINGS: Final = {
+    "lock_timeout": f"{_BUSY_TIMEOUT_S}s",
+    # A cached plan made for small tables would become slower with every study.
+    "plan_cache_mode": "force_custom_plan",
+    # A host that is lost within a transaction keeps its locks until the server notices: by default
+    # after two hours, in which no other host could append to the audit trail.
+    "idle_in_transaction_session_timeout": "10s",
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30s",
+}
+"""PostgreSQL's settings for every connection."""
 _INSUFFICIENT_PRIVILEGE = "42501"  # SQLSTATE
 
 
@@ -47,8 +60,7 @@ def create_engine(url: str) -> Engine:
         connect_args={
             "connect_timeout": 5,
             "client_encoding": "utf8",  # by default that of the database, which may have none
-            # A cached plan made for small tables would become slower with every study.
-            "options": f"-c lock_timeout={_BUSY_TIMEOUT_S}s -c plan_cache_mode=force_custom_plan",
+            "options": " ".join(f"-c {name}={value}" for name, value in _SERVER_SETTINGS.items()),
             "tcp_user_timeout": 30_000,  # detect a lost database host within 30 s
         },
     )
