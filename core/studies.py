@@ -32,6 +32,7 @@ class ReceivedInstance:
     calling_ae: str
     peer_address: str
     received_at: datetime
+    """By the receiver's clock; its row states the time of the database."""
     patient_id: str = ""
     accession_number: str = ""
     study_date: str = ""

@@ -18,6 +18,7 @@ from sqlalchemy import func, select
 
 from core.errors import EpvsError
 from core.uids import canonical_json, digest
+from db.clock import current_time
 from db.models import AuditEvent, AuditHead
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def append(
     seq, previous_hash = newest(session)
     row = AuditEvent(
         seq=seq + 1,
-        at=(now or datetime.now(UTC)).astimezone(UTC),
+        at=(now or current_time(session)).astimezone(UTC),
         event=event,
         study_uid=study_uid,
         revision_id=revision_id,

@@ -11,7 +11,6 @@ import os
 import sys
 import tempfile
 import traceback
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +24,7 @@ from core.settings import load_settings
 from core.text import printable, printable_lines
 from core.version import VERSION
 from db import commands, migrate, queries
+from db.clock import current_time
 from db.enums import RevisionState
 from db.receiving.quarantine import list_waiting
 from node import audit_cli, display, doctor, models_cli, quarantine_cli, sending
@@ -189,7 +189,7 @@ def show(study_uid: StudyUid, as_json: AsJson = False) -> None:
 def reprocess(study_uid: StudyUid) -> None:
     """Grade a study again, as a new revision, with the models that are served now."""
     with open_database() as session:
-        revision_id = commands.reprocess(session, study_uid, now=datetime.now(UTC))
+        revision_id = commands.reprocess(session, study_uid, now=current_time(session))
     display.step(f"queued as revision {revision_id}")
 
 
@@ -201,7 +201,7 @@ def redeliver(
 ) -> None:
     """Retry parked deliveries: the same objects to the same destinations."""
     with open_database() as session:
-        count = commands.rearm_deliveries(session, destination, now=datetime.now(UTC))
+        count = commands.rearm_deliveries(session, destination, now=current_time(session))
     display.step(f"{count} deliveries will be retried")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from core.settings import load_settings
 from db import model_use
+from db.clock import current_time
 from db.enums import ModelRole
 from node import display
 from node.components import run_module
@@ -67,7 +67,12 @@ def promote(model: ModelName, version: Version) -> None:
     facts = _check(model, version)
     with open_database() as session:
         model_use.promote(
-            session, model.value, version, facts, operator=operator_name(), now=datetime.now(UTC)
+            session,
+            model.value,
+            version,
+            facts,
+            operator=operator_name(),
+            now=current_time(session),
         )
     _say(model, version, "is reported from the next study on")
 
@@ -80,7 +85,12 @@ def rollback(model: ModelName) -> None:
     facts = _check(model, version)
     with open_database() as session:
         model_use.rollback(
-            session, model.value, version, facts, operator=operator_name(), now=datetime.now(UTC)
+            session,
+            model.value,
+            version,
+            facts,
+            operator=operator_name(),
+            now=current_time(session),
         )
     _say(model, version, "is reported from the next study on")
 
@@ -91,7 +101,12 @@ def shadow(model: ModelName, version: Version) -> None:
     facts = _check(model, version)
     with open_database() as session:
         model_use.shadow(
-            session, model.value, version, facts, operator=operator_name(), now=datetime.now(UTC)
+            session,
+            model.value,
+            version,
+            facts,
+            operator=operator_name(),
+            now=current_time(session),
         )
     _say(model, version, "grades in shadow from the next study on")
 
@@ -101,7 +116,7 @@ def end_shadow(model: ModelName) -> None:
     """Let no version of a model grade in shadow any more."""
     with open_database() as session:
         version = model_use.end_shadow(
-            session, model.value, operator=operator_name(), now=datetime.now(UTC)
+            session, model.value, operator=operator_name(), now=current_time(session)
         )
     _say(model, version, "does not grade in shadow any more")
 

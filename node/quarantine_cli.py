@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
+from db.clock import current_time
 from db.enums import QuarantineReason
 from db.receiving import quarantine
 from db.receiving.quarantine import Choice
@@ -49,7 +49,7 @@ def accept(
     choice = Choice(study_uid, reason, caller, instance)
     with open_database() as session:
         accepted = quarantine.accept(
-            session, choice, operator=operator_name(), now=datetime.now(UTC)
+            session, choice, operator=operator_name(), now=current_time(session)
         )
     then = "queued as" if accepted.is_queued else "to be graded as"
     display.step(
@@ -67,5 +67,5 @@ def discard(
     """Leave instances out for good."""
     choice = Choice(study_uid, reason, caller, instance)
     with open_database() as session:
-        n = quarantine.discard(session, choice, operator=operator_name(), now=datetime.now(UTC))
+        n = quarantine.discard(session, choice, operator=operator_name(), now=current_time(session))
     display.step(f"{n} instances discarded; their files stay in the spool")

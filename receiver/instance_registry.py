@@ -11,10 +11,11 @@ import queue
 import threading
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from core.errors import Unavailable
+from db.clock import current_time
 from db.receiving.intake import Intake, record_instances
 from db.session import unit_of_work
 
@@ -89,7 +90,9 @@ class InstanceRegistry:
         """Write a batch in one transaction, or its rows one by one if one of them fails."""
         try:
             with unit_of_work(self._engine) as session:
-                outcomes = record_instances(session, [row.instance for row in batch])
+                now = current_time(session)
+                received = [replace(row.instance, received_at=now) for row in batch]
+                outcomes = record_instances(session, received)
         except Unavailable as error:
             self._fail(batch, error)
         except Exception as error:  # noqa: BLE001 - no row may end this thread

@@ -12,7 +12,6 @@ import logging
 import signal
 import sys
 import threading
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from core.errors import ConfigurationError, Unavailable
@@ -20,6 +19,7 @@ from core.logs import configure_logging
 from core.permissions import keep_files_private
 from core.settings import Settings, load_settings
 from db import outbox
+from db.clock import current_time
 from db.delivery import claims
 from db.grading import leases
 from db.receiving import closing
@@ -83,18 +83,20 @@ class Housekeeper:
         return True
 
     def _close_and_requeue(self) -> None:
-        settings, now = self._settings, datetime.now(UTC)
+        settings = self._settings
         with unit_of_work(self._engine) as session:
             closed = closing.close_quiet_studies(
                 session,
-                now=now,
+                now=current_time(session),
                 quiet_period_s=settings.quiet_period_s,
                 max_open_s=settings.max_open_s,
             )
         with unit_of_work(self._engine) as session:
-            requeued = leases.sweep(session, now=now, max_attempts=settings.max_attempts)
+            requeued = leases.sweep(
+                session, now=current_time(session), max_attempts=settings.max_attempts
+            )
         with unit_of_work(self._engine) as session:
-            postponed = claims.sweep(session, now=now)
+            postponed = claims.sweep(session, now=current_time(session))
         for revision_id in closed:
             log.info("closed revision=%s", revision_id)
         for revision_id in requeued:
@@ -104,8 +106,8 @@ class Housekeeper:
 
     def _notify(self) -> None:
         """Publish the notifications that are due, and record those that were published."""
-        now = datetime.now(UTC)
         with unit_of_work(self._engine, read_only=True) as session:
+            now = current_time(session)
             items = outbox.due(session, now=now)
         notified = notify(items, self._settings.broker_url)
         if notified:

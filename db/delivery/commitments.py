@@ -6,7 +6,6 @@ has received the response. A report settles its delivery whatever the worker is 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
@@ -15,6 +14,7 @@ from core.commitment import ReportRefusal
 from core.destinations import DicomDestination
 from core.text import printable
 from db import audit
+from db.clock import current_time
 from db.delivery import claims, transitions
 from db.enums import DeliveryState, Proof
 from db.models import CommitmentRequest, Delivery, DeliveryObject, ReportObjectRow, Revision
@@ -23,6 +23,7 @@ from db.states import lock_revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
@@ -159,7 +160,7 @@ def settle(
     if not isinstance(destination, DicomDestination) or not reporter.may_report_for(destination):
         return ReportRefusal.NOT_AUTHORISED
     with unit_of_work(engine) as session:
-        record_report(session, report, reporter, now=datetime.now(UTC))
+        record_report(session, report, reporter, now=current_time(session))
     return None
 
 

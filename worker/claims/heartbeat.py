@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, Self
 
 from core.errors import Unavailable
+from db.clock import current_time
 from db.session import unit_of_work
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from types import TracebackType
 
     from sqlalchemy import Engine
@@ -59,7 +60,7 @@ class Heartbeat:
         while not self._ended.wait(self._lease_s / 3):
             try:
                 with unit_of_work(self._engine) as session:
-                    held = self._extend(session, now=datetime.now(UTC), lease_s=self._lease_s)
+                    held = self._extend(session, now=current_time(session), lease_s=self._lease_s)
             except Unavailable:
                 continue  # the attempt itself logs the outage
             if not held:  # whatever this process still writes has no effect

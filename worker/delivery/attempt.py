@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +22,7 @@ from core.logs import describe
 from core.results import ObjectKind
 from core.uids import derived_uid
 from db import audit, refusals
+from db.clock import current_time
 from db.delivery import claims, commitments
 from db.enums import Proof
 from db.refusals import Kind, Tally
@@ -36,6 +36,7 @@ from worker.delivery.statuses import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
@@ -70,7 +71,7 @@ def attempt_delivery(services: Services, delivery_id: str) -> None:
     engine, settings = services.engine, services.settings
     with unit_of_work(engine) as session:
         claim = claims.claim_delivery(
-            session, delivery_id, now=datetime.now(UTC), lease_s=settings.lease_s
+            session, delivery_id, now=current_time(session), lease_s=settings.lease_s
         )
     if claim is None:  # a repeated notification, or another worker has it
         log.info("nothing to do delivery=%s", delivery_id)
@@ -257,7 +258,7 @@ def _log(claim: DeliveryClaim, outcome: Outcome) -> None:
 
 def record(session: Session, claim: DeliveryClaim, outcome: Outcome, settings: Settings) -> bool:
     """Write an outcome; False, and no change, when the claim is stale."""
-    now = datetime.now(UTC)
+    now = current_time(session)
     match outcome:
         case Postponed(error, status):
             return claims.record_postponed(session, claim, now=now, error=error, status=status)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -12,6 +11,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from core.errors import Failed, Unavailable
 from core.logs import describe
 from core.results import NotGradedStudy
+from db.clock import current_time
 from db.grading import leases, results
 from db.grading.identity import IDENTITY_MISMATCH, find_mismatch
 from db.session import unit_of_work
@@ -21,6 +21,8 @@ from worker.grading.outcomes import AttemptFailed, Graded, NotGraded, Outcome, P
 from worker.grading.report_files import write_report_files
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
@@ -68,11 +70,8 @@ def attempt_grading(services: GradingServices, revision_id: str) -> None:
     except Failed as error:
         log.error("no study is taken code=%s: %s", error.code, error)  # noqa: TRY400 - no defect
         return
-    claimed_at = datetime.now(UTC)
-    # The report states this second, and the audit trail stores it as the time of the claim, so the
-    # same bytes can be rebuilt from the stored data.
-    completed_at = claimed_at.replace(microsecond=0)
     with unit_of_work(services.engine) as session:
+        claimed_at = current_time(session)
         claim = leases.claim_revision(
             session,
             revision_id,
@@ -84,6 +83,9 @@ def attempt_grading(services: GradingServices, revision_id: str) -> None:
     if claim is None:  # a repeated notification, or another worker has it
         log.info("nothing to do revision=%s", revision_id)
         return
+    # The report states this second, and the audit trail stores it as the time of the claim, so the
+    # same bytes can be rebuilt from the stored data.
+    completed_at = claimed_at.replace(microsecond=0)
     versions = " ".join(f"{model}={version}" for model, version in grading.versions.items())
     log.info("grading revision=%s attempt=%d %s", revision_id, claim.attempt, versions)
     with Heartbeat(services.engine, partial(leases.extend, claim=claim), settings.lease_s):
@@ -106,7 +108,7 @@ def store_shadow(services: GradingServices, grading: Grading, revision_id: str) 
         return
     try:
         with unit_of_work(services.engine) as session:
-            results.store_shadow(session, revision_id, shadows, now=datetime.now(UTC))
+            results.store_shadow(session, revision_id, shadows, now=current_time(session))
     except Unavailable as error:
         log.warning("shadow result dropped revision=%s: %s", revision_id, error)
 
@@ -145,7 +147,7 @@ def grade(
 
 def record(session: Session, claim: Claim, outcome: Outcome, settings: Settings) -> bool:
     """Write the outcome; False, and no change, when the claim is stale."""
-    now = datetime.now(UTC)
+    now = current_time(session)
     match outcome:
         case Graded(study, paths) | NotGraded(study, paths) if study.report and (
             mismatch := find_mismatch(session, claim.revision_id, study.report.identity)

@@ -7,11 +7,11 @@ the next attempt reads again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from core.model_versions import newest_version
 from db import model_use
+from db.clock import current_time
 from db.enums import ModelRole
 from db.session import unit_of_work
 from worker.grading.inference.description import MODELS, ModelDescription, invalid_description
@@ -20,6 +20,7 @@ from worker.grading.shadow import grade_in_shadow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
     from pathlib import Path
 
     from sqlalchemy import Engine
@@ -98,7 +99,7 @@ def pin_versions(
     if versions.undecided:
         with unit_of_work(engine) as session:
             first = {model: versions.reported[model] for model in sorted(versions.undecided)}
-            model_use.record_first(session, first, now=datetime.now(UTC))
+            model_use.record_first(session, first, now=current_time(session))
         return pin_versions(engine, models_dir, gate)  # another worker may have been faster
     return admitted, versions.shadows
 
