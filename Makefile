@@ -5,8 +5,9 @@ JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# What the tests talk to: PACS, DICOM tools, validators, database.
-APT_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java default-jdk-headless postgresql
+# What the tests talk to: PACS, DICOM tools, validators, database; hosts with a wrong clock.
+APT_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java default-jdk-headless postgresql \
+  iproute2 faketime
 # The embedded Triton loads the shared library of Python, which Debian packages separately.
 LIBPYTHON = $(shell $(PYTHON) -c 'import sys; print(f"libpython{sys.version_info[0]}.{sys.version_info[1]}" \
   if sys.base_prefix == "/usr" else "")')

@@ -19,6 +19,7 @@ def encoded_instance(
     *,
     pixels: np.ndarray,
     patient_id: str = "CANARY-7",
+    accession_number: str = "",
     explicit: bool = True,
 ) -> bytes:
     """Encode an instance in little endian.
@@ -28,7 +29,7 @@ def encoded_instance(
     uid, study_uid : str
         The study's series has the study's UID and ``.1``.
     pixels : ndarray, shape (rows, columns), uint16
-    patient_id : str
+    patient_id, accession_number : str
     explicit : bool
         Whether with explicit VRs.
     """
@@ -36,6 +37,8 @@ def encoded_instance(
     data_set.SOPClassUID, data_set.SOPInstanceUID = ul.MR_IMAGE, uid
     data_set.Modality = "MR"
     data_set.PatientName, data_set.PatientID = "Canary^Patient", patient_id
+    if accession_number:
+        data_set.AccessionNumber = accession_number
     data_set.StudyInstanceUID, data_set.SeriesInstanceUID = study_uid, f"{study_uid}.1"
     data_set.Rows, data_set.Columns = pixels.shape
     data_set.BitsAllocated = 16

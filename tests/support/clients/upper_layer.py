@@ -211,9 +211,9 @@ class Peer:
 
 
 @contextmanager
-def peer(port: int, timeout_s: float = 10.0) -> Iterator[Peer]:
-    """Connect to a port of this machine; the connection is closed afterwards."""
-    with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
+def peer(port: int, timeout_s: float = 10.0, address: str = "127.0.0.1") -> Iterator[Peer]:
+    """Connect to a port; the connection is closed afterwards."""
+    with socket.create_connection((address, port), timeout=timeout_s) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield Peer(connection)
 

@@ -176,9 +176,13 @@ class ScriptedDestination:
 
 @contextmanager
 def scripted_destination(
-    *, answers_queries: bool = True, commits: bool = False, classes: Sequence[str] = ()
+    *,
+    answers_queries: bool = True,
+    commits: bool = False,
+    classes: Sequence[str] = (),
+    address: str = "127.0.0.1",
 ) -> Iterator[ScriptedDestination]:
-    """Run a destination on a free loopback port, for all storage classes or for `classes` only."""
+    """Run a destination on a free port, for all storage classes or for `classes` only."""
     scripted = ScriptedDestination()
     ae = AE("PACS")
     ae.require_called_aet = True
@@ -193,7 +197,7 @@ def scripted_destination(
     if commits:
         ae.add_supported_context(commitment.SOP_CLASS_UID)
     server = ae.start_server(
-        ("127.0.0.1", 0),
+        (address, 0),
         block=False,
         evt_handlers=[
             (evt.EVT_C_STORE, scripted.store),
@@ -204,7 +208,7 @@ def scripted_destination(
     )
     assert server is not None
     assert server.socket is not None
-    scripted.destination = DicomDestination("PACS", "127.0.0.1", server.socket.getsockname()[1])
+    scripted.destination = DicomDestination("PACS", address, server.socket.getsockname()[1])
     try:
         yield scripted
     finally:

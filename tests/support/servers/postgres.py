@@ -49,10 +49,13 @@ class PostgresServer:
     """A PostgreSQL server in a temporary folder, on a free loopback port.
 
     With an `identity` it takes TCP connections only over TLS, and only from clients whose
-    certificate is of the same authority and has `CLIENT_NAME` as its common name.
+    certificate is of the same authority and has `CLIENT_NAME` as its common name. With an
+    `address` it also listens there, for clients of the `subnet`.
     """
 
-    def __init__(self, identity: Identity | None = None) -> None:
+    def __init__(
+        self, identity: Identity | None = None, *, address: str = "", subnet: str = ""
+    ) -> None:
         self._binaries = find_binaries()
         self._folder = Path(tempfile.mkdtemp(prefix="epvs-postgres-"))
         self._data = self._folder / "data"
@@ -74,6 +77,11 @@ class PostgresServer:
             stdout=subprocess.DEVNULL,
         )
         self._options: list[str] = []
+        self._addresses = "127.0.0.1"
+        if address:
+            self._addresses += f",{address}"
+            with (self._data / "pg_hba.conf").open("a") as file:
+                file.write(f"host all all {subnet} trust\n")
         if identity is not None:
             self._require_tls(identity)
 
@@ -112,7 +120,7 @@ class PostgresServer:
             self._process = subprocess.Popen(
                 [
                     *(self._binaries / "postgres", "-D", self._data, "-p", str(self.port)),
-                    *("-h", "127.0.0.1", "-k", self._folder),
+                    *("-h", self._addresses, "-k", self._folder),
                     *("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off"),
                     *self._options,
                 ],

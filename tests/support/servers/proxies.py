@@ -22,12 +22,14 @@ class RecordingProxy:
     ----------
     target : int
         Port of the server.
+    address : str
+        On which the proxy listens.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, address: str = "127.0.0.1") -> None:
         self._target = target
         self._recorded = bytearray()
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server((address, 0))
         self.port: int = self._listening.getsockname()[1]
 
     @property
@@ -52,11 +54,14 @@ class RecordingProxy:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", self._target)) as server:
+        with client, self._connect() as server:
             answers = threading.Thread(target=self._forward, args=(server, client), daemon=True)
             answers.start()
             self._forward(client, server)
             answers.join()
+
+    def _connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self._target))
 
     def _forward(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
@@ -65,6 +70,25 @@ class RecordingProxy:
                 target.sendall(data)
         with suppress(OSError):
             target.shutdown(socket.SHUT_WR)
+
+
+class UnixSocketProxy(RecordingProxy):
+    """Offers a server that listens on a Unix socket to other hosts.
+
+    Parameters
+    ----------
+    path : str
+    address : str
+    """
+
+    def __init__(self, path: str, address: str) -> None:
+        super().__init__(0, address)
+        self._path = path
+
+    def _connect(self) -> socket.socket:
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(self._path)
+        return server
 
 
 class TlsTerminator(RecordingProxy):
@@ -101,6 +125,13 @@ class TlsTerminator(RecordingProxy):
 def recording_proxy(target: int) -> Iterator[RecordingProxy]:
     """Run a proxy in front of a port on loopback."""
     with _running(RecordingProxy(target)) as proxy:
+        yield proxy
+
+
+@contextmanager
+def unix_socket_proxy(path: str, address: str) -> Iterator[RecordingProxy]:
+    """Run a proxy in front of a Unix socket."""
+    with _running(UnixSocketProxy(path, address)) as proxy:
         yield proxy
 
 

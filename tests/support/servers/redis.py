@@ -18,11 +18,18 @@ if TYPE_CHECKING:
 
 
 class RedisServer:
-    """A redis-server process without persistence: a restart loses everything."""
+    """A redis-server process without persistence: a restart loses everything.
 
-    def __init__(self, folder: Path) -> None:
+    With an `address` it also listens there, and all clients need the `password`.
+    """
+
+    def __init__(self, folder: Path, *, address: str = "", password: str = "") -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._password = password
+        self._options = ["--bind", "127.0.0.1", address] if address else ["--bind", "127.0.0.1"]
+        if password:
+            self._options += ["--requirepass", password]
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -31,7 +38,7 @@ class RedisServer:
         self._process = subprocess.Popen(
             [
                 str(Servers.find().redis_program),
-                *("--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
+                *("--port", str(self.port), *self._options, "--save", ""),
                 *("--dir", str(self._folder), "--loglevel", "warning"),
             ],
             stdout=subprocess.DEVNULL,
@@ -51,7 +58,7 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """Client with its own connection."""
-        return redis.Redis(port=self.port, socket_timeout=5)
+        return redis.Redis(port=self.port, password=self._password or None, socket_timeout=5)
 
     def _answers(self) -> bool:
         try:
