@@ -49,9 +49,9 @@ LOST_TRANSACTION_S = 10.0
 
 
 @contextmanager
-def associated(site: Site, host: Host) -> Iterator[ul.Peer]:
+def associated(site: Site, host: Host, timeout_s: float = 30.0) -> Iterator[ul.Peer]:
     """An association with the receiver of a host."""
-    with ul.peer(site.receiver_port, 3.0, host.address) as peer:
+    with ul.peer(site.receiver_port, timeout_s, host.address) as peer:
         peer.associate()
         yield peer
 
@@ -150,6 +150,7 @@ def test_the_study_of_a_host_that_is_cut_off_is_reported_once_by_another(
 
 def test_what_a_receiver_cut_off_was_not_able_to_store_is_taken_by_another(site: Site) -> None:
     first, second = (site.network.add_host() for _ in range(2))
+    site.settings["network_timeout_s"] = 60.0  # the first one keeps its half file
     site.start_receiver(first, "first")
     uid, data_set = instance(2, rows=2048)
     message = ul.store(1, data_set, uid)
@@ -162,6 +163,7 @@ def test_what_a_receiver_cut_off_was_not_able_to_store_is_taken_by_another(site:
         site.start_receiver(second, "second")  # which must leave the half file alone
         assert list((site.folder / "data").glob("spool/tmp/*/*"))
         first.cut()
+        peer.connection.settimeout(1.0)
         peer.send(message[len(message) // 2 :])
         with pytest.raises(TimeoutError):
             peer.status()
