@@ -27,6 +27,7 @@ from pydantic_settings import (
 from core.callers import AE_TITLE, CallerRule, parse_caller
 from core.destinations import Destination, DicomDestination, parse_destination
 from core.errors import ConfigurationError
+from core.file_systems import find_network_file_system
 from core.setting_files import file_variable, read_setting_files, variable
 from core.syslog import SyslogServer
 from core.tls import Identity
@@ -168,6 +169,16 @@ class Settings(BaseSettings):
             data_dir = Path(values.get("data_dir") or "data").absolute()
             values["database_url"] = f"sqlite:///{data_dir / 'epvs.sqlite'}"
         return values
+
+    @model_validator(mode="after")
+    def _check_sqlite(self) -> Self:
+        path = Path(self.database_url.removeprefix("sqlite:///"))
+        if self.is_sqlite and (kind := find_network_file_system(path)):
+            raise ValueError(
+                f"a SQLite file cannot be on a network file system, and {path} is on {kind}: use "
+                "PostgreSQL (EPVS_DATABASE_URL), as several hosts need it anyway"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_owner(self) -> Self:
