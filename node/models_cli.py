@@ -58,7 +58,8 @@ def list_versions(
             display.step(f"{row['model']} {row['version']}: {row['problem']}")
     untrusted = {row["description_sha256"] for row in rows if row["trusted"] is False}
     if untrusted:
-        display.step(f"to trust: EPVS_TRUSTED_MODELS={','.join(sorted(untrusted))}")
+        digests = ",".join(sorted(untrusted | with_running_stack(load_settings()).trusted_digests))
+        display.step(f"if you know who made what is not trusted: EPVS_TRUSTED_MODELS={digests}")
 
 
 @app.command()
