@@ -18,6 +18,8 @@ import pytest
 from tests.containers.stack import NODE_SERVICES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.containers.conftest import Record, Study
     from tests.containers.sender import Sender
     from tests.containers.stack import Stack
@@ -49,11 +51,21 @@ def test_limits_are_those_of_the_file(stack: Stack) -> None:
         assert not host["Privileged"], service
 
 
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    """Wait until the condition holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
 def test_memory_and_processes_are_really_limited(stack: Stack) -> None:
     allocate = "python -c 'len(bytearray(700 << 20))'; echo ended with $?"
     assert stack.execute("housekeeper", "sh", "-c", allocate).endswith("137\n")
     start = "for n in $(seq 200); do sleep 3 & done; wait"
     assert "Cannot fork" in stack.errors("housekeeper", "sh", "-c", start)
+    fork = ("housekeeper", "sh", "-c", "true & wait && echo forked")
+    wait_until(lambda: stack.execute(*fork, check=False) == "forked\n")
     assert stack.is_healthy(stack.container("housekeeper"))
 
 
