@@ -14,16 +14,11 @@ from sqlalchemy import func, or_, select
 from core.errors import Failed
 from core.results import (
     GradedStudy,
-    ImageRating,
     ModelIdentity,
     NotGradedStudy,
     ObjectKind,
     Report,
     SeriesVerdict,
-    ShadowFailure,
-    ShadowRating,
-    ShadowResult,
-    ShadowSeverity,
 )
 from core.studies import ClosedStudy, SpooledInstance
 from db import audit
@@ -38,8 +33,6 @@ from db.models import (
     ReportObjectRow,
     Revision,
     SeriesVerdictRow,
-    ShadowGrade,
-    ShadowImageRating,
     StageTimingRow,
 )
 from db.session import insert_or_ignore
@@ -178,57 +171,6 @@ def store_graded(
     return True
 
 
-def store_shadow(
-    session: Session, revision_id: str, shadows: Sequence[ShadowResult], *, now: datetime
-) -> None:
-    """Store what shadow versions predicted for a graded revision, or why they did not."""
-    for shadow in shadows:
-        row = ShadowGrade(
-            revision_id=revision_id,
-            model=shadow.model,
-            version=shadow.version,
-            seconds=shadow.seconds,
-            graded_at=now,
-        )
-        detail = {"model": shadow.model, "version": shadow.version}
-        match shadow.outcome:
-            case ShadowFailure(code, message):
-                row.failure, row.failure_detail = code, message
-                detail["code"] = code
-            case ShadowRating(identity, images, rating, majority_rating, probability):
-                row.model_version_id = _find_model(session, identity)
-                row.rating, row.majority_rating = rating, majority_rating
-                row.probability = probability
-                session.add_all(_shadow_image(revision_id, image) for image in images)
-                detail["weights_sha256"] = identity.weights_sha256
-            case ShadowSeverity(identity, severity, probability):
-                row.model_version_id = _find_model(session, identity)
-                row.severity, row.probability = severity, probability
-                detail["weights_sha256"] = identity.weights_sha256
-        session.add(row)
-        study_uid = session.scalars(
-            select(Revision.study_uid).where(Revision.id == revision_id)
-        ).one()
-        audit.append(
-            session,
-            "shadow-failed" if "code" in detail else "shadow-graded",
-            study_uid=study_uid,
-            revision_id=revision_id,
-            detail=detail,
-            now=now,
-        )
-
-
-def _shadow_image(revision_id: str, image: ImageRating) -> ShadowImageRating:
-    return ShadowImageRating(
-        revision_id=revision_id,
-        level=image.crop.level,
-        side=image.crop.side,
-        rating=image.rating,
-        probability=image.probability,
-    )
-
-
 def store_not_graded(
     session: Session,
     claim: Claim,
@@ -315,8 +257,8 @@ def _store_grade(session: Session, revision_id: str, graded: GradedStudy, now: d
             severity=grade.severity,
             severity_probability=grade.severity_probability,
             models_agree=grade.models_agree,
-            rating_model_id=_find_model(session, grade.rating_model),
-            severity_model_id=_find_model(session, grade.severity_model),
+            rating_model_id=find_model(session, grade.rating_model),
+            severity_model_id=find_model(session, grade.severity_model),
             box_correlation=quality.box_correlation,
             brain_correlation=quality.brain_correlation,
             coverage=quality.coverage,
@@ -346,7 +288,7 @@ def _store_grade(session: Session, revision_id: str, graded: GradedStudy, now: d
     )
 
 
-def _find_model(session: Session, model: ModelIdentity) -> int:
+def find_model(session: Session, model: ModelIdentity) -> int:
     """Return the id of the model version's row; create the row for the first grade."""
     find = select(ModelVersion.id).where(
         ModelVersion.name == model.name,

@@ -12,7 +12,7 @@ from core.errors import Failed, Unavailable
 from core.logs import describe
 from core.results import NotGradedStudy
 from db.clock import current_time
-from db.grading import leases, results
+from db.grading import leases, results, shadow
 from db.grading.identity import IDENTITY_MISMATCH, find_mismatch
 from db.session import unit_of_work
 from worker.claims.heartbeat import Heartbeat
@@ -108,7 +108,7 @@ def store_shadow(services: GradingServices, grading: Grading, revision_id: str) 
         return
     try:
         with unit_of_work(services.engine) as session:
-            results.store_shadow(session, revision_id, shadows, now=current_time(session))
+            shadow.store_shadow(session, revision_id, shadows, now=current_time(session))
     except Unavailable as error:
         log.warning("shadow result dropped revision=%s: %s", revision_id, error)
 

@@ -11,7 +11,7 @@ from core.errors import EpvsError
 from core.results import Severity, ShadowFailure, ShadowRating, ShadowResult, ShadowSeverity
 from db import model_use
 from db.enums import ModelRole
-from db.grading.results import store_shadow
+from db.grading.shadow import store_shadow
 from db.models import AuditEvent, ModelAssignment
 from db.session import unit_of_work
 from db.views import read_view

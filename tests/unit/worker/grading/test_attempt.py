@@ -25,7 +25,7 @@ from core.results import (
     ShadowResult,
 )
 from core.settings import load_settings
-from db.grading import results
+from db.grading import shadow
 from db.grading.leases import claim_revision
 from db.models import AuditEvent, Delivery, GradeRow, ReportObjectRow, Revision, ShadowGrade
 from db.receiving.closing import close_quiet_studies
@@ -302,7 +302,7 @@ def test_a_shadow_result_that_cannot_be_stored_changes_nothing(
     def unavailable(*_: object, **__: object) -> None:
         raise Unavailable("database", "The database is not available.")
 
-    monkeypatch.setattr(results, "store_shadow", unavailable)
+    monkeypatch.setattr(shadow, "store_shadow", unavailable)
     services.pin_models = lambda: ScriptedGrading(grading, (SHADOW,))  # type: ignore[method-assign]
     attempt_grading(services, revision_id)
     with unit_of_work(services.engine) as session:
