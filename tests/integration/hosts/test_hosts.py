@@ -23,13 +23,13 @@ from sqlalchemy import select
 from db import audit
 from db.models import Instance, QuarantinedInstance, ReportObjectRow
 from db.session import unit_of_work
-from tests.integration.hosts.conftest import LEASE_S
 from tests.support.builders.instances import encoded_instance
 from tests.support.builders.synthetic_studies import generate_synthetic_study
 from tests.support.clients import upper_layer as ul
 from tests.support.servers.dcmtk import dcmtk_program
 from tests.support.servers.destination import scripted_destination
 from tests.support.servers.proxies import unix_socket_proxy
+from tests.support.servers.site import LEASE_S
 from worker.app import DELIVER, GRADE_REVISION, QUEUES
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from node.embedded.triton import EmbeddedTriton
-    from tests.integration.hosts.conftest import Site
     from tests.support.servers.hosts import Host
+    from tests.support.servers.site import Site
 
 log = logging.getLogger(__name__)
 

@@ -66,6 +66,11 @@ class Host:
         self._processes.append(process)
         return process
 
+    @property
+    def pids(self) -> list[int]:
+        """Ids, on this machine, of the processes that were started."""
+        return [process.pid for process in self._processes]
+
     def cut(self) -> None:
         """Cut the link: from now on packets are swallowed."""
         _ip("link", "set", self._port, "nomaster")

@@ -50,11 +50,17 @@ class PostgresServer:
 
     With an `identity` it takes TCP connections only over TLS, and only from clients whose
     certificate is of the same authority and has `CLIENT_NAME` as its common name. With an
-    `address` it also listens there, for clients of the `subnet`.
+    `address` it also listens there, for clients of the `subnet`. Where it is `measured`, it is as
+    durable as in production, and counts statements.
     """
 
     def __init__(
-        self, identity: Identity | None = None, *, address: str = "", subnet: str = ""
+        self,
+        identity: Identity | None = None,
+        *,
+        address: str = "",
+        subnet: str = "",
+        measured: bool = False,
     ) -> None:
         self._binaries = find_binaries()
         self._folder = Path(tempfile.mkdtemp(prefix="epvs-postgres-"))
@@ -76,7 +82,11 @@ class PostgresServer:
             cwd=self._folder,
             stdout=subprocess.DEVNULL,
         )
-        self._options: list[str] = []
+        self._options = (
+            ["-c", "shared_preload_libraries=pg_stat_statements"]
+            if measured
+            else ["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off"]
+        )
         self._addresses = "127.0.0.1"
         if address:
             self._addresses += f",{address}"
@@ -91,7 +101,7 @@ class PostgresServer:
             "ssl_key_file": identity.key,
             "ssl_ca_file": identity.authorities,
         }
-        self._options = ["-c", "ssl=on"]
+        self._options += ["-c", "ssl=on"]
         for option, source in files.items():
             target = self._folder / f"{option}.pem"
             shutil.copyfile(source, target)
@@ -121,7 +131,6 @@ class PostgresServer:
                 [
                     *(self._binaries / "postgres", "-D", self._data, "-p", str(self.port)),
                     *("-h", self._addresses, "-k", self._folder),
-                    *("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off"),
                     *self._options,
                 ],
                 user=self._user,
@@ -168,6 +177,22 @@ class PostgresServer:
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    @property
+    def pid(self) -> int:
+        """Process id of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
+    def connect(self, database: str) -> psycopg.Connection[tuple[object, ...]]:
+        """Connect as superuser."""
+        return psycopg.connect(
+            host=str(self._folder),
+            port=self.port,
+            user="postgres",
+            dbname=database,
+            autocommit=True,
+        )
+
     def create_database(self, template: str = "template1", options: str = "") -> str:
         """Create a database, with further options of CREATE DATABASE, and return its name."""
         name = f"epvs_{uuid.uuid4().hex[:12]}"
@@ -186,13 +211,7 @@ class PostgresServer:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
-        return psycopg.connect(
-            host=str(self._folder),
-            port=self.port,
-            user="postgres",
-            dbname="postgres",
-            autocommit=True,
-        )
+        return self.connect("postgres")
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,12 @@ class RedisServer:
                 raise RuntimeError(f"redis-server did not start: {self._process.poll()}")
             time.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        """Process id of the running server."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """Kill the server, as a power failure would."""
         if self._process is not None:
