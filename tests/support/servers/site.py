@@ -97,14 +97,14 @@ class Site:
         """Wait until a log has a text."""
         self.wait(lambda: text in log.read_text(), (log.name, text))
 
-    def wait(self, condition: Any, what: object) -> None:
+    def wait(self, condition: Any, what: object, every_s: float = 0.05) -> None:
         """Wait until `condition` holds."""
         end = time.monotonic() + _TIMEOUT_S
         while not condition():
             if time.monotonic() > end:
                 logs = "".join(f"\n{p.name}:\n{p.read_text()[-3000:]}" for p in self.logs())
                 pytest.fail(f"not within {_TIMEOUT_S:.0f} s: {what}{logs}")
-            time.sleep(0.05)
+            time.sleep(every_s)
 
     def logs(self) -> list[Path]:
         """Logs of everything that was started."""
