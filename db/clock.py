@@ -8,8 +8,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
-from sqlalchemy import func, select
-
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
@@ -19,6 +17,14 @@ def current_time(session: Session) -> datetime:
 
     PostgreSQL is asked; a SQLite file is on the host that asks.
     """
-    if session.get_bind().dialect.name != "postgresql":
+    connection = session.connection()
+    if connection.dialect.name != "postgresql":
         return datetime.now(UTC)
-    return cast("datetime", session.scalar(select(func.clock_timestamp()))).astimezone(UTC)
+    # By the driver: every received image waits for this.
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute("SELECT clock_timestamp()")
+        ((now,),) = cursor.fetchall()
+    finally:
+        cursor.close()
+    return cast("datetime", now).astimezone(UTC)
