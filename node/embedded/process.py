@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,15 +21,21 @@ if TYPE_CHECKING:
 
 
 _LIBC: Final = ctypes.CDLL(None)  # loaded before any fork
+_RANDOM: Final = random.SystemRandom()
+_PORTS: Final = range(10_000, 32_000)
+"""Below Linux's range of ephemeral ports, from which every outgoing connection takes one: a port
+from there might be in use again by the time the server binds it."""
 _PR_SET_PDEATHSIG: Final = 1
 """prctl(2): signal sent to a process when the thread that started it ends."""
 
 
 def free_port() -> int:
-    """Return a TCP port on loopback that is free at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port on loopback on which nothing listens."""
+    while True:
+        port = _RANDOM.choice(_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def accepts_connections(port: int, host: str = "127.0.0.1") -> bool:

@@ -14,6 +14,7 @@ from db.enums import DeliveryState
 from db.models import Delivery, Revision
 from db.receiving.closing import close_quiet_studies
 from db.session import unit_of_work
+from tests.support.builders.gradings import ScriptedGrading
 from tests.support.builders.made_study import make_graded, receive_study
 from tests.support.servers.dcmqrscp import run_dcmqrscp
 from tests.support.servers.destination import Commits, ScriptedDestination, scripted_destination
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from core.results import GradedStudy
-    from core.studies import ClosedStudy
+    from worker.grading.model_versions import Grading
 
 _NUMBERS = count(1)
 
@@ -54,8 +54,8 @@ class Node(Services):
             )
         attempt_grading(self, self.revision_id)
 
-    def grade(self, study: ClosedStudy, completed_at: datetime) -> GradedStudy:
-        return make_graded(study)
+    def pin_models(self) -> Grading:
+        return ScriptedGrading(lambda study, _: make_graded(study))
 
     def deliver(self) -> Delivery:
         """Make one attempt, regardless of when the delivery is due."""
