@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
 import pytest
@@ -52,6 +51,7 @@ class Host:
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [
+                    *("setpriv", "--pdeathsig", "KILL"),  # not to outlive tests that are killed
                     *("ip", "netns", "exec", self._namespace),
                     # With the first process of a PID namespace all others end.
                     *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
@@ -114,10 +114,12 @@ class Network:
 
     def __exit__(self, *_error: object) -> None:
         self.stop_hosts()
-        with suppress(AssertionError):
-            for namespace in self._namespaces:
-                _ip("netns", "delete", namespace)
-            _ip("link", "delete", self._name)
+        for namespace in self._namespaces:
+            # First the link, of the same name: connections that were cut off keep the namespace,
+            # and with it its links, for minutes.
+            for kind in ("link", "netns"):
+                subprocess.run(["ip", kind, "delete", namespace], capture_output=True, check=False)
+        subprocess.run(["ip", "link", "delete", self._name], capture_output=True, check=False)
 
     def add_host(self) -> Host:
         """Make another host."""
