@@ -23,6 +23,7 @@ from node.cli import app
 from node.machine import configuration, engine, gpu, host, report
 from node.machine.requirements import SECRETS
 from tests.support.paths import ROOT
+from tests.support.servers.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,10 +122,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
         shutil.copy(ROOT / name, clone / name)
     monkeypatch.setenv("PATH", str(programs))
     monkeypatch.delenv("DOCKER_HOST", raising=False)
-    with socket.socket() as probe:  # other nodes may run on the machine of the test
-        probe.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(host, "PORT", probe.getsockname()[1])
-        monkeypatch.setattr(configuration, "PORT", probe.getsockname()[1])
+    port = free_port()  # other nodes may run on the machine of the test
+    monkeypatch.setattr(host, "PORT", port)
+    monkeypatch.setattr(configuration, "PORT", port)
     monkeypatch.setattr(host, "DEMO_PACS_PORTS", ())
     monkeypatch.setattr(gpu, "_PCI", tmp_path / "pci")
     monkeypatch.setattr(engine, "_ROUTES", tmp_path / "route")
