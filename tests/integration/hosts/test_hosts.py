@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -164,7 +164,8 @@ def test_what_a_receiver_cut_off_was_not_able_to_store_is_taken_by_another(site:
         assert list((site.folder / "data").glob("spool/tmp/*/*"))
         first.cut()
         peer.connection.settimeout(1.0)
-        peer.send(message[len(message) // 2 :])
+        with suppress(TimeoutError):  # where the buffers do not hold the rest
+            peer.send(message[len(message) // 2 :])
         with pytest.raises(TimeoutError):
             peer.status()
     assert store(site, second, 1, 3) == [0, 0]
