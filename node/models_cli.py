@@ -20,6 +20,8 @@ from node.embedded.stack import environment_of
 from node.operator import operator_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.orm import Session
 
 app = typer.Typer(help="Versions of the models.", no_args_is_help=True)
@@ -35,6 +37,7 @@ class Model(StrEnum):
 ModelName = Annotated[Model, typer.Argument(help="rating or severity.")]
 Version = Annotated[str, typer.Argument(help="Version folder in the models' folder.")]
 
+_REPORTED = "is reported from the next study on"
 _COLUMNS = (
     *("model", "version", "role", "since", "operator", "trained_on", "trusted"),
     *("studies_reported", "studies_in_shadow", "description_sha256"),
@@ -65,17 +68,7 @@ def list_versions(
 @app.command()
 def promote(model: ModelName, version: Version) -> None:
     """Let a version be reported from the next study on."""
-    facts = _check(model, version)
-    with open_database() as session:
-        model_use.promote(
-            session,
-            model.value,
-            version,
-            facts,
-            operator=operator_name(),
-            now=current_time(session),
-        )
-    _say(model, version, "is reported from the next study on")
+    _decide(model_use.promote, model, version, _REPORTED)
 
 
 @app.command()
@@ -83,33 +76,13 @@ def rollback(model: ModelName) -> None:
     """Let the version that was reported before be reported again."""
     with open_database(read_only=True) as session:
         version = model_use.find_rollback(session, model.value)
-    facts = _check(model, version)
-    with open_database() as session:
-        model_use.rollback(
-            session,
-            model.value,
-            version,
-            facts,
-            operator=operator_name(),
-            now=current_time(session),
-        )
-    _say(model, version, "is reported from the next study on")
+    _decide(model_use.rollback, model, version, _REPORTED)
 
 
 @app.command()
 def shadow(model: ModelName, version: Version) -> None:
     """Let a version grade the same studies; its predictions are stored and never reported."""
-    facts = _check(model, version)
-    with open_database() as session:
-        model_use.shadow(
-            session,
-            model.value,
-            version,
-            facts,
-            operator=operator_name(),
-            now=current_time(session),
-        )
-    _say(model, version, "grades in shadow from the next study on")
+    _decide(model_use.shadow, model, version, "grades in shadow from the next study on")
 
 
 @app.command(name="end-shadow")
@@ -120,6 +93,15 @@ def end_shadow(model: ModelName) -> None:
             session, model.value, operator=operator_name(), now=current_time(session)
         )
     _say(model, version, "does not grade in shadow any more")
+
+
+def _decide(decision: Callable[..., None], model: Model, version: str, effect: str) -> None:
+    """Check a version, record the decision about it, and say what follows."""
+    facts = _check(model, version)
+    with open_database() as session:
+        now = current_time(session)
+        decision(session, model.value, version, facts, operator=operator_name(), now=now)
+    _say(model, version, effect)
 
 
 def _check(model: Model, version: str) -> dict[str, str]:
