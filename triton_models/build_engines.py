@@ -275,7 +275,7 @@ class Compiler:
                 for line in process.stdout or ():
                     print(line, end="", flush=True)
                     last_error = f" {line.strip()}" if "[E]" in line else last_error
-            except BaseException:
+            except BaseException:  # SIGTERM and Ctrl-C too: trtexec must not go on
                 process.kill()
                 raise
         if process.returncode:
