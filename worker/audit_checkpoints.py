@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import time
+import traceback
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -127,6 +128,10 @@ class Checkpoints:
                 problem = str(error)
             except OSError as error:
                 problem = f"{target} cannot be written to: {error.strerror or error}."
+            except Exception as error:  # noqa: BLE001 - the thread must not end for a defect
+                frame = traceback.extract_tb(error.__traceback__)[-1]
+                where = f"{Path(frame.filename).name}:{frame.lineno}"
+                problem = f"unexpected {type(error).__name__} in {where}. Please report it."
             if problem and problem != sent.problem:
                 log.error("audit checkpoint not sent to %s: %s", target, problem)
             self._sent[target] = replace(sent, problem=problem)

@@ -112,7 +112,7 @@ def _signed(settings: Settings) -> tuple[str, str]:
     return sent.hash, sent.at
 
 
-@pytest.mark.parametrize("spoil", ["key", "file", "database"])
+@pytest.mark.parametrize("spoil", ["key", "file", "database", "defect"])
 def test_a_problem_is_logged_once_and_noted_until_it_ends(
     spoil: str,
     settings: Settings,
@@ -129,12 +129,20 @@ def test_a_problem_is_logged_once_and_noted_until_it_ends(
             (tmp_path / "key.pem").rename(tmp_path / "elsewhere")
         elif spoil == "file":
             path.mkdir()
-        else:
+        elif spoil == "database":
             patch.setattr("db.audit.newest", _unavailable)
+        else:
+            patch.setattr("db.audit.newest", lambda _: 1 // 0)
         for _ in range(2):
             assert checkpoints.send([str(path)]) == [str(path)]
     (line,) = errors(caplog)
-    assert {"key": "key.pem cannot be read", "file": "Is a directory"}.get(spoil, "down") in line
+    expected = {
+        "key": "key.pem cannot be read",
+        "file": "Is a directory",
+        "database": "down",
+        "defect": "unexpected ZeroDivisionError",
+    }
+    assert expected[spoil] in line
     assert read_status(settings)[str(path)].problem
     if spoil == "key":
         (tmp_path / "elsewhere").rename(tmp_path / "key.pem")
