@@ -294,6 +294,11 @@ class Settings(BaseSettings):
         """File that a worker creates when it is ready to take studies."""
         return self.data_dir / "worker.ready"
 
+    @property
+    def housekeeper_ready_file(self) -> Path:
+        """File that the housekeeper creates when it has swept for the first time."""
+        return self.data_dir / "housekeeper.ready"
+
 
 def _require_readable_url(url: str) -> None:
     """Refuse what libraries would take apart differently, and quote a part of in their errors.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -87,6 +88,7 @@ def demo(
 @app.command()
 def up() -> None:
     """Run the whole node on this machine until Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # during the start: like Ctrl-C
     settings = embedded_settings(load_settings())
     with EmbeddedStack(settings, on_progress=display.step) as stack:
         display.heading("epvs-node is running")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.engine import make_url
 
@@ -20,6 +20,7 @@ from db.session import create_engine, describe_connection, transaction, unit_of_
 from node import display
 from node.check import Check
 from node.components import run_module
+from node.embedded.running import running_components
 from node.embedded.stack import environment_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
     from core.settings import Settings
     from core.tls import Identity
+
+
+_RECENTLY: Final = timedelta(days=1)
+"""A process that ended within this time is shown as a warning."""
 
 
 def examine(settings: Settings) -> Iterator[Check]:
@@ -37,6 +42,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     if settings.tls_identity is not None:
         yield _tls(settings.tls_identity)
     yield from _database(settings)
+    yield from _components(settings)
     try:
         for line in run_module("worker.commands.doctor", env=environment_of(settings)):
             yield Check(**json.loads(line))
@@ -162,6 +168,20 @@ def _database_role(settings: Settings) -> Check:
         "Create the roles with docker/postgres/roles.sql, set EPVS_DATABASE_OWNER_URL and run "
         "epvs-node migrate.",
     )
+
+
+def _components(settings: Settings) -> Iterator[Check]:
+    """Check the processes of an embedded stack that is running in the data folder."""
+    now = datetime.now(UTC)
+    for component in running_components(settings):
+        ended = component.last_exit_at
+        yield Check(
+            f"process {component.name}",
+            component.state != "waiting",
+            str(component),
+            f"The end of its log says why: {component.log}",
+            warning=bool(ended) and now - datetime.fromisoformat(ended) < _RECENTLY,
+        )
 
 
 def _quarantine(settings: Settings) -> Check:

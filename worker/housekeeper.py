@@ -8,6 +8,7 @@ be killed and restarted at any time, and two instances do not interfere.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
@@ -117,6 +118,12 @@ class Housekeeper:
                 )
 
 
+def _report_ready(settings: Settings) -> None:
+    """Create the file for which `epvs-node up` waits; elsewhere there may be no data folder."""
+    with contextlib.suppress(OSError):
+        settings.housekeeper_ready_file.touch()
+
+
 def main() -> None:
     """Run the housekeeper until the process receives SIGTERM or SIGINT."""
     keep_files_private()
@@ -135,8 +142,11 @@ def main() -> None:
     )
     if settings.audit_key:
         checkpoints.start()
+    housekeeper = Housekeeper(settings, engine)
+    housekeeper.sweep()
+    _report_ready(settings)
     log.info("sweeping every %.1f s", settings.sweep_interval_s)
-    Housekeeper(settings, engine).run(stop)
+    housekeeper.run(stop)
     if settings.audit_key:
         checkpoints.join(_LAST_CHECKPOINT_S)
     log.info("ended")

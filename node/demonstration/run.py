@@ -157,7 +157,7 @@ def _wait(stack: EmbeddedStack, engine: Engine, study_uid: str) -> dict[str, Any
     status = ""
     with display.progress("waiting for the result", None) as bar:
         while time.monotonic() < deadline:
-            stack.check()
+            stack.supervise()
             with unit_of_work(engine, read_only=True) as session:
                 rows = read_view(session, "worklist_results", study_uid=study_uid)
             if rows and rows[0]["status"] != status:
@@ -227,10 +227,8 @@ def _show_administrator(engine: Engine, study_uid: str) -> None:
 
 
 def _memory(stack: EmbeddedStack) -> list[dict[str, Any]]:
-    pids = {process.name: process.pid for process in stack.processes}
-    if stack.triton is not None and stack.triton.pid is not None:
-        pids["Triton"] = stack.triton.pid
     return [
-        {"process": name, "peak memory (MB)": str(peak_memory_mb(pid))}
-        for name, pid in pids.items()
+        {"process": state.name, "peak memory (MB)": str(peak_memory_mb(state.pid))}
+        for state in (component.state for component in stack.components)
+        if state.pid
     ]

@@ -106,6 +106,13 @@ class ManagedProcess:
         """Whether the process has not ended."""
         return self._popen.poll() is None
 
+    def describe_end(self) -> str:
+        """Return how it ended, e.g. ``"killed by SIGKILL"``."""
+        code = self._popen.poll()
+        if code is None:
+            return "has not ended"
+        return f"ended with code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
     def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> None:
         """Wait until `ready` returns true; stop the process if that fails.
 
@@ -126,8 +133,7 @@ class ManagedProcess:
             if not self.running():
                 raise Unavailable(
                     self.name,
-                    f"{self.name} ended with code {self._popen.returncode} while starting.\n"
-                    f"{self.log_tail()}",
+                    f"{self.name} {self.describe_end()} while starting.\n{self.log_tail()}",
                     f"Its log is {self.log_path}.",
                 )
             if time.monotonic() > deadline:

@@ -6,6 +6,8 @@ port is open to every local account, which could let it write files as this one.
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -20,28 +22,59 @@ _PERMISSIONS: Final = ("on", "nopass", "~*", "&*", "+@all", "-@admin", "-@danger
 """What Celery needs of Redis: all keys and channels, but no administration and no file."""
 
 
-def start_redis(work_dir: Path, log_path: Path) -> tuple[ManagedProcess, str]:
-    """Start Redis and wait until it accepts connections; return the process and its URL.
+@dataclass(frozen=True)
+class EmbeddedRedis:
+    """A Redis server as a child process.
 
-    Raises
-    ------
-    ConfigurationError
-        See `socket_path`.
+    Parameters
+    ----------
+    work_dir : Path
+        Holds its socket and its data; used by this server only.
+    log_path : Path
     """
-    socket = socket_path(work_dir, "redis.sock")
-    private_folder(work_dir)
-    process = ManagedProcess(
-        "Redis",
-        [
-            str(Servers.find().redis_program),
-            *("--port", "0"),
-            *("--unixsocket", str(socket), "--unixsocketperm", "600"),
-            *("--user", "default", *_PERMISSIONS),
-            *("--dir", str(work_dir.absolute())),
-            *("--appendonly", "yes"),
-            *("--save", ""),
-        ],
-        log_path,
-    )
-    process.wait_until(lambda: accepts_connections_at(socket), timeout_s=20)
-    return process, f"redis+socket://{quote(str(socket))}"
+
+    work_dir: Path
+    log_path: Path
+
+    @property
+    def url(self) -> str:
+        """Its address, in the form of ``EPVS_BROKER_URL``; the same after every start.
+
+        Raises
+        ------
+        ConfigurationError
+            See `socket_path`.
+        """
+        return f"redis+socket://{quote(str(self._socket))}"
+
+    def discard_data(self) -> None:
+        """Remove what an earlier server left behind, which a loss of power may have damaged.
+
+        Nothing is lost: the database knows what there is to do, and notifications are repeated.
+        """
+        shutil.rmtree(self.work_dir, ignore_errors=True)
+
+    def launch(self) -> ManagedProcess:
+        """Start it without waiting until it `is_ready`."""
+        private_folder(self.work_dir)
+        return ManagedProcess(
+            "Redis",
+            [
+                str(Servers.find().redis_program),
+                *("--port", "0"),
+                *("--unixsocket", str(self._socket), "--unixsocketperm", "600"),
+                *("--user", "default", *_PERMISSIONS),
+                *("--dir", str(self.work_dir.absolute())),
+                *("--appendonly", "yes"),
+                *("--save", ""),
+            ],
+            self.log_path,
+        )
+
+    def is_ready(self) -> bool:
+        """Whether it accepts connections."""
+        return accepts_connections_at(self._socket)
+
+    @property
+    def _socket(self) -> Path:
+        return socket_path(self.work_dir, "redis.sock")

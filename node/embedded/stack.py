@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from core.errors import ConfigurationError, Unavailable
+from core.errors import ConfigurationError
 from core.setting_files import file_variable, variable
 from core.settings import load_settings
 from db import migrate
-from node.embedded import running
+from node.embedded import systemd
 from node.embedded.process import ManagedProcess, accepts_connections
-from node.embedded.redis import start_redis
+from node.embedded.redis import EmbeddedRedis
+from node.embedded.running import RunningStack, require_not_running
 from node.embedded.servers import Servers
+from node.embedded.supervision import Component
 from node.embedded.triton import EmbeddedTriton
 
 if TYPE_CHECKING:
@@ -27,8 +29,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from core.settings import Settings
+    from node.embedded.supervision import ComponentState, Process
 
 ANY_LOOPBACK_CALLER = "*@127.0.0.0/8,*@::1/128"
+START_TIMEOUT_S: Final = 300.0
+"""A component that is not ready after this time has failed to start."""
+SUPERVISION_INTERVAL_S: Final = 0.5
 
 
 def embedded_settings(settings: Settings) -> Settings:
@@ -57,7 +63,7 @@ class EmbeddedStack:
     settings : Settings
         As `embedded_settings` returns them.
     on_progress : callable
-        Called with a line of text before each step of the start.
+        Called with a line of text before each step of the start, and when a component ends.
 
     Notes
     -----
@@ -67,10 +73,13 @@ class EmbeddedStack:
 
     settings: Settings
     on_progress: Callable[[str], None] = lambda _: None
-    processes: list[ManagedProcess] = field(default_factory=list)
-    triton: EmbeddedTriton | None = None
+    components: list[Component] = field(default_factory=list)
+    """In the order of their start."""
     start_s: float = 0.0
     """Duration of the start."""
+    _running: RunningStack | None = None
+    _own_broker: bool = False
+    _announced: list[ComponentState] = field(default_factory=list)
 
     @property
     def log_dir(self) -> Path:
@@ -94,9 +103,10 @@ class EmbeddedStack:
         self.stop()
 
     def _start(self) -> None:
-        running.require_not_running(self.settings)
-        _require_free_port(self.settings)
+        require_not_running(self.settings)
+        _require_free_ports(self.settings)
         self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._running = RunningStack(self.settings)
         began = time.monotonic()
         if not {"triton_url", "broker_url"} <= self.settings.model_fields_set:
             Servers.install(self.on_progress)
@@ -114,97 +124,123 @@ class EmbeddedStack:
                 "database_owner_url": "",  # no component may change the schema
             }
         )
-        ready_file = self.settings.worker_ready_file
-        receiver = self._start_component("receiver", ["-m", "receiver"])
-        self._start_component("housekeeper", ["-m", "worker.housekeeper"])
-        ready_file.unlink(missing_ok=True)
-        worker = self._start_component(
-            "worker",
-            [
-                *("-m", "celery", "-A", "worker.app", "worker"),
-                *("--concurrency", "1", "--without-gossip", "--without-mingle"),
-            ],
-        )
-        receiver.wait_until(lambda: accepts_connections(self.settings.port), timeout_s=30)
+        own = [
+            self._launch_receiver(),
+            self._launch_module(
+                "housekeeper", ["-m", "worker.housekeeper"], self.settings.housekeeper_ready_file
+            ),
+            self._launch_module(
+                "worker",
+                [
+                    *("-m", "celery", "-A", "worker.app", "worker"),
+                    *("--concurrency", "1", "--without-gossip", "--without-mingle"),
+                ],
+                self.settings.worker_ready_file,
+            ),
+        ]
         self.on_progress("worker: checking the predictions of both models against reference values")
-        worker.wait_until(ready_file.exists, timeout_s=120)
-        running.announce(self.settings)
+        for component in own:
+            component.wait_until_ready()
+        self._announce()
         self.start_s = time.monotonic() - began
 
     def _start_triton(self) -> str:
         if "triton_url" in self.settings.model_fields_set:
             return self.settings.triton_url
         self.on_progress("Triton Inference Server: loading both models (CPU)")
-        self.triton = EmbeddedTriton(
+        triton = EmbeddedTriton(
             models_dir=self.settings.models_dir,
             work_dir=self.settings.data_dir / "embedded" / "triton",
             log_path=self.log_dir / "triton.log",
         )
-        self.triton.start()
-        return self.triton.url
+        self._launch("Triton", triton.launch, triton.is_ready).wait_until_ready()
+        return triton.url
 
     def _start_broker(self) -> str:
         if "broker_url" in self.settings.model_fields_set:
             return self.settings.broker_url
         self.on_progress("Redis: starting the broker")
-        process, url = start_redis(
+        redis = EmbeddedRedis(
             self.settings.data_dir / "embedded" / "redis", self.log_dir / "redis.log"
         )
-        self.processes.append(process)
-        return url
+        redis.discard_data()
+        self._launch("Redis", redis.launch, redis.is_ready).wait_until_ready()
+        self._own_broker = True
+        return redis.url
 
-    def _start_component(self, name: str, arguments: list[str]) -> ManagedProcess:
+    def _launch_receiver(self) -> Component:
+        settings = self.settings
+        host = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host  # noqa: S104
+        ports = _ports(settings)
+        self.on_progress("receiver: starting")
+        return self._launch(
+            "receiver",
+            lambda: self._process("receiver", ["-m", "receiver"]),
+            lambda: all(accepts_connections(port, host) for port in ports),
+        )
+
+    def _launch_module(self, name: str, arguments: list[str], ready_file: Path) -> Component:
+        """Launch a component that creates `ready_file` when it does its work."""
+
+        def launch() -> ManagedProcess:
+            ready_file.unlink(missing_ok=True)
+            return self._process(name, arguments)
+
         self.on_progress(f"{name}: starting")
-        process = ManagedProcess(
+        return self._launch(name, launch, ready_file.exists)
+
+    def _process(self, name: str, arguments: list[str]) -> ManagedProcess:
+        return ManagedProcess(
             name,
             [sys.executable, *arguments],
             self.log_dir / f"{name}.log",
             env=environment_of(self.settings),
         )
-        self.processes.append(process)
-        return process
+
+    def _launch(
+        self, name: str, launch: Callable[[], Process], is_ready: Callable[[], bool]
+    ) -> Component:
+        component = Component(name, launch, is_ready, start_timeout_s=START_TIMEOUT_S)
+        self.components.append(component)
+        component.launch()
+        return component
 
     def run_until_interrupted(self) -> None:
-        """Monitor the components until Ctrl-C or SIGTERM.
-
-        Raises
-        ------
-        Unavailable
-            A component ended unexpectedly.
-        """
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # handled like Ctrl-C
-        with contextlib.suppress(KeyboardInterrupt):
-            while True:
-                self.check()
-                time.sleep(1.0)
+        """Supervise the components until Ctrl-C, SIGTERM or the end of the terminal."""
+        stop = threading.Event()
+        # Noted, not raised: an exception could come between the start of a process and the note
+        # that there is one.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: stop.set())
+        systemd.notify("READY=1")
+        while not stop.wait(SUPERVISION_INTERVAL_S):
+            self.supervise()
+            systemd.notify("WATCHDOG=1")
+        systemd.notify("STOPPING=1")
         self.on_progress("stopping")
 
-    def check(self) -> None:
-        """Restart Triton if it has ended; raise `Unavailable` if another component has.
-
-        Triton neither restarts a model process that died nor reports itself as not ready.
-        """
-        if self.triton is not None and not self.triton.running():
-            self.on_progress("Triton Inference Server: has ended, restarting it")
-            self.triton.stop()
-            self.triton.start()
-        for process in self.processes:
-            if not process.running():
-                raise Unavailable(
-                    process.name,
-                    f"{process.name} has ended unexpectedly.\n{process.log_tail()}",
-                    f"Its log is {process.log_path}.",
-                )
+    def supervise(self) -> None:
+        """Restart what has ended, without waiting for it."""
+        for component in self.components:
+            if event := component.supervise():
+                self.on_progress(f"{component.name}: {event}")
+        self._announce()
 
     def stop(self) -> None:
         """Stop everything that was started, in reverse order."""
-        if self.processes:
-            running.withdraw(self.settings)
-        while self.processes:
-            self.processes.pop().stop()
-        if self.triton is not None:
-            self.triton.stop()
-            self.triton = None
+        while self.components:
+            self.components.pop().stop()
+        if self._running is not None:
+            self._running.withdraw()
+            self._running = None
+
+    def _announce(self) -> None:
+        """Tell other commands and systemd the states of the components, if they have changed."""
+        states = [component.state for component in self.components]
+        if states != self._announced and self._running is not None:
+            self._running.announce(self.settings, states, own_broker=self._own_broker)
+            systemd.notify("STATUS=" + ", ".join(f"{each.name} {each.state}" for each in states))
+            self._announced = states
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
@@ -227,13 +263,18 @@ def _as_text(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def _require_free_port(settings: Settings) -> None:
-    try:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((settings.host, settings.port))
-    except OSError as error:
-        raise ConfigurationError(
-            f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}).",
-            "Stop what uses it, or choose another with EPVS_HOST and EPVS_PORT.",
-        ) from None
+def _ports(settings: Settings) -> list[int]:
+    return [port for port in (settings.port, settings.tls_port) if port]
+
+
+def _require_free_ports(settings: Settings) -> None:
+    for port in _ports(settings):
+        try:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((settings.host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"Cannot listen on {settings.host}:{port} ({error.strerror}).",
+                "Stop what uses it, or choose another with EPVS_HOST, EPVS_PORT, EPVS_TLS_PORT.",
+            ) from None

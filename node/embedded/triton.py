@@ -116,6 +116,24 @@ class EmbeddedTriton:
         pid = self.pid
         return pid is not None and self._members <= _live_members(pid)
 
+    def describe_end(self) -> str:
+        """Return how it ended, e.g. ``"killed by SIGKILL"``."""
+        if self._process is None or not self._process.running():
+            return self._process.describe_end() if self._process is not None else "not started"
+        return "has lost a model process"
+
+    def log_tail(self, lines: int = 12) -> str:
+        """Return the last lines of the log."""
+        return self._process.log_tail(lines) if self._process is not None else ""
+
+    def is_ready(self) -> bool:
+        """Whether every model of the server that was launched is ready."""
+        # It loads every model before it opens the socket.
+        if self._process is None or not accepts_connections_at(self._socket):
+            return False
+        self._members = _live_members(self._process.pid)
+        return True
+
     def start(self, timeout_s: float = 120.0) -> None:
         """Start the server and wait until every model is ready.
 
@@ -126,7 +144,24 @@ class EmbeddedTriton:
         Unavailable
             The server ended or was not ready in time; shows the end of its log.
         """
-        socket = self._socket
+        try:
+            self._launch().wait_until(self.is_ready, timeout_s)
+        except BaseException:  # Ctrl-C too: shared memory must not be left behind
+            self.stop()
+            raise
+
+    def launch(self) -> Self:
+        """Start the server without waiting until it `is_ready`.
+
+        Raises
+        ------
+        ConfigurationError
+            Something that the server needs is missing; says what to do.
+        """
+        self._launch()
+        return self
+
+    def _launch(self) -> ManagedProcess:
         servers = Servers.find()
         environment = servers.triton_environment()
         self._remove_shared_memory()  # left behind by a killed server that used this folder
@@ -136,16 +171,23 @@ class EmbeddedTriton:
         _check_shared_memory(_SHARED_MEMORY_MB * assemble_models(self.models_dir, models))
         backend = self.work_dir.absolute() / "backends" / "python"
         backend.mkdir(parents=True)
-        for part in (*(servers.triton_dir / "backends" / "python").iterdir(), servers.triton_stub):
+        for part in (servers.triton_dir / "backends" / "python").iterdir():
             (backend / part.name).symlink_to(part)
+        # A copy: Triton changes its mode, which only the owner may, and to one that others, and
+        # its owner, cannot read.
+        with contextlib.suppress(PermissionError):
+            servers.triton_stub.chmod(0o755)
+        shutil.copyfile(servers.triton_stub, backend / servers.triton_stub.name)
+        (backend / servers.triton_stub.name).chmod(0o700)
 
         # Unique, so that servers on the same machine never open each other's regions.
         memory_prefix = f"epvs-{uuid.uuid4().hex[:12]}-"
         self._memory_prefix_file.write_text(memory_prefix)
         command = [
             str(servers.triton_dir / "bin" / "tritonserver"),
-            f"--model-repository={models}",
-            f"--backend-directory={backend.parent}",
+            # Relative: the Python backend builds a shell command from them, without quotes.
+            f"--model-repository={models.name}",
+            f"--backend-directory={backend.parent.name}",
             f"--backend-config=python,shm-region-prefix-name={memory_prefix}",
             "--disable-auto-complete-config",  # an incomplete config.pbtxt is an error
             f"--grpc-address={self.url.removesuffix(f':{_PORT}')}",
@@ -156,20 +198,16 @@ class EmbeddedTriton:
             "--log-info=false",  # so that the end of the log shows the error
             "--exit-timeout-secs=5",
         ]
+        self._members = frozenset()
         self._process = ManagedProcess(
             "triton",
             command,
             self.log_path,
             env=environment | {"MODEL_THREADS": str(self.threads)},
+            cwd=self.work_dir,
             before_exec=refuse_fchmod,
         )
-        try:
-            # It loads every model before it opens the socket.
-            self._process.wait_until(lambda: accepts_connections_at(socket), timeout_s)
-            self._members = _live_members(self._process.pid)
-        except BaseException:  # Ctrl-C too: shared memory must not be left behind
-            self.stop()
-            raise
+        return self._process
 
     def stop(self) -> None:
         """Stop the server and its model processes; does nothing if it is not running."""

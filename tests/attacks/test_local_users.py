@@ -31,7 +31,7 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from node import cli
-from node.embedded.redis import start_redis
+from node.embedded.redis import EmbeddedRedis
 from node.embedded.triton import EmbeddedTriton
 from tests.support.builders.instances import encoded_instance
 from tests.support.clients import upper_layer as ul
@@ -124,8 +124,10 @@ def _redis_client(url: str) -> redis.Redis:
 @pytest.fixture
 def broker(public: Path) -> Iterator[str]:
     """URL of the Redis of the embedded stack."""
-    process, url = start_redis(public / "redis", public / "redis.log")
-    yield url
+    redis = EmbeddedRedis(public / "redis", public / "redis.log")
+    process = redis.launch()
+    process.wait_until(redis.is_ready, timeout_s=20)
+    yield redis.url
     process.stop()
 
 

@@ -58,7 +58,7 @@ class Node:
         deadline = time.monotonic() + timeout_s
         rows: list[dict[str, Any]] = []
         while time.monotonic() < deadline:
-            self.stack.check()
+            self.stack.supervise()
             with unit_of_work(self.engine, read_only=True) as session:
                 rows = read_view(session, "worklist_results", study_uid=study_uid)
             if rows and reached(rows[0]):

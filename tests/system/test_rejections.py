@@ -105,4 +105,4 @@ def test_malformed_files_leave_the_node_alive(node: Node) -> None:
     for row in rows:
         end = node.wait(row["study_uid"])
         assert end["status"] in ("rejected", "committed"), end
-    node.stack.check()
+    node.stack.supervise()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,8 @@ from db import migrate
 from db.receiving.intake import record_instances
 from db.session import unit_of_work
 from node import doctor
+from node.embedded.running import RunningStack
+from node.embedded.supervision import ComponentState
 from tests.support.builders.certificates import Authority
 from tests.support.builders.records import instance
 
@@ -100,6 +103,51 @@ def test_tls_files_are_checked_where_there_are_any(database_url: str, tmp_path: 
     assert f"EPVS_TLS_KEY {identity.key} cannot be used" in check.detail
     assert check.remedy
     assert "TLS files" not in _checks(database_url=database_url)
+
+
+def test_each_process_of_a_running_stack_is_shown_with_its_restarts(
+    database_url: str, data_dir: Path
+) -> None:
+    settings = load_settings(data_dir=data_dir)
+    now = datetime.now(UTC)
+    component = ComponentState(
+        *("receiver", "running", 4711, str(now - timedelta(days=9)), 0, "", "", ""),
+        "/data/logs/receiver.log",
+    )
+    states = [
+        component,
+        replace(
+            component,
+            name="worker",
+            restarts=3,
+            last_exit="killed by SIGKILL",
+            last_exit_at=str(now - timedelta(hours=1)),
+        ),
+        replace(
+            component,
+            name="housekeeper",
+            restarts=1,
+            last_exit="killed by SIGKILL",
+            last_exit_at=str(now - timedelta(days=8)),
+        ),
+        replace(component, name="Redis", state="waiting", pid=0, next_try=str(now)),
+    ]
+    stack = RunningStack(settings)
+    try:
+        stack.announce(settings, states, own_broker=False)
+        checks = _checks(database_url=database_url, data_dir=data_dir)
+    finally:
+        stack.withdraw()
+    shown = {name: check for name, check in checks.items() if name.startswith("process ")}
+    assert {name: (check.ok, check.warning) for name, check in shown.items()} == {
+        "process receiver": (True, False),
+        "process worker": (True, True),
+        "process housekeeper": (True, False),
+        "process Redis": (False, False),
+    }
+    assert "restarts: 3, killed by SIGKILL at " in shown["process worker"].detail
+    assert "to be started again at " in shown["process Redis"].detail
+    assert "/data/logs/receiver.log" in shown["process Redis"].remedy
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604])

@@ -276,6 +276,17 @@ def test_a_killed_server_leaves_no_shared_memory_to_the_next(
     killed.stop()
 
 
+def test_the_work_folder_may_have_any_name(
+    tmp_path: Path, stand_ins: tuple[EmbeddedTriton, Path]
+) -> None:
+    """Triton starts its model processes through a shell."""
+    work = tmp_path / "the data; of $HOME"
+    with EmbeddedTriton(work, tmp_path / "triton.log", stand_ins[1], threads=1) as server:
+        client = InferenceClient.connect(server.url, stand_ins[1], timeout_s=60)
+        client.wait_ready(30)
+        client.check_golden()
+
+
 def test_a_network_with_other_outputs_is_not_served(
     tmp_path: Path, serve: Callable[[Path], EmbeddedTriton]
 ) -> None:

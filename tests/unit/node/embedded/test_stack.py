@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from core.errors import ConfigurationError, Unavailable
+from core.errors import ConfigurationError
 from core.settings import load_settings
 from node.embedded.stack import EmbeddedStack, environment_of
 
@@ -17,31 +17,28 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def _component(name: str, *, running: bool) -> Mock:
-    component = Mock(log_path=f"{name}.log")
+def _component(name: str, event: str) -> Any:
+    component = Mock()
     component.name = name
-    component.running.return_value = running
-    component.log_tail.return_value = "the last lines"
+    component.supervise.return_value = event
     return component
 
 
-def test_a_triton_that_has_ended_is_started_again() -> None:
-    triton = _component("triton", running=False)
-    EmbeddedStack(load_settings(), triton=triton).check()
-    assert [call[0] for call in triton.method_calls] == ["running", "stop", "start"]
-    triton = _component("triton", running=True)
-    EmbeddedStack(load_settings(), triton=triton).check()
-    triton.start.assert_not_called()
+def test_what_happens_to_a_component_is_shown_and_the_others_are_supervised_too() -> None:
+    shown: list[str] = []
+    components = [_component("receiver", "killed by SIGKILL"), _component("worker", "")]
+    EmbeddedStack(load_settings(), shown.append, components).supervise()
+    assert shown == ["receiver: killed by SIGKILL"]
+    components[1].supervise.assert_called_once()
 
 
-def test_a_component_that_has_ended_ends_the_stack_with_its_log() -> None:
-    components: list[Any] = [
-        _component("receiver", running=True),
-        _component("worker", running=False),
-    ]
-    with pytest.raises(Unavailable, match=r"(?s)worker has ended.*the last lines") as raised:
-        EmbeddedStack(load_settings(), processes=components).check()
-    assert "worker.log" in str(raised.value)
+def test_components_are_stopped_in_reverse_order() -> None:
+    stopped: list[str] = []
+    components = [_component(name, "") for name in ("Triton", "Redis", "worker")]
+    for component in components:
+        component.stop.side_effect = lambda name=component.name: stopped.append(name)
+    EmbeddedStack(load_settings(), components=components).stop()
+    assert stopped == ["worker", "Redis", "Triton"]
 
 
 def test_a_port_in_use_is_refused_before_anything_is_started(tmp_path: Path) -> None:
@@ -87,3 +84,17 @@ def test_components_read_secret_files_themselves(
     for name, value in environment_of(other).items():
         monkeypatch.setenv(name, value)
     assert load_settings() == other
+
+
+def test_the_receiver_is_ready_when_it_listens_at_its_own_address_on_all_its_ports(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With ``EPVS_PORT=0`` it listens for TLS alone."""
+    monkeypatch.setattr(EmbeddedStack, "_process", Mock())
+    with socket.create_server(("127.0.0.2", 0)) as receiver:
+        port = receiver.getsockname()[1]
+        ports = {"host": "127.0.0.2", "port": 0, "tls_port": port}
+        settings = load_settings().model_copy(update=ports)
+        component = EmbeddedStack(settings)._launch_receiver()
+        component.wait_until_ready()
+    assert component.state.state == "running"
