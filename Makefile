@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 # What the tests talk to: PACS, DICOM tools, validators, database; hosts with a wrong clock.
 APT_PACKAGES := orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java default-jdk-headless postgresql \
-  iproute2 faketime
+  iproute2 faketime systemd
 # The embedded Triton loads the shared library of Python, which Debian packages separately.
 LIBPYTHON = $(shell $(PYTHON) -c 'import sys; print(f"libpython{sys.version_info[0]}.{sys.version_info[1]}" \
   if sys.base_prefix == "/usr" else "")')
