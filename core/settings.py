@@ -28,6 +28,7 @@ from core.callers import AE_TITLE, CallerRule, parse_caller
 from core.destinations import Destination, DicomDestination, parse_destination
 from core.errors import ConfigurationError
 from core.file_systems import find_network_file_system
+from core.priorities import PriorityRule, parse_priority_rule
 from core.setting_files import file_variable, read_setting_files, variable
 from core.syslog import SyslogServer
 from core.tls import Identity
@@ -84,6 +85,8 @@ class Settings(BaseSettings):
     spool_reserve_mb: int = Field(default=1024, ge=0)
     trust_store_status: bool = True
     commitment_timeout_s: float = Field(default=600.0, gt=0)
+    deliveries_per_destination: int = Field(default=2, ge=1)
+    priority_rules: str = ""
     station_name: str = Field(default="epvs-node", max_length=16)
     audit_key: str = ""
     audit_checkpoints: str = ""
@@ -129,6 +132,13 @@ class Settings(BaseSettings):
         names = [parse_destination(part).name for part in _split(value)]
         if len(set(names)) < len(names):
             raise ValueError("contains the same destination twice")
+        return value
+
+    @field_validator("priority_rules")
+    @classmethod
+    def _check_priority_rules(cls, value: str) -> str:
+        for part in _split(value):
+            parse_priority_rule(part)
         return value
 
     @field_validator("trusted_models")
@@ -256,6 +266,11 @@ class Settings(BaseSettings):
     def destination_list(self) -> tuple[Destination, ...]:
         """Destinations of results."""
         return tuple(parse_destination(part) for part in _split(self.destinations))
+
+    @cached_property
+    def priorities(self) -> tuple[PriorityRule, ...]:
+        """Rules that give studies a priority, in their order."""
+        return tuple(parse_priority_rule(part) for part in _split(self.priority_rules))
 
     def destination_named(self, name: str) -> Destination | None:
         """Return the destination with this name; None if it is no longer configured."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from core.priorities import NORMAL
+
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
@@ -37,6 +39,8 @@ class ReceivedInstance:
     accession_number: str = ""
     study_date: str = ""
     modality: str = ""
+    priority: int = NORMAL
+    """As `core.priorities` gives it to the study."""
 
 
 @dataclass(frozen=True, slots=True)

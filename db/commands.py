@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import select
 
 from core.errors import EpvsError
-from db.delivery import transitions
+from db.delivery import order, transitions
 from db.enums import DeliveryState, RevisionState
 from db.models import Delivery, Revision
 from db.queries import find_study
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy.orm import Session
+
+OVERTAKEN: Final = "the destination has the report of a newer revision"
+"""`last_error` of a delivery that stays parked."""
 
 _FINISHED: Final = {state for state, successors in ALLOWED.items() if not successors} | {
     RevisionState.GRADED,
@@ -48,7 +51,12 @@ def reprocess(session: Session, study_uid: str, *, now: datetime) -> str:
             f"Study {study_uid} is still {state}.", "Wait until it is finished, then try again."
         )
     revision = open_revision(
-        session, study_uid, latest.number + 1, now=now, detail={"reason": "reprocess"}
+        session,
+        study_uid,
+        latest.number + 1,
+        now=now,
+        detail={"reason": "reprocess"},
+        priority=latest.priority,
     )
     move(session, revision, RevisionState.CLOSED, now=now, detail={"new_instances": 0})
     queue(session, revision, now=now)
@@ -57,6 +65,8 @@ def reprocess(session: Session, study_uid: str, *, now: datetime) -> str:
 
 def rearm_deliveries(session: Session, destination: str | None = None, *, now: datetime) -> int:
     """Let parked deliveries be attempted again.
+
+    One whose destination has the report of a newer revision stays parked: it would arrive last.
 
     Parameters
     ----------
@@ -70,6 +80,7 @@ def rearm_deliveries(session: Session, destination: str | None = None, *, now: d
     int
         Number of deliveries that were rearmed.
     """
+    order.lock_order(session)
     rows = session.execute(
         select(Delivery, Revision)
         .join(Revision, Revision.id == Delivery.revision_id)
@@ -81,6 +92,11 @@ def rearm_deliveries(session: Session, destination: str | None = None, *, now: d
         .with_for_update(of=Delivery, key_share=True)
         .execution_options(populate_existing=True)
     ).all()
+    n_rearmed = 0
     for delivery, revision in rows:
-        transitions.rearm(session, revision, delivery, now=now)
-    return len(rows)
+        if order.is_overtaken(session, delivery, revision):
+            delivery.last_error = OVERTAKEN
+        else:
+            transitions.rearm(session, revision, delivery, now=now)
+            n_rearmed += 1
+    return n_rearmed

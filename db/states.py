@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import select
 
 from core.errors import Failed
+from core.priorities import NORMAL
 from db import audit
 from db.enums import RevisionState
 from db.models import Revision
@@ -54,6 +55,7 @@ def open_revision(
     *,
     now: datetime,
     detail: Mapping[str, Any] | None = None,
+    priority: int = NORMAL,
 ) -> Revision:
     """Open revision `number` of a study, in the state receiving.
 
@@ -67,6 +69,7 @@ def open_revision(
         state_since=now,
         opened_at=now,
         last_received_at=now,
+        priority=priority,
     )
     session.add(revision)
     session.flush()

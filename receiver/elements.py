@@ -121,8 +121,12 @@ class ElementWalk:
         self._base = 0
         """Position of the window."""
 
-    def values(self, wanted: frozenset[int]) -> dict[int, bytes]:
+    def values(
+        self, wanted: frozenset[int], optional: frozenset[int] = frozenset()
+    ) -> dict[int, bytes]:
         """Raw values of the wanted top-level elements, as far as present.
+
+        Those of `optional` are left out where they are too long; the others are refused.
 
         Raises
         ------
@@ -149,7 +153,7 @@ class ElementWalk:
                 if length == _UNDEFINED_LENGTH:
                     position = self._end_of_sequence(tag, vr, start)
                     continue
-                if tag in wanted:
+                if tag in wanted or (tag in optional and length <= MAX_VALUE_BYTES):
                     values[tag] = self._value(tag, start, length)
                 position = start + length
         except Ended as ended:

@@ -37,6 +37,8 @@ _MODALITY: Final = 0x00080060
 _PATIENT_ID: Final = 0x00100020
 _STUDY_UID: Final = 0x0020000D
 _SERIES_UID: Final = 0x0020000E
+_STATION_NAME: Final = 0x00081010
+_REQUESTED_PRIORITY: Final = 0x00401003
 
 _UIDS: Final = {
     _SOP_CLASS_UID: "SOP Class UID",
@@ -47,6 +49,7 @@ _UIDS: Final = {
 _WANTED: Final = frozenset(
     {*_UIDS, _CHARACTER_SET, _STUDY_DATE, _ACCESSION_NUMBER, _MODALITY, _PATIENT_ID}
 )
+_OPTIONAL: Final = frozenset({_STATION_NAME, _REQUESTED_PRIORITY})
 
 _ENCODINGS: Final = {
     "1.2.840.10008.1.2": LITTLE_IMPLICIT,
@@ -74,6 +77,9 @@ class Header:
     study_date: str
     """``YYYYMMDD`` or empty."""
     modality: str
+    station_name: str
+    requested_priority: str
+    """Requested Procedure Priority (0040,1003): STAT, HIGH, ROUTINE, MEDIUM, LOW, or empty."""
 
 
 @lru_cache(1024)  # most UIDs of an instance equal those of the previous one
@@ -110,7 +116,7 @@ def read_header(read: Read, size_bytes: int, transfer_syntax_uid: str) -> Header
             raise unreadable("is deflated and has command elements")
     encoding = _ENCODINGS.get(transfer_syntax_uid, LITTLE_EXPLICIT)
     try:
-        values = ElementWalk(read, encoding, size_bytes).values(_WANTED)
+        values = ElementWalk(read, encoding, size_bytes).values(_WANTED, _OPTIONAL)
     except Ended as ended:
         # Nothing can follow a cut element. One cut after these UIDs is stored as it was sent.
         values = ended.values
@@ -128,6 +134,8 @@ def read_header(read: Read, size_bytes: int, transfer_syntax_uid: str) -> Header
         accession_number=_text(values.get(_ACCESSION_NUMBER, b""), charset)[:16],
         study_date=study_date if re.fullmatch(r"[0-9]{8}", study_date) else "",
         modality=_text(values.get(_MODALITY, b""))[:16],
+        station_name=_text(values.get(_STATION_NAME, b""), charset)[:16],
+        requested_priority=_text(values.get(_REQUESTED_PRIORITY, b""))[:16],
     )
 
 

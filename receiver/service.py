@@ -69,7 +69,11 @@ class Receiver:
         self._registry = InstanceRegistry(engine, timeout_s=settings.network_timeout_s / 2)
         self._refusals = Refusals(engine, settings.receiver_processes)
         storage = Storage(
-            self._spool, self._registry, self._refusals, settings.max_instance_mb * 1024 * 1024
+            self._spool,
+            self._registry,
+            self._refusals,
+            settings.max_instance_mb * 1024 * 1024,
+            settings.priorities,
         )
         self._pending = PendingConnections(
             settings.max_pending_connections, settings.max_pending_total, settings.caller_rules

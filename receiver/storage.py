@@ -8,14 +8,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
 
 from core.errors import Unavailable
+from core.priorities import priority_of
 from core.studies import ReceivedInstance
 from db.receiving.intake import Intake
 from receiver.header import Header, is_valid_uid, read_header
 from receiver.status import Refused, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
+    from core.priorities import PriorityRule
     from receiver.instance_registry import InstanceRegistry
     from receiver.refusals import Refusals
     from receiver.spool import Spool, SpoolFile, StoredFile
@@ -48,6 +51,8 @@ class Storage:
     refusals : Refusals
     max_instance_bytes : int
         A longer data set is refused.
+    priorities : sequence of PriorityRule
+        Give each instance its priority.
     """
 
     def __init__(
@@ -56,11 +61,13 @@ class Storage:
         registry: InstanceRegistry,
         refusals: Refusals,
         max_instance_bytes: int,
+        priorities: Sequence[PriorityRule] = (),
     ) -> None:
         self.spool = spool
         self.registry = registry
         self.refusals = refusals
         self.max_instance_bytes = max_instance_bytes
+        self.priorities = priorities
 
     def begin(self, request: StoreRequest) -> Incoming:
         """Begin to store an instance; use it in a ``with`` block."""
@@ -215,6 +222,12 @@ class Incoming:
             accession_number=header.accession_number,
             study_date=header.study_date,
             modality=header.modality,
+            priority=priority_of(
+                self._storage.priorities,
+                calling_ae=self._request.calling_ae,
+                requested=header.requested_priority,
+                station=header.station_name,
+            ),
         )
 
 

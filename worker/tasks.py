@@ -1,13 +1,17 @@
-"""The Celery tasks: grade one revision, deliver to one destination.
+"""The Celery tasks: grade the next revision, carry out the next delivery.
 
-A message contains one opaque id; it may arrive late, twice or never. Each task first claims its row
-in the database, and does nothing without a claim.
+A message says that there is work; it may arrive late, twice or never. The database says which work
+is next when a task starts, so nothing that waits in the broker decides the order. A task that finds
+nothing to claim does nothing; one that did something asks for the next task, because what it has
+finished may be what another waited for.
 """
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
+
+from kombu.exceptions import OperationalError
 
 from core.errors import Unavailable
 from worker import services
@@ -24,19 +28,25 @@ log = logging.getLogger(__name__)
 
 
 @app.task(name=GRADE_REVISION)
-def grade_revision(revision_id: str) -> None:
-    """Grade one revision of a study."""
-    _attempt(attempt_grading, revision_id)
+def grade_revision(waiting_id: str) -> None:
+    """Grade the revision that is next; `waiting_id` is one that waited."""
+    _attempt(attempt_grading, GRADE_REVISION, waiting_id)
 
 
 @app.task(name=DELIVER)
-def deliver(delivery_id: str) -> None:
-    """Send one report to one destination."""
-    _attempt(attempt_delivery, delivery_id)
+def deliver(waiting_id: str) -> None:
+    """Carry out the delivery that is next; `waiting_id` is one that waited."""
+    _attempt(attempt_delivery, DELIVER, waiting_id)
 
 
-def _attempt(attempt: Callable[[Services, str], None], target_id: str) -> None:
+def _attempt(attempt: Callable[[Services], bool], task: str, waiting_id: str) -> None:
     try:
-        attempt(services.current(), target_id)
+        found = attempt(services.current())
     except Unavailable as error:  # the notification is repeated
-        log.warning("attempt abandoned target=%s: %s", target_id, error)
+        log.warning("attempt abandoned task=%s: %s", task, error)
+        return
+    if found:
+        try:
+            app.send_task(task, (waiting_id,))
+        except (OperationalError, OSError):  # the housekeeper repeats the notification
+            log.warning("the broker does not respond")

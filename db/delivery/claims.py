@@ -147,7 +147,13 @@ def record_delivered(
 
 
 def record_postponed(
-    session: Session, claim: DeliveryClaim, *, now: datetime, error: str, status: int | None
+    session: Session,
+    claim: DeliveryClaim,
+    *,
+    now: datetime,
+    error: str,
+    status: int | None,
+    reached: bool = True,
 ) -> bool:
     """Record that a later attempt may succeed; see `transitions.postpone`.
 
@@ -159,7 +165,7 @@ def record_postponed(
     held = _hold_with_revision(session, claim)
     if held is None:
         return False
-    transitions.postpone(session, *held, now=now, error=error, status=status)
+    transitions.postpone(session, *held, now=now, error=error, status=status, reached=reached)
     return True
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from db import audit, outbox
 from db.enums import DeliveryState, Proof, RevisionState
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 FIRST_RETRY_S: Final = 10.0
 LONGEST_RETRY_S: Final = 3600.0
+LONGEST_UNREACHABLE_S: Final = 60.0
+"""A destination that cannot be reached is asked this often, so that what waits moves soon after it
+is back. `db.delivery.order` limits how many deliveries do so."""
 PARK_AFTER: Final = timedelta(days=7)
 """A delivery that is postponed for this long is parked."""
 
@@ -51,6 +54,7 @@ def deliver(
     delivery.delivered_at = delivery.delivered_at or now
     delivery.proof, delivery.lease_until = proof, None
     delivery.last_error = delivery.last_status = delivery.not_before = None
+    _reached(session, delivery)
     outbox.remove_delivery(session, delivery.id)
     session.flush()
     _record(session, "delivery-done", revision, delivery, now, {"proof": proof})
@@ -65,12 +69,22 @@ def postpone(
     now: datetime,
     error: str,
     status: int | None,
+    reached: bool = True,
 ) -> None:
-    """Schedule the next attempt after 10 s, 20 s, 40 s … 1 h; after seven days, park."""
+    """Schedule the next attempt after 10 s, 20 s, 40 s …; after seven days, park.
+
+    At most 1 h, or 1 min if the destination was not `reached`: then nothing is wrong with this
+    delivery.
+    """
     if now - delivery.waiting_since >= PARK_AFTER:
         park(session, revision, delivery, now=now, error=error, status=status)
     else:
-        delay_s = backoff_s(delivery.attempt)
+        if reached:
+            _reached(session, delivery)
+            delay_s = backoff_s(delivery.attempt)
+        else:
+            delivery.unreachable_at = now
+            delay_s = min(backoff_s(delivery.attempt), LONGEST_UNREACHABLE_S)
         postpone_by(session, delivery, delay_s, now=now, error=error, status=status)
 
 
@@ -103,6 +117,7 @@ def park(
 ) -> None:
     """Stop attempting the delivery until an operator rearms it."""
     delivery.state, delivery.lease_until = DeliveryState.PARKED, None
+    delivery.unreachable_at = None
     delivery.last_error, delivery.last_status = error, status
     outbox.remove_delivery(session, delivery.id)
     session.flush()
@@ -117,6 +132,28 @@ def rearm(session: Session, revision: Revision, delivery: Delivery, *, now: date
     outbox.put_delivery(session, delivery.id, notify_at=now)
     session.flush()
     _record(session, "delivery-rearmed", revision, delivery, now, {})
+
+
+def _reached(session: Session, delivery: Delivery) -> None:
+    """Record that the destination responds: the others that wait for it need not hold back."""
+    delivery.unreachable_at = None
+    session.flush()
+    others = session.scalars(
+        select(Delivery.id)
+        .where(
+            Delivery.state == DeliveryState.PENDING,
+            Delivery.destination == delivery.destination,
+            Delivery.unreachable_at.is_not(None),
+        )
+        .with_for_update(skip_locked=True, key_share=True)  # two that end at once must not deadlock
+    ).all()
+    if others:
+        session.execute(
+            update(Delivery)
+            .where(Delivery.id.in_(others))
+            .values(unreachable_at=None)
+            .execution_options(synchronize_session="fetch")
+        )
 
 
 def backoff_s(attempt: int) -> float:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import select
+from sqlalchemy import exists, or_, select
+from sqlalchemy.orm import aliased
 
 from db import outbox
 from db.enums import RevisionState
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS_SPENT = "attempts-spent"
 LEASE_EXPIRED = "lease-expired"
+_UNFINISHED: Final = (RevisionState.QUEUED, RevisionState.PROCESSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,60 @@ def claim_revision(
     revision.lease_until = lease_until
     outbox.remove_revision(session, revision.id)
     return Claim(revision.id, revision.token, revision.attempt, lease_until)
+
+
+def claim_next(
+    session: Session,
+    *,
+    now: datetime,
+    lease_s: float,
+    max_attempts: int,
+    models: Mapping[str, str] | None = None,
+) -> Claim | None:
+    """Claim the queued revision that is next: by priority, then by when its study was complete.
+
+    Parameters
+    ----------
+    session, now, lease_s, max_attempts, models
+        As in `claim_revision`.
+
+    Returns
+    -------
+    Claim or None
+        None if no revision is due.
+    """
+    earlier = aliased(Revision)
+    passed: set[str] = set()
+    while True:
+        revision_id = session.scalar(
+            select(Revision.id)
+            .where(
+                Revision.state == RevisionState.QUEUED,
+                or_(Revision.not_before.is_(None), Revision.not_before <= now),
+                Revision.id.not_in(passed),
+                ~exists().where(
+                    earlier.study_uid == Revision.study_uid,
+                    earlier.number < Revision.number,
+                    earlier.state.in_(_UNFINISHED),
+                ),
+            )
+            .order_by(Revision.priority, Revision.last_received_at, Revision.id)
+            .limit(1)
+            .with_for_update(of=Revision, skip_locked=True, key_share=True)
+        )
+        if revision_id is None:
+            return None
+        claim = claim_revision(
+            session,
+            revision_id,
+            now=now,
+            lease_s=lease_s,
+            max_attempts=max_attempts,
+            models=models,
+        )
+        if claim is not None:
+            return claim
+        passed.add(revision_id)  # it had no attempts left
 
 
 def hold(session: Session, claim: Claim) -> Revision | None:
@@ -192,7 +248,7 @@ def _follows_unfinished(session: Session, revision: Revision) -> bool:
     earlier = select(Revision.id).where(
         Revision.study_uid == revision.study_uid,
         Revision.number < revision.number,
-        Revision.state.in_((RevisionState.QUEUED, RevisionState.PROCESSING)),
+        Revision.state.in_(_UNFINISHED),
     )
     return session.scalar(earlier.limit(1)) is not None
 

@@ -43,6 +43,8 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("revision_id", "destination"),
         Index(None, "state", "lease_until"),
+        # Named, because the convention would give it the same name.
+        Index("ix_deliveries_state_destination", "state", "destination"),
         {"comment": "Deliveries of reports, one for each revision and destination"},
     )
 
@@ -74,6 +76,9 @@ class Delivery(Base):
     delivered_at: Mapped[datetime | None] = mapped_column(comment="When the proof was obtained")
     stored_at: Mapped[datetime | None] = mapped_column(
         comment="When everything was stored and only the commitment was missing"
+    )
+    unreachable_at: Mapped[datetime | None] = mapped_column(
+        comment="When an attempt did not reach the destination, if none has since"
     )
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
+from core.priorities import NORMAL
 from db.enums import QuarantineReason, Resolution, RevisionState
 from db.models.base import Base, added_text_column, revision_key, text_column, uid_column
 from db.models.types import StoredEnum, text_enum
@@ -82,6 +83,10 @@ class Revision(Base):
     reason_detail: Mapped[str | None] = mapped_column(comment="The figures behind the code")
     delivered_at: Mapped[datetime | None] = mapped_column(
         comment="When the last destination had the report"
+    )
+    priority: Mapped[int] = mapped_column(
+        server_default=str(NORMAL),
+        comment="1 (graded first) to 9; 5 without a rule of EPVS_PRIORITY_RULES",
     )
 
 

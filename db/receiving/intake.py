@@ -54,6 +54,7 @@ _KEEP_RECEIVING: Final = Prepared(
         )
         .returning(
             _revisions.c.id,
+            _revisions.c.priority,
             *(
                 select(column)
                 .where(_studies.c.study_uid == bindparam("of_study"))
@@ -148,7 +149,7 @@ def _add_to_open_revisions(
     for n, instance in instances.items():
         revision = open_revisions.get(instance.study_uid)
         is_first = instance.sop_instance_uid not in first
-        if revision is not None and is_first and _belongs(instance, revision.study):
+        if revision is not None and is_first and _adds_nothing_else(instance, revision):
             first[instance.sop_instance_uid] = n
             rows.append(_instance_row(instance, revision.id))
     return [first[uid] for uid in _insert(connection, rows)]
@@ -158,6 +159,7 @@ class _OpenRevision(NamedTuple):
     """A receiving revision, and whose its study is."""
 
     id: str
+    priority: int
     study: StudyIdentity
 
 
@@ -167,13 +169,20 @@ def _keep_receiving(
     """Lock a study's receiving revision and extend its quiet period; None if there is none."""
     values = {"of_study": study_uid, "at": received_at}
     rows = _KEEP_RECEIVING.rows(connection, values)
-    return _OpenRevision(rows[0][0], StudyIdentity(*rows[0][1:])) if rows else None
+    if not rows:
+        return None
+    revision_id, priority, *identity = rows[0]
+    return _OpenRevision(revision_id, priority, StudyIdentity(*identity))
 
 
-def _belongs(instance: ReceivedInstance, study: StudyIdentity) -> bool:
-    """Whether an instance belongs to a study, and tells nothing new about whose it is."""
-    stated = StudyIdentity.of(instance)
-    return study.find_contradiction(stated) is None and study.completed(stated) == study
+def _adds_nothing_else(instance: ReceivedInstance, revision: _OpenRevision) -> bool:
+    """Whether an instance belongs to the study, and changes neither its identity nor priority."""
+    stated, study = StudyIdentity.of(instance), revision.study
+    return (
+        study.find_contradiction(stated) is None
+        and study.completed(stated) == study
+        and instance.priority >= revision.priority
+    )
 
 
 def _record_in_detail(session: Session, instances: Sequence[ReceivedInstance]) -> list[Intake]:
@@ -206,6 +215,8 @@ def _record_in_detail(session: Session, instances: Sequence[ReceivedInstance]) -
         revision = latest.get(instance.study_uid)
         if revision is not None and revision.state is RevisionState.RECEIVING:
             revision.last_received_at = max(revision.last_received_at, instance.received_at)
+            if outcomes[-1] is Intake.STORED:
+                revision.priority = min(revision.priority, instance.priority)
     session.flush()
     for instance, outcome in zip(instances, outcomes, strict=True):
         if outcome in _QUARANTINED:
@@ -314,6 +325,7 @@ def _insert_new(
                 revision.number + 1 if revision else 1,
                 now=instance.received_at,
                 detail={"calling_ae": instance.calling_ae},
+                priority=instance.priority,
             )
         rows.append(_instance_row(instance, revision.id))
     return _insert(session.connection(), rows)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import func, select, update
 
 from core.errors import EpvsError
+from core.priorities import NORMAL
 from db import audit
 from db.enums import QuarantineReason, Resolution, RevisionState
 from db.models import Instance, QuarantinedInstance, Revision, Study
@@ -191,7 +192,10 @@ def accept(session: Session, choice: Choice, *, operator: str, now: datetime) ->
     if revision is None or not is_open:
         number = revision.number + 1 if revision else 1
         detail = {"reason": "quarantine-accepted"}
-        revision = open_revision(session, study.study_uid, number, now=now, detail=detail)
+        priority = revision.priority if revision else NORMAL
+        revision = open_revision(
+            session, study.study_uid, number, now=now, detail=detail, priority=priority
+        )
 
     earlier = {name: getattr(study, name) for name in _PATIENT}
     n_replaced = len(known)

@@ -86,7 +86,7 @@ def attempt(services: Services, pipeline: Pipeline) -> tuple[Revision, int]:
             session, now=datetime.now(UTC), quiet_period_s=0, max_open_s=1
         )
     services.pin_models = lambda: ScriptedGrading(pipeline)  # type: ignore[method-assign]
-    attempt_grading(services, revision_id)
+    attempt_grading(services)
     with unit_of_work(services.engine) as session:
         kept = [session.scalars(select(table)).all() for table in (ReportObjectRow, Delivery)]
         return session.get_one(Revision, revision_id), sum(len(rows) for rows in kept)

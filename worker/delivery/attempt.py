@@ -23,7 +23,7 @@ from core.results import ObjectKind
 from core.uids import derived_uid
 from db import audit, refusals
 from db.clock import current_time
-from db.delivery import claims, commitments
+from db.delivery import claims, commitments, order
 from db.enums import Proof
 from db.refusals import Kind, Tally
 from db.session import unit_of_work
@@ -60,22 +60,37 @@ later still replaces it."""
 log = logging.getLogger(__name__)
 
 
-def attempt_delivery(services: Services, delivery_id: str) -> None:
-    """Claim `delivery_id`, send its objects and record the outcome; without a claim, do nothing.
+def attempt_delivery(services: Services) -> bool:
+    """Claim the delivery that is next and carry it out.
+
+    Returns
+    -------
+    bool
+        False if no delivery may be sent now.
 
     Raises
     ------
     Unavailable
         The database does not respond: nothing was claimed, or the claim ends with its lease.
     """
-    engine, settings = services.engine, services.settings
-    with unit_of_work(engine) as session:
-        claim = claims.claim_delivery(
-            session, delivery_id, now=current_time(session), lease_s=settings.lease_s
+    settings = services.settings
+    with unit_of_work(services.engine) as session:
+        claim = order.claim_next(
+            session,
+            now=current_time(session),
+            lease_s=settings.lease_s,
+            per_destination=settings.deliveries_per_destination,
         )
-    if claim is None:  # a repeated notification, or another worker has it
-        log.info("nothing to do delivery=%s", delivery_id)
-        return
+    if claim is None:  # a repeated notification, or it has to wait
+        log.debug("no delivery to send")
+        return False
+    carry_out(services, claim)
+    return True
+
+
+def carry_out(services: Services, claim: DeliveryClaim) -> None:
+    """Send the objects of a claimed delivery and record the outcome."""
+    engine, settings = services.engine, services.settings
     with Heartbeat(engine, partial(claims.extend, claim=claim), settings.lease_s):
         outcome = decide(claim, settings)
         held = _record(engine, claim, outcome, settings)
@@ -83,7 +98,7 @@ def attempt_delivery(services: Services, delivery_id: str) -> None:
             outcome = request_commitment(engine, claim, settings)
             held = _record(engine, claim, outcome, settings)
     if not held:
-        log.warning("claim lost delivery=%s", delivery_id)
+        log.warning("claim lost delivery=%s", claim.delivery_id)
 
 
 def decide(claim: DeliveryClaim, settings: Settings) -> Outcome:
@@ -197,7 +212,7 @@ def _guarded(claim: DeliveryClaim, attempt: Callable[[], Outcome]) -> Outcome:
     try:
         return attempt()
     except Unavailable as error:
-        return Postponed(error.message)
+        return Postponed(error.message, reached=False)
     except ConfigurationError as error:  # a certificate that is being renewed, for example
         return Postponed(str(error))
     except SoftTimeLimitExceeded:
@@ -246,7 +261,7 @@ def _record(engine: Engine, claim: DeliveryClaim, outcome: Outcome, settings: Se
 
 def _log(claim: DeliveryClaim, outcome: Outcome) -> None:
     match outcome:
-        case Postponed(error, _):
+        case Postponed(error):
             log.warning("postponed delivery=%s: %s", claim.delivery_id, error)
         case Parked(error, _):
             log.error("parked delivery=%s: %s", claim.delivery_id, error)
@@ -260,8 +275,10 @@ def record(session: Session, claim: DeliveryClaim, outcome: Outcome, settings: S
     """Write an outcome; False, and no change, when the claim is stale."""
     now = current_time(session)
     match outcome:
-        case Postponed(error, status):
-            return claims.record_postponed(session, claim, now=now, error=error, status=status)
+        case Postponed(error, status, reached):
+            return claims.record_postponed(
+                session, claim, now=now, error=error, status=status, reached=reached
+            )
         case Parked(error, status):
             return claims.record_parked(session, claim, now=now, error=error, status=status)
         case AwaitingReport(transaction_uid):

@@ -45,10 +45,20 @@ class AwaitingReport:
 
 @dataclass(frozen=True, slots=True)
 class Postponed:
-    """The delivery is not complete; a later attempt may succeed."""
+    """The delivery is not complete; a later attempt may succeed.
+
+    Attributes
+    ----------
+    error : str
+    status : int, optional
+        DIMSE status.
+    reached : bool
+        Whether the destination could be reached.
+    """
 
     error: str
     status: int | None = None
+    reached: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,10 +53,15 @@ def failure_retry_s(attempt: int, max_attempts: int) -> float:
     return min(2.0**attempt, 60.0) if attempt < max_attempts else 0.0
 
 
-def attempt_grading(services: GradingServices, revision_id: str) -> None:
-    """Claim `revision_id` and grade it; without a claim, do nothing.
+def attempt_grading(services: GradingServices) -> bool:
+    """Claim the revision that is next and grade it.
 
     Nothing is claimed while a reported model version may not be used: the study waits.
+
+    Returns
+    -------
+    bool
+        False if nothing was claimed.
 
     Raises
     ------
@@ -69,20 +74,20 @@ def attempt_grading(services: GradingServices, revision_id: str) -> None:
         grading = services.pin_models()
     except Failed as error:
         log.error("no study is taken code=%s: %s", error.code, error)  # noqa: TRY400 - no defect
-        return
+        return False
     with unit_of_work(services.engine) as session:
         claimed_at = current_time(session)
-        claim = leases.claim_revision(
+        claim = leases.claim_next(
             session,
-            revision_id,
             now=claimed_at,
             lease_s=settings.lease_s,
             max_attempts=settings.max_attempts,
             models=grading.versions,
         )
-    if claim is None:  # a repeated notification, or another worker has it
-        log.info("nothing to do revision=%s", revision_id)
-        return
+    if claim is None:  # a repeated notification
+        log.debug("no study to grade")
+        return False
+    revision_id = claim.revision_id
     # The report states this second, and the audit trail stores it as the time of the claim, so the
     # same bytes can be rebuilt from the stored data.
     completed_at = claimed_at.replace(microsecond=0)
@@ -99,6 +104,7 @@ def attempt_grading(services: GradingServices, revision_id: str) -> None:
         log.warning("claim lost, result dropped revision=%s", revision_id)
     elif isinstance(outcome, Graded):
         store_shadow(services, grading, revision_id)
+    return True
 
 
 def store_shadow(services: GradingServices, grading: Grading, revision_id: str) -> None:

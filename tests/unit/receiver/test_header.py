@@ -55,6 +55,7 @@ def make_data_set() -> Dataset:
     data_set.StudyDate = "20260131"
     data_set.AccessionNumber = "A-17"
     data_set.Modality = "MR"
+    data_set.StationName = "ER_MR1"
     data_set.ReferencedStudySequence = Sequence([item, Dataset()])
     data_set["ReferencedStudySequence"].is_undefined_length = True
     data_set.PatientID = "Jörg-1"
@@ -99,6 +100,21 @@ def test_reads_every_kind_of_encoding(syntax: str) -> None:
     assert header.accession_number == "A-17"
     assert header.study_date == "20260131"
     assert header.modality == "MR"
+    assert (header.station_name, header.requested_priority) == ("ER_MR1", "")
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_reads_the_requested_priority(syntax: str) -> None:
+    data_set = make_data_set()
+    data_set.RequestedProcedurePriority = "STAT"
+    assert read(encode(data_set, syntax), syntax).requested_priority == "STAT"
+
+
+def test_a_station_name_that_is_too_long_is_left_out() -> None:
+    """It only concerns the order of grading: the instance is stored."""
+    data_set = make_data_set()
+    data_set.StationName = "x" * 2000
+    assert read(encode(data_set, ExplicitVRLittleEndian), ExplicitVRLittleEndian).station_name == ""
 
 
 def element(tag: int, vr: bytes, value: bytes) -> bytes:

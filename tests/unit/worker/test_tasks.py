@@ -1,17 +1,24 @@
-"""A task leaves a waiting row alone while a service is unavailable, and hides no other error."""
+"""A task leaves waiting rows alone while a service is unavailable, and hides no other error."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+from kombu.exceptions import OperationalError
 
 from core.errors import Unavailable
 from core.settings import load_settings
 from worker import services, tasks
+from worker.app import DELIVER, GRADE_REVISION, app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+ATTEMPTS = {
+    "attempt_grading": (tasks.grade_revision, GRADE_REVISION),
+    "attempt_delivery": (tasks.deliver, DELIVER),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -21,30 +28,66 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> services.Services:
     return made
 
 
-def raising(error: Exception) -> Callable[[services.Services, str], None]:
-    def attempt(_services: services.Services, _target_id: str) -> None:
+@pytest.fixture(autouse=True)
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    names: list[str] = []
+    monkeypatch.setattr(app, "send_task", lambda name, _arguments: names.append(name))
+    return names
+
+
+def raising(error: Exception) -> Callable[..., bool]:
+    def attempt(*_: object) -> bool:
         raise error
 
     return attempt
 
 
-@pytest.mark.parametrize("name", ["attempt_grading", "attempt_delivery"])
-def test_each_task_attempts_its_target_with_the_services_of_the_process(
-    name: str, installed: services.Services, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ATTEMPTS)
+def test_a_task_that_found_work_asks_for_the_next(
+    name: str,
+    installed: services.Services,
+    sent: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    attempts: list[tuple[services.Services, str]] = []
-    monkeypatch.setattr(tasks, name, lambda given, target_id: attempts.append((given, target_id)))
-    {"attempt_grading": tasks.grade_revision, "attempt_delivery": tasks.deliver}[name]("id-1")
-    assert attempts == [(installed, "id-1")]
+    given = []
+
+    def attempt(made: services.Services) -> bool:
+        given.append(made)
+        return True
+
+    monkeypatch.setattr(tasks, name, attempt)
+    task, task_name = ATTEMPTS[name]
+    task("id-1")
+    assert given == [installed]
+    assert sent == [task_name]
+
+
+@pytest.mark.parametrize("name", ATTEMPTS)
+def test_a_task_that_found_nothing_ends_the_chain(
+    name: str, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, name, lambda _: False)
+    ATTEMPTS[name][0]("id-1")
+    assert sent == []
+
+
+def test_work_that_is_done_does_not_need_the_broker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tasks, "attempt_delivery", lambda _: True)
+    monkeypatch.setattr(app, "send_task", raising(OperationalError("no route")))
+    tasks.deliver("id-1")
+    assert "the broker does not respond" in caplog.text
 
 
 def test_an_unavailable_database_ends_the_task_without_an_error(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sent: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = Unavailable("database", "The database is not available.")
     monkeypatch.setattr(tasks, "attempt_grading", raising(error))
     tasks.grade_revision("id-1")
-    assert "attempt abandoned target=id-1" in caplog.text
+    assert "attempt abandoned task=grade_revision" in caplog.text
+    assert sent == []
 
 
 def test_another_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from core.settings import load_settings
+from db.delivery.claims import claim_delivery
 from db.enums import DeliveryState
 from db.models import Delivery, Revision
 from db.receiving.closing import close_quiet_studies
@@ -20,7 +21,7 @@ from tests.support.servers.dcmqrscp import run_dcmqrscp
 from tests.support.servers.destination import Commits, ScriptedDestination, scripted_destination
 from tests.support.servers.orthanc import start_orthanc
 from tests.support.servers.receiver import AE_TITLE, ReceiverProcess, run_receiver, wait_until
-from worker.delivery.attempt import COMMITMENT_ATTEMPTS, attempt_delivery
+from worker.delivery.attempt import COMMITMENT_ATTEMPTS, carry_out
 from worker.grading.attempt import attempt_grading
 from worker.services import Services
 
@@ -52,7 +53,7 @@ class Node(Services):
             (self.revision_id,) = close_quiet_studies(
                 session, now=datetime.now(UTC), quiet_period_s=0, max_open_s=1
             )
-        attempt_grading(self, self.revision_id)
+        attempt_grading(self)
 
     def pin_models(self) -> Grading:
         return ScriptedGrading(lambda study, _: make_graded(study))
@@ -62,7 +63,11 @@ class Node(Services):
         delivery_id = self.delivery().id
         with unit_of_work(self.engine) as session:
             session.get_one(Delivery, delivery_id).not_before = None
-        attempt_delivery(self, delivery_id)
+            claim = claim_delivery(
+                session, delivery_id, now=datetime.now(UTC), lease_s=self.settings.lease_s
+            )
+        assert claim is not None
+        carry_out(self, claim)
         return self.delivery()
 
     def delivery(self) -> Delivery:

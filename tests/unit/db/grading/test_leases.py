@@ -9,7 +9,15 @@ from db.enums import RevisionState
 from db.grading import leases
 from db.models import AuditEvent, Revision
 from db.session import unit_of_work
-from tests.support.builders.records import PACS, after, claim, grade_study, queue_study
+from tests.support.builders.records import (
+    PACS,
+    STUDY,
+    after,
+    claim,
+    grade_study,
+    instance,
+    queue_study,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -159,6 +167,66 @@ def test_a_finished_revision_cannot_be_claimed(database_engine: Engine) -> None:
         grade_study(session, revision_id, PACS)
         assert _try(session, revision_id, 9999) is None
         assert leases.sweep(session, now=after(9999), max_attempts=3) == []
+
+
+def _next(session: Session, at: float) -> str | None:
+    claimed = leases.claim_next(session, now=after(at), lease_s=60, max_attempts=3)
+    return claimed.revision_id if claimed else None
+
+
+def test_the_next_revision_is_the_first_by_priority_then_the_oldest(
+    database_engine: Engine,
+) -> None:
+    with unit_of_work(database_engine) as session:
+        routine = [queue_study(session, study=f"{STUDY}.{k}", n=1, at=k) for k in range(50)]
+        urgent = queue_study(
+            session,
+            study=f"{STUDY}.99",
+            n=1,
+            at=60,
+            first=[instance(9, study=f"{STUDY}.99", received_at=after(60), priority=1)],
+        )
+        late = queue_study(
+            session,
+            study=f"{STUDY}.98",
+            n=0,
+            first=[instance(9, study=f"{STUDY}.98", priority=9)],
+        )
+        order = [_next(session, 100) for _ in range(52)]
+        assert order == [urgent, *routine, late]
+        assert _next(session, 100) is None
+
+
+def test_a_revision_that_must_wait_is_passed_over(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        waits = queue_study(session, n=1)
+        held = claim(session, waits, at=31)
+        assert leases.release(
+            session, held, now=after(32), retry_after_s=60, charge=True, code="x", detail=""
+        )
+        other = queue_study(session, study=f"{STUDY}.2", n=1, at=10)
+        assert [_next(session, 50), _next(session, 50)] == [other, None]
+        assert _next(session, 93) == waits
+
+
+def test_one_without_attempts_left_fails_and_the_following_is_taken(
+    database_engine: Engine,
+) -> None:
+    with unit_of_work(database_engine) as session:
+        spent = queue_study(session, n=1)
+        session.get_one(Revision, spent).attempt = 3
+        following = queue_study(session, study=f"{STUDY}.2", n=1, at=10)
+        assert _next(session, 50) == following
+        assert session.get_one(Revision, spent).state is RevisionState.FAILED
+
+
+def test_the_next_revision_never_precedes_an_earlier_one(database_engine: Engine) -> None:
+    with unit_of_work(database_engine) as session:
+        first = queue_study(session, n=1)
+        late = instance(7, received_at=after(40), priority=1)
+        second = queue_study(session, n=0, at=40, first=[late])
+        assert [_next(session, 90), _next(session, 90)] == [first, None]
+        assert session.get_one(Revision, second).priority == 1
 
 
 def _snapshot(session: Session, revision_id: str) -> tuple[object, ...]:

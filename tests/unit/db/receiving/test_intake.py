@@ -190,3 +190,19 @@ def test_text_that_a_database_would_refuse_is_stored_without_its_bad_characters(
     with unit_of_work(database_engine) as session:
         study = session.get_one(Study, STUDY)
         assert (study.patient_id, study.accession_number) == ("AB?", "ß" * 999)
+
+
+def test_the_most_urgent_instance_gives_the_revision_its_priority(
+    database_engine: Engine,
+) -> None:
+    with unit_of_work(database_engine) as session:
+        record_instances(session, [instance(1), instance(2, priority=9)])
+        revision = session.scalars(select(Revision)).one()
+        assert revision.priority == 5
+        assert record_instances(session, [instance(3, priority=2)]) == [STORED]
+        session.refresh(revision)
+        assert revision.priority == 2
+        conflict = instance(3, content="other", priority=1)
+        assert record_instances(session, [conflict]) == [CONFLICT]
+        session.refresh(revision)
+        assert revision.priority == 2  # what is in quarantine decides nothing

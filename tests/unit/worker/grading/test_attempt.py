@@ -96,7 +96,7 @@ def revision_id(services: Services) -> str:
 
 def attempt(services: Services, revision_id: str, pipeline: Pipeline) -> Revision:
     services.pin_models = lambda: ScriptedGrading(pipeline)  # type: ignore[method-assign]
-    attempt_grading(services, revision_id)
+    attempt_grading(services)
     with unit_of_work(services.engine) as session:
         return session.get_one(Revision, revision_id)
 
@@ -263,7 +263,7 @@ def test_no_study_is_claimed_while_a_reported_version_may_not_be_used(
         raise Failed("golden-mismatch", "The model rating version 2 differs.")
 
     services.pin_models = refuse  # type: ignore[method-assign]
-    attempt_grading(services, revision_id)
+    attempt_grading(services)
     with unit_of_work(services.engine) as session:
         revision = session.get_one(Revision, revision_id)
     assert (revision.state, revision.attempt) == ("queued", 0)
@@ -275,7 +275,7 @@ def test_shadow_results_are_stored_for_graded_studies(
     services: Services, revision_id: str, pipeline: Pipeline, n_stored: int
 ) -> None:
     services.pin_models = lambda: ScriptedGrading(pipeline, (SHADOW,))  # type: ignore[method-assign]
-    attempt_grading(services, revision_id)
+    attempt_grading(services)
     with unit_of_work(services.engine) as session:
         assert len(session.scalars(select(ShadowGrade)).all()) == n_stored
 
@@ -291,7 +291,7 @@ def test_the_shadow_predicts_only_after_the_result_is_stored(
             return self.shadows
 
     services.pin_models = lambda: Watching(grading, (SHADOW,))  # type: ignore[method-assign]
-    attempt_grading(services, revision_id)
+    attempt_grading(services)
     with unit_of_work(services.engine) as session:
         assert session.scalars(select(ShadowGrade)).one().failure == "golden-mismatch"
 
@@ -304,6 +304,6 @@ def test_a_shadow_result_that_cannot_be_stored_changes_nothing(
 
     monkeypatch.setattr(shadow, "store_shadow", unavailable)
     services.pin_models = lambda: ScriptedGrading(grading, (SHADOW,))  # type: ignore[method-assign]
-    attempt_grading(services, revision_id)
+    attempt_grading(services)
     with unit_of_work(services.engine) as session:
         assert session.get_one(Revision, revision_id).state == "delivered"
