@@ -314,6 +314,11 @@ class Settings(BaseSettings):
         """File that the housekeeper creates when it has swept for the first time."""
         return self.data_dir / "housekeeper.ready"
 
+    @property
+    def delivery_ready_file(self) -> Path:
+        """File that a worker creates when it is ready to deliver and takes no studies."""
+        return self.data_dir / "delivery.ready"
+
 
 def _require_readable_url(url: str) -> None:
     """Refuse what libraries would take apart differently, and quote a part of in their errors.

@@ -16,6 +16,7 @@ from typing import Final
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
+from core import queues
 from core.errors import ConfigurationError
 from core.settings import Settings, load_settings
 from worker import broker
@@ -23,9 +24,8 @@ from worker import broker
 GRADE_REVISION: Final = "grade_revision"
 DELIVER: Final = "deliver"
 
-QUEUES: Final = {GRADE_REVISION: "epvs", DELIVER: "epvs-delivery"}
-"""Queue of each task. A worker takes tasks from both in turn, unless it was started with
-``--queues`` for one of them."""
+QUEUES: Final = {GRADE_REVISION: queues.GRADING, DELIVER: queues.DELIVERY}
+"""Queue of each task."""
 
 SOFT_TIME_LIMIT_S: Final = 900
 """A task that runs longer fails, and its attempt is charged."""

@@ -68,7 +68,7 @@ def _report_ready(**_: Any) -> None:
     """Create the file that shows that the worker accepts work."""
     settings = services.current().settings
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    settings.worker_ready_file.touch()
+    (settings.worker_ready_file if _grades() else settings.delivery_ready_file).touch()
     log.info("ready")
 
 

@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from core import queues
+from core.destinations import DicomDestination
 from core.errors import ConfigurationError
 from core.setting_files import file_variable, variable
 from core.settings import load_settings
@@ -35,6 +37,7 @@ ANY_LOOPBACK_CALLER = "*@127.0.0.0/8,*@::1/128"
 START_TIMEOUT_S: Final = 300.0
 """A component that is not ready after this time has failed to start."""
 SUPERVISION_INTERVAL_S: Final = 0.5
+_MOST_DELIVERING: Final = 16
 
 
 def embedded_settings(settings: Settings) -> Settings:
@@ -54,9 +57,22 @@ def embedded_settings(settings: Settings) -> Settings:
     return settings.model_copy(update=changes)
 
 
+def delivering_processes(settings: Settings) -> int:
+    """Return how many deliveries are carried out at once: what all destinations may take together.
+
+    Then one that does not respond takes no process from another. With ``*@*:port`` any number of
+    senders are destinations; two of them are counted.
+    """
+    n_senders = sum(
+        isinstance(each, DicomDestination) and each.is_sender for each in settings.destination_list
+    )
+    wanted = settings.deliveries_per_destination * (len(settings.destination_list) + n_senders)
+    return max(2, min(wanted, _MOST_DELIVERING))
+
+
 @dataclass
 class EmbeddedStack:
-    """Receiver, worker, housekeeper, Redis and Triton, started in the order of dependency.
+    """All components, Redis and Triton included, started in the order of dependency.
 
     Parameters
     ----------
@@ -129,13 +145,15 @@ class EmbeddedStack:
             self._launch_module(
                 "housekeeper", ["-m", "worker.housekeeper"], self.settings.housekeeper_ready_file
             ),
-            self._launch_module(
-                "worker",
-                [
-                    *("-m", "celery", "-A", "worker.app", "worker"),
-                    *("--concurrency", "1", "--without-gossip", "--without-mingle"),
-                ],
-                self.settings.worker_ready_file,
+            self._launch_worker(
+                "worker", queues.GRADING, self.settings.worker_ready_file, processes=1
+            ),
+            # Of its own, so that a report is never behind studies that are graded.
+            self._launch_worker(
+                "delivery",
+                queues.DELIVERY,
+                self.settings.delivery_ready_file,
+                processes=delivering_processes(self.settings),
             ),
         ]
         self.on_progress("worker: checking the predictions of both models against reference values")
@@ -188,6 +206,19 @@ class EmbeddedStack:
 
         self.on_progress(f"{name}: starting")
         return self._launch(name, launch, ready_file.exists)
+
+    def _launch_worker(
+        self, name: str, queue: str, ready_file: Path, *, processes: int
+    ) -> Component:
+        return self._launch_module(
+            name,
+            [
+                *("-m", "celery", "-A", "worker.app", "worker"),
+                *("--queues", queue, "--hostname", f"{name}@%h"),
+                *("--concurrency", str(processes), "--without-gossip", "--without-mingle"),
+            ],
+            ready_file,
+        )
 
     def _process(self, name: str, arguments: list[str]) -> ManagedProcess:
         return ManagedProcess(

@@ -17,7 +17,7 @@ PROFILES = (GPU, CPU, EMBEDDED)
 
 # --- docker-compose.yml ---------------------------------------------------------------------------
 PROJECT = "epvs-node"
-LIMITS_MB = {GPU: 18 * 1024, CPU: 18 * 1024}
+LIMITS_MB = {GPU: 19 * 1024, CPU: 19 * 1024}
 """Sum of the memory limits of the services that keep running."""
 CPUS = 2.0
 """Largest ``cpus`` of one service; Docker refuses to start it on a machine that has fewer."""

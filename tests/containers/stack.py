@@ -28,7 +28,7 @@ PROJECT: Final = "epvs-container-test"
 PROFILES: Final = "cpu,orthanc"
 ORTHANC: Final = "172.28.5.10"
 """Address of the demo PACS in docker-compose.yml."""
-NODE_SERVICES: Final = ("receiver", "worker", "housekeeper")
+NODE_SERVICES: Final = ("receiver", "worker", "delivery", "housekeeper")
 ENDED: Final = ("delivered", "committed", "rejected", "failed")
 SETTINGS: Final = {"EPVS_QUIET_PERIOD_S": "3", "EPVS_LEASE_S": "10"}
 """Shorter than by default, so that a test does not wait half a minute for each study."""

@@ -45,7 +45,8 @@ def test_a_backup_restores_studies_results_and_audit_trail(
     run(stack, commands("To make a backup"))
     stack.compose("down", "--volumes", "--timeout", "20")
     run(stack, commands("To restore it"))
-    stack.wait_healthy("receiver", "worker", "housekeeper", "postgres", "redis", "triton-cpu")
+    node = ("receiver", "worker", "delivery", "housekeeper")
+    stack.wait_healthy(*node, "postgres", "redis", "triton-cpu")
     assert stack.result(study.uid) == before
     stack.execute("housekeeper", "epvs-node", "audit", "verify")
     # Its files are there too: the study can be graded again.

@@ -83,6 +83,7 @@ def test_each_service_reaches_only_whom_it_talks_to(stack: Stack) -> None:
     allowed = {
         "receiver": {"postgres", "orthanc"},
         "worker": set(peers),
+        "delivery": {"postgres", "redis", "orthanc"},
         "housekeeper": {"postgres", "redis", "orthanc"},
         "triton-cpu": {"triton"},
     }

@@ -27,7 +27,7 @@ from tests.support.servers.up import Up, run_up
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NAMES = ("Triton", "Redis", "receiver", "housekeeper", "worker")
+NAMES = ("Triton", "Redis", "receiver", "housekeeper", "worker", "delivery")
 
 
 @pytest.fixture(scope="module")

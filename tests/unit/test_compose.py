@@ -22,6 +22,7 @@ import pytest
 import typer.main
 import yaml
 
+from core import queues
 from core.settings import Settings, load_settings
 from core.version import VERSION
 from node.cli import app
@@ -90,7 +91,13 @@ def test_each_node_service_runs_a_command_that_exists(name: str) -> None:
 
 def test_every_part_of_the_node_is_there() -> None:
     commands = [" ".join(SERVICES[name]["command"]) for name in NODE_SERVICES]
-    for part in ("epvs-node migrate", "-m receiver", "worker.app worker", "-m worker.housekeeper"):
+    for part in (
+        "epvs-node migrate",
+        "-m receiver",
+        f"--queues={queues.GRADING} ",
+        f"--queues={queues.DELIVERY} ",
+        "-m worker.housekeeper",
+    ):
         assert sum(part in command for command in commands) == 1
 
 
@@ -332,6 +339,15 @@ def test_the_limits_of_the_worker_fit_its_studies() -> None:
     # A process that grades, and the one that reads its study, with the libraries of both.
     assert (MAX_MEMORY_MB + Limits(cpu_s=1, elapsed_s=1.0).memory_mb + 256) * MIB <= share
     assert SERVICES["worker"]["pids_limit"] // slots >= 256
+
+
+def test_no_silent_destination_takes_the_processes_of_another() -> None:
+    [option] = [o for o in SERVICES["delivery"]["command"] if o.startswith("--concurrency=")]
+    processes = int(option.partition("=")[2])
+    assert processes >= 4 * Settings.model_fields["deliveries_per_destination"].default
+    assert SERVICES["delivery"]["pids_limit"] // processes >= 16
+    # 250 MB for the parent; the others share most of it.
+    assert bytes_of(SERVICES["delivery"]["mem_limit"]) >= (250 + processes * 75) * MIB
 
 
 def test_the_limits_of_the_receiver_fit_its_connections() -> None:

@@ -23,6 +23,7 @@ PARTS = [
     ("gpu", "receiver", "receiver", "receiver"),
     ("gpu", "housekeeper", "housekeeper", "housekeeper"),
     ("gpu", "worker", "worker", "worker"),
+    ("gpu", "delivery", "worker", "delivery"),
     ("gpu", "triton", "engines", "engines"),
     ("gpu", "triton", "triton", "triton"),
     ("cpu", "triton", "triton", "triton-cpu"),
@@ -109,7 +110,9 @@ def test_what_is_mounted_where_is_the_same(
     expected = {entry.split(":")[1]: entry for entry in SERVICES[service].get("volumes", [])}
     mounts = {mount["mountPath"]: mount for mount in found["volumeMounts"]}
     # The models are an image: only pods that read them get a copy.
-    left_out = {"/models"} if service in ("migrations", "receiver", "housekeeper") else set()
+    left_out = (
+        {"/models"} if service in ("migrations", "receiver", "housekeeper", "delivery") else set()
+    )
     left_out |= {"/data"} if service == "migrations" else set()
     extra = {"/tmp"} | ({"/run/secrets"} if SERVICES[service].get("secrets") else set())
     extra |= {"/dev/shm"} if "shm_size" in SERVICES[service] else set()
@@ -146,7 +149,7 @@ NETWORKS = {
 """Network of the compose file, and the label of pods that may connect to what is in it."""
 
 
-@pytest.mark.parametrize("name", ["migrations", "receiver", "housekeeper", "worker"])
+@pytest.mark.parametrize("name", ["migrations", "receiver", "housekeeper", "worker", "delivery"])
 def test_pods_talk_to_those_whose_networks_they_share_in_compose(name: str) -> None:
     labels = set(pod_templates(build("gpu"))[name]["metadata"]["labels"])
     expected = {NETWORKS[network] for network in SERVICES[name]["networks"]}
@@ -163,8 +166,9 @@ def test_what_waits_in_compose_waits_in_kubernetes() -> None:
         assert ("engines" in waits) == ("engines" in needs)
 
 
-def test_a_worker_that_is_scaled_down_has_the_time_to_finish() -> None:
-    spec = pod_templates(build("gpu"))["worker"]["spec"]
+@pytest.mark.parametrize("name", ["worker", "delivery"])
+def test_a_worker_that_is_scaled_down_has_the_time_to_finish(name: str) -> None:
+    spec = pod_templates(build("gpu"))[name]["spec"]
     assert spec["terminationGracePeriodSeconds"] > HARD_TIME_LIMIT_S
 
 
