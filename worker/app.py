@@ -2,7 +2,7 @@
 
 Start it with ``celery -A worker.app worker``. After SIGTERM it finishes the studies in progress and
 accepts no others; with ``REMAP_SIGTERM=SIGQUIT`` in the environment it gives them `SOFT_SHUTDOWN_S`
-seconds instead. An interrupted study is graded again when its lease has expired.
+seconds instead, and an interrupted study is given back.
 
 This module names the tasks and imports nothing of the pipeline, because the housekeeper publishes
 notifications with it.

@@ -200,7 +200,7 @@ def sweep(session: Session, *, now: datetime, limit: int = 100) -> list[str]:
         transitions.postpone_by(
             session,
             delivery,
-            transitions.backoff_s(delivery.attempt),
+            min(transitions.backoff_s(delivery.attempt), transitions.LONGEST_UNREACHABLE_S),
             now=now,
             error="the lease of the sending worker expired",
             status=None,

@@ -17,7 +17,15 @@ from db.grading.identity import IDENTITY_MISMATCH, find_mismatch
 from db.session import unit_of_work
 from worker.claims.heartbeat import Heartbeat
 from worker.claims.record_outcome import record_outcome
-from worker.grading.outcomes import AttemptFailed, Graded, NotGraded, Outcome, Postponed
+from worker.claims.termination import Terminated, end_process, raising_when_terminated
+from worker.grading.outcomes import (
+    AttemptFailed,
+    GivenBack,
+    Graded,
+    NotGraded,
+    Outcome,
+    Postponed,
+)
 from worker.grading.report_files import write_report_files
 
 if TYPE_CHECKING:
@@ -42,6 +50,7 @@ class GradingServices(Protocol):
     def pin_models(self) -> Grading: ...  # noqa: D102
 
 
+WORKER_STOPPED: Final = "worker-stopped"
 UNAVAILABLE_RETRY_S: Final = 3.0
 """Delay before the next attempt when a service was unavailable."""
 
@@ -100,6 +109,8 @@ def attempt_grading(services: GradingServices) -> bool:
             lambda session: record(session, claim, outcome, settings),
             timeout_s=settings.lease_s,
         )
+    if isinstance(outcome, GivenBack):
+        end_process()
     if not held:
         log.warning("claim lost, result dropped revision=%s", revision_id)
     elif isinstance(outcome, Graded):
@@ -127,9 +138,13 @@ def grade(
     try:
         with unit_of_work(services.engine) as session:
             study = results.load_closed_study(session, revision_id)
-        result = grading.grade(study, completed_at)
+        with raising_when_terminated():
+            result = grading.grade(study, completed_at)
         report = result.report
         paths = write_report_files(report, services.settings.reports_dir) if report else ()
+    except Terminated:
+        log.warning("given back, attempt not charged revision=%s", revision_id)
+        return GivenBack()
     except Unavailable as error:
         log.warning("postponed, attempt not charged revision=%s: %s", revision_id, error)
         return Postponed(f"{error.service}-unavailable", error.message)
@@ -183,6 +198,9 @@ def record(session: Session, claim: Claim, outcome: Outcome, settings: Settings)
             )
         case Postponed(code, detail):
             delay_s, charge = UNAVAILABLE_RETRY_S, False
+        case GivenBack():
+            code, detail = WORKER_STOPPED, "the worker was stopped"
+            delay_s, charge = 0.0, False
         case AttemptFailed(code, detail):
             delay_s, charge = failure_retry_s(claim.attempt, settings.max_attempts), True
     return leases.release(

@@ -36,6 +36,11 @@ class Postponed:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenBack:
+    """The worker was stopped; the revision is queued again and the attempt is not charged."""
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptFailed:
     """The attempt failed and is charged; the revision is queued again while attempts are left."""
 
@@ -43,4 +48,4 @@ class AttemptFailed:
     detail: str
 
 
-Outcome = Graded | NotGraded | Postponed | AttemptFailed
+Outcome = Graded | NotGraded | Postponed | GivenBack | AttemptFailed

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,12 @@ from tests.support.builders.made_study import encoded_data_set, receive_files
 from tests.support.builders.sources import without_images
 from tests.support.paths import ROOT
 from tests.support.servers.destination import Fault, scripted_destination
+from tests.support.servers.scripted_worker import SOFT_SHUTDOWN_VARIABLE
 from worker.app import DELIVER, GRADE_REVISION, QUEUES, app
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.support.servers.node import Node
 
 GOOD, POISON, WAITING = "1.2.1", "1.2.2", "1.2.3"
@@ -234,6 +238,55 @@ def test_a_worker_finishes_its_study_after_sigterm(node: Node) -> None:
     assert worker.wait(timeout=30) == 0
     assert node.state(WAITING) == "delivered"
     assert node.script.tried(GOOD) == 0
+
+
+def have_begun(node: Node, studies: Sequence[str], n: int) -> bool:
+    return sum(map(node.script.tried, studies)) >= n
+
+
+STOPPED_AS_IN_COMPOSE = {"REMAP_SIGTERM": "SIGQUIT", SOFT_SHUTDOWN_VARIABLE: "0.2"}
+
+
+def test_a_worker_that_is_stopped_gives_its_study_to_another(node: Node) -> None:
+    """Long before its lease expires, and without an attempt charged."""
+    node.set(lease_s=600.0)
+    node.script.write(WAITING, "wait")
+    node.receive(WAITING)
+    worker = node.start_worker(concurrency=1, environment=STOPPED_AS_IN_COMPOSE)
+    node.start_housekeeper()
+    node.wait(lambda: node.script.tried(WAITING) == 1, "the first attempt")
+    node.start_worker(concurrency=1)
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(timeout=30)
+    node.wait(lambda: node.script.tried(WAITING) == 2, "the attempt of the other worker")
+    assert node.revision(WAITING).attempt == 1
+    node.script.write(WAITING, "")
+    node.wait_for_state(WAITING, "delivered")
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_restarting_all_workers_under_load_repeats_at_most_what_is_in_hand(node: Node) -> None:
+    node.set(lease_s=600.0)
+    studies = [f"1.4.{k}" for k in range(16)]
+    for study_uid in studies:
+        node.script.write(study_uid, "slow")
+        node.receive(study_uid)
+    node.start_housekeeper()
+    workers = [
+        node.start_worker("--hostname", f"{k}@%h", concurrency=1, environment=STOPPED_AS_IN_COMPOSE)
+        for k in range(2)
+    ]
+    for number, worker in enumerate(workers):
+        node.wait(partial(have_begun, node, studies, 4 * (number + 1)), "some studies")
+        node.start_worker(
+            "--hostname", f"new{number}@%h", concurrency=1, environment=STOPPED_AS_IN_COMPOSE
+        )
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(timeout=30)
+    for study_uid in studies:
+        node.wait_for_state(study_uid, "delivered")
+    assert all(count_reports(node, study_uid) == 1 for study_uid in studies)
+    assert sum(map(node.script.tried, studies)) <= len(studies) + len(workers)
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])

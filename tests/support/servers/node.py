@@ -23,7 +23,7 @@ from tests.support.servers.scripted_worker import FOLDER_VARIABLE, Script
 from worker.housekeeper import Housekeeper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from sqlalchemy import Engine
@@ -75,6 +75,7 @@ class Node:
         *options: str,
         concurrency: int = 2,
         app: str = "tests.support.servers.scripted_worker",
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start a worker without waiting for it to be ready; ``worker.app`` grades with models."""
         with self.log.open("ab") as log:
@@ -85,7 +86,7 @@ class Node:
                     *("--without-gossip", "--without-mingle", *options),
                 ],
                 cwd=ROOT,
-                env=self.environment(),
+                env={**self.environment(), **(environment or {})},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from worker.grading.model_versions import Grading
 
 FOLDER_VARIABLE = "SCRIPT_FOLDER"
+SOFT_SHUTDOWN_VARIABLE = "SCRIPT_SOFT_SHUTDOWN_S"
 
 
 class Script:
@@ -93,6 +94,8 @@ class ScriptedServices(Services):
             )
         if act == "defect":
             raise ValueError("PatientName CANARY^ANNA")
+        if act == "slow":
+            self.pause.wait(0.7)
         while self.script.act(study.study_uid) == "wait":
             self.pause.wait(0.05)  # libfaketime, which some tests use, breaks time.sleep
         return make_graded(study)
@@ -104,5 +107,7 @@ class ScriptedServices(Services):
         return ModelCheck(VersionsInUse({}, {}, frozenset()), {})
 
 
+if SOFT_SHUTDOWN_VARIABLE in os.environ:
+    app.conf.worker_soft_shutdown_timeout = float(os.environ[SOFT_SHUTDOWN_VARIABLE])
 if FOLDER_VARIABLE in os.environ:  # set in worker processes only
     install(ScriptedServices(load_settings()))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -307,3 +309,31 @@ def test_a_shadow_result_that_cannot_be_stored_changes_nothing(
     attempt_grading(services)
     with unit_of_work(services.engine) as session:
         assert session.get_one(Revision, revision_id).state == "delivered"
+
+
+# --- A worker that is stopped -------------------------------------------------------------------
+def test_a_worker_that_is_stopped_gives_its_study_back(
+    services: Services, revision_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(study: ClosedStudy, completed_at: datetime) -> GradedStudy:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal comes first")
+
+    ended: list[bool] = []
+    monkeypatch.setattr(
+        "worker.grading.attempt.end_process",
+        lambda: ended.append(signal.getsignal(signal.SIGTERM) is signal.SIG_IGN),
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        revision = attempt(services, revision_id, stopped)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (revision.state, revision.attempt, revision.reason) == ("queued", 0, "worker-stopped")
+    assert ended == [True]  # a second signal does not end it before it has given the study back
+
+
+def test_the_signal_is_as_before_after_an_attempt(services: Services, revision_id: str) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert attempt(services, revision_id, raising(ValueError())).state == "queued"
+    assert signal.getsignal(signal.SIGTERM) is before
