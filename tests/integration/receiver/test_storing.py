@@ -13,6 +13,7 @@ from pydicom import dcmread
 from tests.support.builders.mr_series import PATIENT_ID, PATIENT_NAME, make_image, write_series
 from tests.support.clients.scu import association, data_set_of, dcmtk, send_raw
 from tests.support.paths import SAMPLE_DATA
+from tests.support.servers.receiver import run_receiver
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -154,3 +155,15 @@ def test_the_log_names_no_patient(receiver: ReceiverProcess, tmp_path: Path) -> 
     assert "instance-refused" in log
     for secret in (PATIENT_ID, PATIENT_NAME, "Canary"):
         assert secret not in log
+
+
+def test_rules_give_studies_their_priority(tmp_path: Path) -> None:
+    urgent, routine = make_image("1.2.3"), make_image("1.2.4")
+    urgent.RequestedProcedurePriority = "STAT"
+    for image in (urgent, routine):
+        image.save_as(tmp_path / f"{image.SOPInstanceUID}.dcm", enforce_file_format=True)
+    with run_receiver(tmp_path / "node", priority_rules="1:requested=STAT,7:ae=PACS") as receiver:
+        sent = dcmtk("dcmsend", receiver.port, *tmp_path.glob("*.dcm"))
+        assert sent.returncode == 0, sent.stderr
+        priorities = {row.study_uid: row.priority for row in receiver.revisions()}
+    assert priorities == {"1.2.3": 1, "1.2.4": 7}

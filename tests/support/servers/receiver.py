@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from db.migrate import upgrade
-from db.models import AuditEvent, Instance, QuarantinedInstance
+from db.models import AuditEvent, Instance, QuarantinedInstance, Revision
 from db.session import create_engine, unit_of_work
 from db.views import read_view
 from tests.support.paths import ROOT
@@ -53,6 +53,9 @@ class ReceiverProcess:
 
     def instances(self) -> list[Instance]:
         return self._rows(Instance)
+
+    def revisions(self) -> list[Revision]:
+        return self._rows(Revision)
 
     def quarantined(self) -> list[QuarantinedInstance]:
         return self._rows(QuarantinedInstance)

@@ -81,6 +81,14 @@ def test_wrong_destination_names_setting_and_remedy(
     assert complaint in str(raised.value)
 
 
+def test_a_wrong_priority_rule_names_setting_and_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPVS_PRIORITY_RULES", "1:requested=STAT, 2:patient=X")
+    with pytest.raises(ConfigurationError, match=r"EPVS_PRIORITY_RULES.*2:patient=X.*requested"):
+        load_settings()
+    monkeypatch.setenv("EPVS_PRIORITY_RULES", "1:requested=STAT, 2:station=ER*")
+    assert [rule.priority for rule in load_settings().priorities] == [1, 2]
+
+
 @pytest.mark.parametrize(
     "setting",
     [

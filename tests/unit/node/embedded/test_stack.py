@@ -11,7 +11,7 @@ import pytest
 
 from core.errors import ConfigurationError
 from core.settings import load_settings
-from node.embedded.stack import EmbeddedStack, environment_of
+from node.embedded.stack import EmbeddedStack, delivering_processes, environment_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,3 +98,19 @@ def test_the_receiver_is_ready_when_it_listens_at_its_own_address_on_all_its_por
         component = EmbeddedStack(settings)._launch_receiver()
         component.wait_until_ready()
     assert component.state.state == "running"
+
+
+@pytest.mark.parametrize(
+    ("destinations", "processes"),
+    [
+        ("", 2),
+        ("PACS@127.0.0.1:104", 2),
+        ("PACS@127.0.0.1:104,hl7://127.0.0.1:2575", 4),
+        ("PACS@127.0.0.1:104,*@*:104", 6),
+        (",".join(f"P{k}@127.0.0.1:104" for k in range(50)), 16),
+    ],
+)
+def test_as_many_processes_deliver_as_all_destinations_may_take(
+    destinations: str, processes: int
+) -> None:
+    assert delivering_processes(load_settings(destinations=destinations)) == processes
