@@ -3,7 +3,7 @@
 A message says that there is work; it may arrive late, twice or never. The database says which work
 is next when a task starts, so nothing that waits in the broker decides the order. A task that finds
 nothing to claim does nothing; one that did something asks for the next task, because what it has
-finished may be what another waited for.
+finished may be what another waited for, and for the delivery of what it has graded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from worker.delivery.attempt import attempt_delivery
 from worker.grading.attempt import attempt_grading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from worker.services import Services
 
@@ -30,23 +30,24 @@ log = logging.getLogger(__name__)
 @app.task(name=GRADE_REVISION)
 def grade_revision(waiting_id: str) -> None:
     """Grade the revision that is next; `waiting_id` is one that waited."""
-    _attempt(attempt_grading, GRADE_REVISION, waiting_id)
+    _attempt(attempt_grading, waiting_id, then=(DELIVER, GRADE_REVISION))
 
 
 @app.task(name=DELIVER)
 def deliver(waiting_id: str) -> None:
     """Carry out the delivery that is next; `waiting_id` is one that waited."""
-    _attempt(attempt_delivery, DELIVER, waiting_id)
+    _attempt(attempt_delivery, waiting_id, then=(DELIVER,))
 
 
-def _attempt(attempt: Callable[[Services], bool], task: str, waiting_id: str) -> None:
+def _attempt(attempt: Callable[[Services], bool], waiting_id: str, *, then: Sequence[str]) -> None:
     try:
         found = attempt(services.current())
     except Unavailable as error:  # the notification is repeated
-        log.warning("attempt abandoned task=%s: %s", task, error)
+        log.warning("attempt abandoned: %s", error)
         return
     if found:
         try:
-            app.send_task(task, (waiting_id,))
+            for task in then:
+                app.send_task(task, (waiting_id,))
         except (OperationalError, OSError):  # the housekeeper repeats the notification
             log.warning("the broker does not respond")

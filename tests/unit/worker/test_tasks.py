@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ATTEMPTS = {
-    "attempt_grading": (tasks.grade_revision, GRADE_REVISION),
-    "attempt_delivery": (tasks.deliver, DELIVER),
+    "attempt_grading": (tasks.grade_revision, [DELIVER, GRADE_REVISION]),
+    "attempt_delivery": (tasks.deliver, [DELIVER]),
 }
 
 
@@ -43,7 +43,7 @@ def raising(error: Exception) -> Callable[..., bool]:
 
 
 @pytest.mark.parametrize("name", ATTEMPTS)
-def test_a_task_that_found_work_asks_for_the_next(
+def test_a_task_that_found_work_asks_for_what_follows(
     name: str,
     installed: services.Services,
     sent: list[str],
@@ -56,10 +56,10 @@ def test_a_task_that_found_work_asks_for_the_next(
         return True
 
     monkeypatch.setattr(tasks, name, attempt)
-    task, task_name = ATTEMPTS[name]
+    task, following = ATTEMPTS[name]
     task("id-1")
     assert given == [installed]
-    assert sent == [task_name]
+    assert sent == following
 
 
 @pytest.mark.parametrize("name", ATTEMPTS)
@@ -86,7 +86,7 @@ def test_an_unavailable_database_ends_the_task_without_an_error(
     error = Unavailable("database", "The database is not available.")
     monkeypatch.setattr(tasks, "attempt_grading", raising(error))
     tasks.grade_revision("id-1")
-    assert "attempt abandoned task=grade_revision" in caplog.text
+    assert "attempt abandoned: The database" in caplog.text
     assert sent == []
 
 
