@@ -60,13 +60,14 @@ def claim_next(
         every destination of those that are due has enough in hand or cannot be reached.
     """
     lock_order(session)
+    busy = _busy_destinations(session, now, per_destination)
     delivery_id = session.scalar(
         select(Delivery.id)
         .join(Revision, Revision.id == Delivery.revision_id)
         .where(
             Delivery.state == DeliveryState.PENDING,
             or_(Delivery.not_before.is_(None), Delivery.not_before <= now),
-            Delivery.destination.not_in(_busy_destinations(session, now, per_destination)),
+            *([Delivery.destination.not_in(busy)] if busy else []),
             ~_follows_unsent(),
         )
         .order_by(Delivery.attempt, Delivery.waiting_since, Revision.number)

@@ -117,7 +117,7 @@ def claim_next(
             .where(
                 Revision.state == RevisionState.QUEUED,
                 or_(Revision.not_before.is_(None), Revision.not_before <= now),
-                Revision.id.not_in(passed),
+                *([Revision.id.not_in(passed)] if passed else []),
                 ~exists().where(
                     earlier.study_uid == Revision.study_uid,
                     earlier.number < Revision.number,

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event, text
 
 from db import outbox
-from db.grading.leases import claim_revision, sweep
+from db.delivery import order
+from db.delivery.claims import record_postponed
+from db.grading.leases import claim_next, claim_revision, sweep
 from db.grading.results import load_closed_study
 from db.receiving.closing import close_quiet_studies
 from db.receiving.intake import record_instances
@@ -41,6 +43,13 @@ def test_no_hot_query_scans_a_table(sqlite_template: Path, tmp_path: Path) -> No
         sweep(session, now=after(33), max_attempts=3)
         load_closed_study(session, revision_id)
         grade_study(session, revision_id, PACS, at=40)
+        claim_next(session, now=after(41), lease_s=1, max_attempts=3)
+        for at in (50, 150):
+            claim = order.claim_next(session, now=after(at), lease_s=60, per_destination=2)
+            assert claim is not None
+            record_postponed(
+                session, claim, now=after(at), error="", status=None, reached=at == 150
+            )
         for view in ("worklist_results", "turnaround"):
             session.execute(text(f"SELECT * FROM {view} WHERE study_uid = 'x'"))
     engine.dispose()

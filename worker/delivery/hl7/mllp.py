@@ -26,6 +26,10 @@ _CONNECTION_TIMEOUT_S: Final = 10.0
 _REFUSAL_S: Final = 1.0
 
 
+class NoAcknowledgmentError(Unavailable):
+    """The receiver was reached and sent no complete response."""
+
+
 def connect(
     destination: Hl7Destination, identity: Identity | None, *, timeout_s: float
 ) -> socket.socket:
@@ -115,7 +119,9 @@ def exchange(
     Raises
     ------
     Unavailable
-        No connection, or no complete response: whether the message arrived is unknown.
+        No connection.
+    NoAcknowledgmentError
+        No complete response: whether the message arrived is unknown.
     ConfigurationError
         The destination requires TLS, and `identity` is missing or cannot be used.
     """
@@ -125,11 +131,15 @@ def exchange(
             peer.sendall(START + message + END)
             return _read_block(peer, time.monotonic() + timeout_s)
         except TimeoutError:
-            raise Unavailable(destination.name, "no acknowledgment in time") from None
+            raise NoAcknowledgmentError(destination.name, "no acknowledgment in time") from None
         except OSError as error:
-            raise Unavailable(destination.name, f"no acknowledgment ({failure(error)})") from None
+            raise NoAcknowledgmentError(
+                destination.name, f"no acknowledgment ({failure(error)})"
+            ) from None
         except ValueError:
-            raise Unavailable(destination.name, "the response is not an MLLP block") from None
+            raise NoAcknowledgmentError(
+                destination.name, "the response is not an MLLP block"
+            ) from None
 
 
 def _read_block(peer: socket.socket, deadline: float) -> bytes:

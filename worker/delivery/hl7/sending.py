@@ -9,7 +9,7 @@ from pydicom import dcmread
 from core.errors import Failed
 from db.enums import Proof
 from worker.delivery.hl7.er7 import NotAnAcknowledgment, read_acknowledgment
-from worker.delivery.hl7.mllp import exchange
+from worker.delivery.hl7.mllp import NoAcknowledgmentError, exchange
 from worker.delivery.hl7.result import result_message
 from worker.delivery.outcomes import Delivered, Outcome, Parked, Postponed
 
@@ -29,7 +29,7 @@ def send_result(
     Raises
     ------
     Unavailable
-        No complete response was received.
+        No connection.
     ConfigurationError
         The destination requires TLS, and the node's certificate is missing or cannot be used.
     """
@@ -41,12 +41,15 @@ def send_result(
         )
     except Failed as error:
         return Parked(error.message)
-    response = exchange(
-        destination,
-        settings.tls_identity,
-        message.content,
-        timeout_s=settings.network_timeout_s,
-    )
+    try:
+        response = exchange(
+            destination,
+            settings.tls_identity,
+            message.content,
+            timeout_s=settings.network_timeout_s,
+        )
+    except NoAcknowledgmentError as error:  # it may have arrived: repeated ever more rarely
+        return Postponed(error.message)
     return interpret_acknowledgment(response, message.control_id)
 
 
