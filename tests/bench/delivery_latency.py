@@ -84,7 +84,7 @@ def measure(folder: Path, source: Path, n_studies: int, *, silent: bool) -> Run:
         began = time.monotonic()
         most_stuck = 0
         while count(engine, pacs.name, DeliveryState.DELIVERED) < n_studies:
-            running.check()
+            running.supervise()
             if silent:
                 stuck = count(engine, destinations[1], DeliveryState.SENDING)
                 most_stuck = max(most_stuck, stuck)
