@@ -83,6 +83,13 @@ class Settings(BaseSettings):
     idle_timeout_s: float = Field(default=300.0, gt=0)
     max_instance_mb: int = Field(default=2048, ge=1)
     spool_reserve_mb: int = Field(default=1024, ge=0)
+    keep_images_days: float = Field(default=90.0, ge=0)
+    keep_reports_days: float = Field(default=365.0, ge=0)
+    keep_quarantine_days: float = Field(default=90.0, ge=0)
+    keep_details_days: float = Field(default=365.0, ge=0)
+    prune_below_mb: int = Field(default=0, ge=0)
+    prune_interval_s: float = Field(default=600.0, gt=0)
+    keep_logs_mb: int = Field(default=50, ge=0)
     trust_store_status: bool = True
     commitment_timeout_s: float = Field(default=600.0, gt=0)
     deliveries_per_destination: int = Field(default=2, ge=1)
@@ -288,6 +295,16 @@ class Settings(BaseSettings):
     def trusted_digests(self) -> frozenset[str]:
         """SHA-256 of the ``model.json`` of each model that the site has added."""
         return frozenset(_split(self.trusted_models))
+
+    @property
+    def early_removal_mb(self) -> int:
+        """Free space below which retention removes images before their time."""
+        return self.prune_below_mb or 2 * self.spool_reserve_mb
+
+    @property
+    def logs_dir(self) -> Path:
+        """Folder of the embedded stack's log files."""
+        return self.data_dir / "logs"
 
     @property
     def spool_dir(self) -> Path:

@@ -41,6 +41,7 @@ class ReceivedInstance:
     modality: str = ""
     priority: int = NORMAL
     """As `core.priorities` gives it to the study."""
+    issuer_of_patient_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import select
 
 from core.errors import EpvsError
+from db import audit
 from db.delivery import order, transitions
 from db.enums import DeliveryState, RevisionState
+from db.grading.contents import FILES_REMOVED, count_removed
 from db.models import Delivery, Revision
 from db.queries import find_study
 from db.receiving.closing import queue
 from db.states import ALLOWED, move, open_revision
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -39,7 +42,7 @@ def reprocess(session: Session, study_uid: str, *, now: datetime) -> str:
     Raises
     ------
     EpvsError
-        There is no such study, or its latest revision is not finished.
+        There is no such study, its latest revision is not finished, or its files were removed.
     """
     find_study(session, study_uid, lock=True)
     latest = session.scalars(
@@ -49,6 +52,12 @@ def reprocess(session: Session, study_uid: str, *, now: datetime) -> str:
         state = latest.state if latest else "without instances"
         raise EpvsError(
             f"Study {study_uid} is still {state}.", "Wait until it is finished, then try again."
+        )
+    if n_removed := count_removed(session, latest):
+        raise EpvsError(
+            f"The files of {n_removed} instances of study {study_uid} were removed "
+            f"({FILES_REMOVED}).",
+            "Send the whole study again, then try again.",
         )
     revision = open_revision(
         session,
@@ -64,7 +73,7 @@ def reprocess(session: Session, study_uid: str, *, now: datetime) -> str:
 
 
 def rearm_deliveries(session: Session, destination: str | None = None, *, now: datetime) -> int:
-    """Let parked deliveries be attempted again.
+    """Let parked deliveries be attempted again, unless retention has removed their report.
 
     One whose destination has the report of a newer revision stays parked: it would arrive last.
 
@@ -86,6 +95,7 @@ def rearm_deliveries(session: Session, destination: str | None = None, *, now: d
         .join(Revision, Revision.id == Delivery.revision_id)
         .where(
             Delivery.state == DeliveryState.PARKED,
+            Revision.report_removed_at.is_(None),
             *([Delivery.destination == destination] if destination else []),
         )
         .order_by(Delivery.id)
@@ -100,3 +110,80 @@ def rearm_deliveries(session: Session, destination: str | None = None, *, now: d
             transitions.rearm(session, revision, delivery, now=now)
             n_rearmed += 1
     return n_rearmed
+
+
+def abandon(
+    session: Session,
+    *,
+    study_uid: str | None = None,
+    destination: str | None = None,
+    operator: str,
+    now: datetime,
+) -> int:
+    """Accept that failed studies stay failed and parked deliveries stay parked.
+
+    Retention may then remove their files.
+
+    Parameters
+    ----------
+    session : Session
+    study_uid : str, optional
+        The failed revisions and parked deliveries of this study.
+    destination : str, optional
+        Parked deliveries to this destination alone, of the study or of all.
+    operator : str
+        Who decided.
+    now : datetime
+
+    Returns
+    -------
+    int
+        Number of revisions and deliveries.
+    """
+    deliveries = session.execute(
+        select(Delivery, Revision)
+        .join(Revision, Revision.id == Delivery.revision_id)
+        .where(
+            Delivery.state == DeliveryState.PARKED,
+            Delivery.abandoned_at.is_(None),
+            *([Delivery.destination == destination] if destination else []),
+            *([Revision.study_uid == study_uid] if study_uid else []),
+        )
+        .order_by(Delivery.id)
+        .with_for_update(of=Delivery, key_share=True)
+        .execution_options(populate_existing=True)
+    ).all()
+    for delivery, revision in deliveries:
+        delivery.abandoned_at = now
+        detail = {"destination": delivery.destination, "operator": operator}
+        _append(session, "delivery-abandoned", revision, detail, now)
+    failed: Sequence[Revision] = ()
+    if study_uid and not destination:
+        failed = session.scalars(
+            select(Revision)
+            .where(
+                Revision.study_uid == study_uid,
+                Revision.state == RevisionState.FAILED,
+                Revision.abandoned_at.is_(None),
+            )
+            .order_by(Revision.number)
+            .with_for_update(key_share=True)
+            .execution_options(populate_existing=True)
+        ).all()
+    for revision in failed:
+        revision.abandoned_at = now
+        _append(session, "failure-abandoned", revision, {"operator": operator}, now)
+    return len(deliveries) + len(failed)
+
+
+def _append(
+    session: Session, event: str, revision: Revision, detail: dict[str, str], now: datetime
+) -> None:
+    audit.append(
+        session,
+        event,
+        study_uid=revision.study_uid,
+        revision_id=revision.id,
+        detail=detail,
+        now=now,
+    )

@@ -25,9 +25,12 @@ _TABLES: Final = {
     "alembic_version": ("SELECT",),
     "audit_events": ("SELECT", "INSERT"),
     "audit_head": ("SELECT",),  # a trigger of audit_events moves it
+    "commitment_requests": (*_USUAL, "DELETE"),
+    "file_removals": (*_USUAL, "DELETE"),
     "model_assignments": ("SELECT", "INSERT"),
     "outbox": (*_USUAL, "DELETE"),
     "refusal_counts": (*_USUAL, "DELETE"),
+    "stage_timings": (*_USUAL, "DELETE"),
 }
 """Privileges of the runtime role on tables where they are not the usual ones."""
 

@@ -27,17 +27,28 @@ def open_database(*, read_only: bool = False) -> Iterator[Session]:
         The database does not have the latest schema.
     """
     url = load_settings().database_url
-    if migrate.current_revision(url) != migrate.head_revision():
-        raise EpvsError(
-            "The database does not have the latest schema.",
-            "Run epvs-node migrate; epvs-node up also does it.",
-        )
+    require_schema(url)
     engine = create_engine(url)
     try:
         with unit_of_work(engine, read_only=read_only) as session:
             yield session
     finally:
         engine.dispose()
+
+
+def require_schema(url: str) -> None:
+    """Check that a database has the schema of this version.
+
+    Raises
+    ------
+    EpvsError
+        It does not.
+    """
+    if migrate.current_revision(url) != migrate.head_revision():
+        raise EpvsError(
+            "The database does not have the latest schema.",
+            "Run epvs-node migrate; epvs-node up also does it.",
+        )
 
 
 def wait_for_schema(url: str, *, on_wait: Callable[[str], None], interval_s: float = 2.0) -> None:

@@ -35,6 +35,7 @@ _STUDY_DATE: Final = 0x00080020
 _ACCESSION_NUMBER: Final = 0x00080050
 _MODALITY: Final = 0x00080060
 _PATIENT_ID: Final = 0x00100020
+_ISSUER_OF_PATIENT_ID: Final = 0x00100021
 _STUDY_UID: Final = 0x0020000D
 _SERIES_UID: Final = 0x0020000E
 _STATION_NAME: Final = 0x00081010
@@ -47,7 +48,11 @@ _UIDS: Final = {
     _SERIES_UID: "Series Instance UID",
 }
 _WANTED: Final = frozenset(
-    {*_UIDS, _CHARACTER_SET, _STUDY_DATE, _ACCESSION_NUMBER, _MODALITY, _PATIENT_ID}
+    {
+        *_UIDS,
+        *(_CHARACTER_SET, _STUDY_DATE, _ACCESSION_NUMBER, _MODALITY),
+        *(_PATIENT_ID, _ISSUER_OF_PATIENT_ID),
+    }
 )
 _OPTIONAL: Final = frozenset({_STATION_NAME, _REQUESTED_PRIORITY})
 
@@ -80,6 +85,7 @@ class Header:
     station_name: str
     requested_priority: str
     """Requested Procedure Priority (0040,1003): STAT, HIGH, ROUTINE, MEDIUM, LOW, or empty."""
+    issuer_of_patient_id: str = ""
 
 
 @lru_cache(1024)  # most UIDs of an instance equal those of the previous one
@@ -136,6 +142,7 @@ def read_header(read: Read, size_bytes: int, transfer_syntax_uid: str) -> Header
         modality=_text(values.get(_MODALITY, b""))[:16],
         station_name=_text(values.get(_STATION_NAME, b""), charset)[:16],
         requested_priority=_text(values.get(_REQUESTED_PRIORITY, b""))[:16],
+        issuer_of_patient_id=_text(values.get(_ISSUER_OF_PATIENT_ID, b""), charset),
     )
 
 

@@ -174,6 +174,9 @@ class Incoming:
         intake = self._storage.registry.record(self._received(header, stored))
         if intake is Intake.OWN:
             stored.path.unlink(missing_ok=True)  # it has no row; the report files are kept
+        elif intake is Intake.REMOVING or not stored.path.exists():
+            # Its earlier file was set to be removed, and was while this one was being recorded.
+            raise Refused(Status.OUT_OF_RESOURCES, "Its earlier file is being removed.")
         logger.debug(
             "%s sop_instance_uid=%s sha256=%s", intake.value, header.sop_instance_uid, stored.sha256
         )
@@ -219,6 +222,7 @@ class Incoming:
             peer_address=self._request.peer_address,
             received_at=datetime.now(UTC),
             patient_id=header.patient_id,
+            issuer_of_patient_id=header.issuer_of_patient_id,
             accession_number=header.accession_number,
             study_date=header.study_date,
             modality=header.modality,

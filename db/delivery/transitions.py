@@ -129,6 +129,7 @@ def rearm(session: Session, revision: Revision, delivery: Delivery, *, now: date
     delivery.state = DeliveryState.PENDING
     delivery.attempt, delivery.waiting_since, delivery.not_before = 0, now, now
     delivery.stored_at = None  # send everything again: the archive may have lost it
+    delivery.abandoned_at = None
     outbox.put_delivery(session, delivery.id, notify_at=now)
     session.flush()
     _record(session, "delivery-rearmed", revision, delivery, now, {})

@@ -15,6 +15,7 @@ from sqlalchemy.orm import aliased
 
 from db import outbox
 from db.enums import RevisionState
+from db.grading.contents import FILES_REMOVED, count_removed
 from db.models import Revision
 from db.states import lock_revision, move
 
@@ -63,8 +64,8 @@ def claim_revision(
     -------
     Claim or None
         None when there is nothing to do: another worker holds it, it is finished, it has to wait
-        longer or for an earlier revision of its study, or no attempts are left (it has then
-        failed).
+        longer or for an earlier revision of its study; or it has now failed, because no attempts
+        are left or files of the study were removed.
     """
     revision = lock_revision(session, revision_id)
     if revision is None:
@@ -78,6 +79,9 @@ def claim_revision(
         return None
     if _follows_unfinished(session, revision):
         return None  # the notification is repeated
+    if n_removed := count_removed(session, revision):
+        _fail_removed(session, revision, n_removed, now=now)
+        return None
     revision.attempt += 1
     revision.token += 1
     revision.not_before = None
@@ -277,5 +281,17 @@ def _fail_spent(session: Session, revision: Revision, *, now: datetime) -> None:
     detail = {"code": ATTEMPTS_SPENT, "attempts": revision.attempt, "last": revision.reason}
     revision.reason_detail = f"{last}: {revision.reason_detail or ''}".rstrip(": ")
     revision.reason = ATTEMPTS_SPENT
+    move(session, revision, RevisionState.FAILED, now=now, detail=detail)
+    outbox.remove_revision(session, revision.id)
+
+
+def _fail_removed(session: Session, revision: Revision, n_removed: int, *, now: datetime) -> None:
+    """Fail a revision that could be graded from a part of its study only."""
+    revision.reason = FILES_REMOVED
+    revision.reason_detail = (
+        f"the files of {n_removed} instances were removed: send the whole study again, then "
+        "reprocess it"
+    )
+    detail = {"code": FILES_REMOVED, "instances": n_removed}
     move(session, revision, RevisionState.FAILED, now=now, detail=detail)
     outbox.remove_revision(session, revision.id)

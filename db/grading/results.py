@@ -24,6 +24,7 @@ from core.studies import ClosedStudy, SpooledInstance
 from db import audit
 from db.delivery import planning
 from db.enums import RevisionState
+from db.grading.contents import instances_of
 from db.grading.leases import Claim, hold
 from db.models import (
     GradeRow,
@@ -59,14 +60,7 @@ def load_closed_study(session: Session, revision_id: str) -> ClosedStudy:
     if revision is None:
         raise Failed("revision-unknown", f"There is no revision {revision_id}.")
     instances = session.scalars(
-        select(Instance)
-        .join(Revision, Revision.id == Instance.first_revision_id)
-        .where(
-            Instance.study_uid == revision.study_uid,
-            Revision.number <= revision.number,
-            or_(Instance.last_revision.is_(None), Instance.last_revision >= revision.number),
-        )
-        .order_by(Instance.series_uid, Instance.sop_instance_uid)
+        instances_of(revision).order_by(Instance.series_uid, Instance.sop_instance_uid)
     )
     return ClosedStudy(
         study_uid=revision.study_uid,

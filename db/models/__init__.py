@@ -17,6 +17,7 @@ from db.models.grading import (
 from db.models.model_use import ModelAssignment, ShadowGrade, ShadowImageRating
 from db.models.outbox import OutboxRow
 from db.models.receiving import Instance, QuarantinedInstance, Revision, Study
+from db.models.retention import FileRemoval
 
 __all__ = [
     "AuditEvent",
@@ -25,6 +26,7 @@ __all__ = [
     "CommitmentRequest",
     "Delivery",
     "DeliveryObject",
+    "FileRemoval",
     "GradeRow",
     "ImageRatingRow",
     "Instance",

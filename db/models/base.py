@@ -41,6 +41,11 @@ def text_column(comment: str) -> Mapped[str]:
     return mapped_column(Text, comment=comment)
 
 
+def removed_column() -> Mapped[datetime | None]:
+    """Column of the time since which the file of a row is gone."""
+    return mapped_column(comment="When its file was removed, or set to be; NULL: it is there")
+
+
 def added_text_column(comment: str) -> Mapped[str]:
     """Column of text that a migration added: empty in the rows from before."""
     return mapped_column(Text, server_default=text("''"), comment=comment)

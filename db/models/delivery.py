@@ -80,6 +80,9 @@ class Delivery(Base):
     unreachable_at: Mapped[datetime | None] = mapped_column(
         comment="When an attempt did not reach the destination, if none has since"
     )
+    abandoned_at: Mapped[datetime | None] = mapped_column(
+        comment="When an operator accepted that it stays parked"
+    )
 
 
 class CommitmentRequest(Base):

@@ -9,7 +9,14 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from core.priorities import NORMAL
 from db.enums import QuarantineReason, Resolution, RevisionState
-from db.models.base import Base, added_text_column, revision_key, text_column, uid_column
+from db.models.base import (
+    Base,
+    added_text_column,
+    removed_column,
+    revision_key,
+    text_column,
+    uid_column,
+)
 from db.models.types import StoredEnum, text_enum
 
 
@@ -18,6 +25,9 @@ class Study(Base):
 
     __tablename__ = "studies"
     __table_args__ = (
+        Index(None, "files_removed_at", "first_received_at"),
+        Index(None, "study_date"),
+        Index(None, "patient_id"),
         {
             "comment": "Studies received; patient identifiers are here and in "
             "quarantined_instances only"
@@ -37,6 +47,10 @@ class Study(Base):
         server_default="1",
         comment="First revision of this patient: an operator may replace the identity",
     )
+    issuer_of_patient_id: Mapped[str] = added_text_column("Issuer of Patient ID (0010,0021)")
+    files_removed_at: Mapped[datetime | None] = mapped_column(
+        comment="When the files of its instances were removed; NULL: it may have files"
+    )
 
 
 class Revision(Base):
@@ -49,6 +63,8 @@ class Revision(Base):
         CheckConstraint("attempt >= 0", name="attempt_not_negative"),
         Index(None, "state", "last_received_at"),
         Index(None, "state", "lease_until"),
+        Index(None, "opened_at"),
+        Index(None, "report_removed_at", "state_since"),
         {"comment": "Study revisions; an instance that arrives after the closing opens the next"},
     )
 
@@ -88,6 +104,12 @@ class Revision(Base):
         server_default=str(NORMAL),
         comment="1 (graded first) to 9; 5 without a rule of EPVS_PRIORITY_RULES",
     )
+    abandoned_at: Mapped[datetime | None] = mapped_column(
+        comment="When an operator accepted that it stays failed"
+    )
+    report_removed_at: Mapped[datetime | None] = mapped_column(
+        comment="When the files of its report were removed, or set to be; NULL: they are there"
+    )
 
 
 class Instance(Base):
@@ -112,6 +134,10 @@ class Instance(Base):
     last_revision: Mapped[int | None] = mapped_column(
         comment="Number of the last revision that contains it; NULL: all since its first"
     )
+    removed_at: Mapped[datetime | None] = removed_column()
+    restored_at: Mapped[datetime | None] = mapped_column(
+        comment="When its file was received again after a removal"
+    )
 
 
 class QuarantinedInstance(Base):
@@ -120,6 +146,8 @@ class QuarantinedInstance(Base):
     __tablename__ = "quarantined_instances"
     __table_args__ = (
         UniqueConstraint("sop_instance_uid", "sha256"),
+        Index(None, "study_uid"),
+        Index(None, "resolution", "removed_at"),
         {"comment": "Instances that contradict an earlier one; kept apart from their study"},
     )
 
@@ -149,3 +177,5 @@ class QuarantinedInstance(Base):
         StoredEnum(Resolution, 16),
         comment="accepted, discarded, or replaced by an accepted one; NULL: undecided",
     )
+    removed_at: Mapped[datetime | None] = removed_column()
+    issuer_of_patient_id: Mapped[str] = added_text_column("Issuer of Patient ID (0010,0021)")

@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, case, select, update
 
 from db.enums import QuarantineReason, RevisionState
 from db.models import Instance, ReportObjectRow, Revision, Study
-from db.receiving import quarantine
+from db.receiving import quarantine, restoring
 from db.receiving.identity import StudyIdentity, storable
 from db.receiving.prepared import Prepared
 from db.session import insert_or_ignore, insert_or_ignore_of
@@ -65,22 +65,26 @@ _KEEP_RECEIVING: Final = Prepared(
     )
 )
 """A study has at most one revision that is receiving, its latest."""
+_SET_LATER: Final = frozenset({"last_revision", "removed_at", "restored_at"})
 _ADD: Final = Prepared(
     lambda dialect: insert_or_ignore_of(dialect, _instances).returning(
         _instances.c.sop_instance_uid
     ),
-    columns=[name for name in _instances.c.keys() if name != "last_revision"],  # noqa: SIM118
+    columns=[name for name in _instances.c.keys() if name not in _SET_LATER],  # noqa: SIM118
 )
 _GRADABLE: Final = frozenset({MRImageStorage, EnhancedMRImageStorage})
 """SOP classes that can be graded; no report of this node has one of them."""
 
 
 class Intake(StrEnum):
-    """Outcome of recording a received instance; each is a success for its sender."""
+    """Outcome of recording a received instance; all but one are a success for its sender."""
 
     STORED = "stored"
     DUPLICATE = "duplicate"
     """Same SOP Instance UID, same bytes: no new work."""
+    REMOVING = "removing"
+    """Same bytes as an instance whose file is being removed at this moment: no success, the sender
+    has to send it again."""
     OWN = "own"
     """A report of this node that was sent back: no new work, or the study would be graded again
     and again."""
@@ -201,15 +205,16 @@ def _record_in_detail(session: Session, instances: Sequence[ReceivedInstance]) -
     inserted = _insert_new(session, new, latest)
     # Another transaction has inserted the others in the meantime.
     known |= _read_digests(session, new.keys() - inserted)
-    known |= {uid: (new[uid].study_uid, new[uid].sha256) for uid in inserted}
+    known |= {uid: _Known(new[uid].study_uid, new[uid].sha256) for uid in inserted}
 
     outcomes = []
     for instance, contradiction in zip(instances, contradictions, strict=True):
         uid = instance.sop_instance_uid
         if uid in inserted and new[uid] is instance:
             outcomes.append(Intake.STORED)
-        elif known.get(uid) == (instance.study_uid, instance.sha256):
-            outcomes.append(Intake.DUPLICATE)
+        elif known.get(uid, _UNKNOWN)[:2] == (instance.study_uid, instance.sha256):
+            is_there = not known[uid].is_removed or restoring.restore(session, instance)
+            outcomes.append(Intake.DUPLICATE if is_there else Intake.REMOVING)
         else:
             outcomes.append(Intake((contradiction or QuarantineReason.CONFLICT).value))
         revision = latest.get(instance.study_uid)
@@ -218,6 +223,7 @@ def _record_in_detail(session: Session, instances: Sequence[ReceivedInstance]) -
             if outcomes[-1] is Intake.STORED:
                 revision.priority = min(revision.priority, instance.priority)
     session.flush()
+    restoring.note_files(session, {new[uid].study_uid for uid in inserted})
     for instance, outcome in zip(instances, outcomes, strict=True):
         if outcome in _QUARANTINED:
             revision = latest.get(instance.study_uid)
@@ -253,6 +259,7 @@ def _lock_studies(
         {
             "study_uid": uid,
             **StudyIdentity.of(first[uid])._asdict(),
+            "issuer_of_patient_id": storable(first[uid].issuer_of_patient_id),
             "study_date": storable(first[uid].study_date),
             "first_received_at": first[uid].received_at,
         }
@@ -274,25 +281,40 @@ def _lock_studies(
         known, stated = identities[instance.study_uid], StudyIdentity.of(instance)
         if known.find_contradiction(stated) is None and known.completed(stated) != known:
             identities[instance.study_uid] = known.completed(stated)
+            issuer = {"issuer_of_patient_id": storable(instance.issuer_of_patient_id)}
             connection.execute(
                 update(_studies)
                 .where(_studies.c.study_uid == instance.study_uid)
-                .values(known.completed(stated)._asdict())
+                .values(known.completed(stated)._asdict() | ({} if known.patient_id else issuer))
             )
     return identities
 
 
-def _read_digests(session: Session, sop_uids: Iterable[str]) -> dict[str, tuple[str, str]]:
+class _Known(NamedTuple):
+    """Study, SHA-256 and file of an instance that has a row."""
+
+    study_uid: str
+    sha256: str
+    is_removed: bool = False
+
+
+_UNKNOWN: Final = _Known("", "")
+
+
+def _read_digests(session: Session, sop_uids: Iterable[str]) -> dict[str, _Known]:
     uids = list(sop_uids)
     if not uids:
         return {}
     columns = _instances.c
     rows = session.connection().execute(
-        select(columns.sop_instance_uid, columns.study_uid, columns.sha256).where(
-            columns.sop_instance_uid.in_(uids)
-        )
+        select(
+            columns.sop_instance_uid, columns.study_uid, columns.sha256, columns.removed_at
+        ).where(columns.sop_instance_uid.in_(uids))
     )
-    return {uid: (study_uid, sha256) for uid, study_uid, sha256 in rows}
+    return {
+        uid: _Known(study_uid, sha256, removed_at is not None)
+        for uid, study_uid, sha256, removed_at in rows
+    }
 
 
 def _read_latest_revisions(session: Session, study_uids: Iterable[str]) -> dict[str, Revision]:

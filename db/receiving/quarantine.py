@@ -14,6 +14,7 @@ from db import audit
 from db.enums import QuarantineReason, Resolution, RevisionState
 from db.models import Instance, QuarantinedInstance, Revision, Study
 from db.queries import find_study
+from db.receiving import restoring
 from db.receiving.closing import queue
 from db.receiving.identity import storable
 from db.session import insert_or_ignore
@@ -41,7 +42,7 @@ _FILE: Final = (
     "received_at",
 )
 """Columns of an instance that come from its file and its sender."""
-_PATIENT: Final = ("patient_id", "accession_number", "study_date")
+_PATIENT: Final = ("patient_id", "issuer_of_patient_id", "accession_number", "study_date")
 """Columns of a study that come from its instances, and of a quarantined instance."""
 _UNFINISHED: Final = (RevisionState.CLOSED, RevisionState.QUEUED, RevisionState.PROCESSING)
 
@@ -92,10 +93,13 @@ def put(
         **row,
         "reason": reason,
         "patient_id": storable(instance.patient_id),
+        "issuer_of_patient_id": storable(instance.issuer_of_patient_id),
         "accession_number": storable(instance.accession_number),
         "study_date": storable(instance.study_date),
         "resolution": None,
+        "removed_at": None,
     }
+    restoring.keep(session, str(row["path"]))
     table = QuarantinedInstance
     statement = insert_or_ignore(session, table).values(values).returning(table.id)
     if session.scalar(statement) is None:
@@ -141,7 +145,7 @@ def list_waiting(session: Session, study_uid: str | None = None) -> list[dict[st
 
 
 def discard(session: Session, choice: Choice, *, operator: str, now: datetime) -> int:
-    """Leave instances out for good; their files stay in the spool, like every received file.
+    """Leave instances out for good; retention removes their files later.
 
     Returns
     -------
@@ -355,6 +359,7 @@ def _take_identity(study: Study, rows: Sequence[QuarantinedInstance]) -> bool:
     if is_other:
         study.accession_number, study.study_date = accession_number, rows[0].study_date
         study.calling_ae, study.peer_address = rows[0].calling_ae, rows[0].peer_address
+        study.issuer_of_patient_id = rows[0].issuer_of_patient_id
     else:
         study.accession_number = study.accession_number or accession_number
     return is_other

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from pydicom import dcmread
+from sqlalchemy import update
 
+from db.clock import current_time
+from db.enums import RevisionState
+from db.models import Revision
+from db.retention.policy import Policy
+from db.retention.pruning import prune
+from db.session import create_engine, unit_of_work
 from tests.support.builders.mr_series import PATIENT_ID, PATIENT_NAME, make_image, write_series
 from tests.support.clients.scu import association, data_set_of, dcmtk, send_raw
 from tests.support.paths import SAMPLE_DATA
@@ -124,6 +132,29 @@ def test_the_same_bytes_again_are_no_new_work(receiver: ReceiverProcess, tmp_pat
 
     assert again.returncode == 0, again.stderr
     check_stored(receiver, paths)
+    assert receiver.quarantined() == []
+
+
+def test_a_removed_instance_that_is_sent_again_is_kept_again(
+    receiver: ReceiverProcess, tmp_path: Path
+) -> None:
+    paths = write_series(tmp_path / "series", 3)
+    assert dcmtk("storescu", receiver.port, *paths).returncode == 0
+    engine = create_engine(receiver.database_url)
+    with unit_of_work(engine) as session:
+        session.execute(update(Revision).values(state=RevisionState.REJECTED))
+    with unit_of_work(engine, read_only=True) as session:
+        later = current_time(session) + timedelta(days=1)
+    prune(engine, Policy(timedelta(0), None, None, None), now=later)
+    engine.dispose()
+    assert receiver.files() == set()
+    assert all(row.removed_at for row in receiver.instances())
+
+    again = dcmtk("storescu", receiver.port, *paths)
+
+    assert again.returncode == 0, again.stderr
+    check_stored(receiver, paths)
+    assert not any(row.removed_at for row in receiver.instances())
     assert receiver.quarantined() == []
 
 

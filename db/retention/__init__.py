@@ -1,0 +1,1 @@
+"""Retention: which files and details are removed when, and how they are removed safely."""
