@@ -28,7 +28,7 @@ from db import commands, migrate, queries
 from db.clock import current_time
 from db.enums import RevisionState
 from db.receiving.quarantine import list_waiting
-from node import audit_cli, display, doctor, models_cli, quarantine_cli, sending
+from node import audit_cli, display, doctor, models_cli, quarantine_cli, retention_cli, sending
 from node.database import open_database, wait_for_schema
 from node.demonstration import run as demonstration
 from node.embedded.running import with_running_stack
@@ -45,6 +45,9 @@ app = typer.Typer(
 app.add_typer(audit_cli.app, name="audit")
 app.add_typer(models_cli.app, name="models")
 app.add_typer(quarantine_cli.app, name="quarantine")
+app.command(name="prune")(retention_cli.prune_now)
+app.command()(retention_cli.abandon)
+app.command()(retention_cli.erase)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 StudyUid = Annotated[str, typer.Argument(help="Study Instance UID.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from core.errors import EpvsError
 from core.permissions import is_private
 from db import grants, migrate
 from db.receiving.quarantine import list_waiting
+from db.retention.forecast import Growth, read_growth
 from db.session import create_engine, describe_connection, transaction, unit_of_work
 from node import display
 from node.check import Check
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 _RECENTLY: Final = timedelta(days=1)
 """A process that ended within this time is shown as a warning."""
+_SOON_DAYS: Final = 14
+"""Before a disk is full: `doctor` warns."""
 
 
 def examine(settings: Settings) -> Iterator[Check]:
@@ -149,6 +153,7 @@ def _database(settings: Settings) -> Iterator[Check]:
         if not settings.is_sqlite:
             yield _database_role(settings)
         yield _quarantine(settings)
+        yield _forecast(settings)
     except EpvsError as error:
         yield Check(name, False, error.message, error.remedy or "Check EPVS_DATABASE_URL.")
 
@@ -200,3 +205,44 @@ def _quarantine(settings: Settings) -> Check:
         "Run epvs-node quarantine list, then accept or discard them.",
         warning=bool(rows),
     )
+
+
+def _forecast(settings: Settings) -> Check:
+    """Say when the disk of images and reports will be full, at the rate of the last days."""
+    engine = create_engine(settings.database_url)
+    try:
+        with unit_of_work(engine, read_only=True) as session:
+            growth = read_growth(session)
+    finally:
+        engine.dispose()
+    if growth is None:
+        return Check("disk forecast", True, "studies of less than a day: too early to say")
+    details, soonest = [], math.inf
+    for folders, rate in _by_disk(settings, growth):
+        free = shutil.disk_usage(folders[0]).free - settings.spool_reserve_mb * 2**20
+        days = max(free, 0) / rate if rate > 0 else math.inf
+        soonest = min(soonest, days)
+        when = f"full in {days:.0f} days at this rate" if days < math.inf else "not filling"
+        names = " and ".join(folder.name for folder in folders)
+        details.append(f"{names} {rate / 2**20:+.0f} MB a day, {when}")
+    return Check(
+        "disk forecast",
+        True,
+        f"{'; '.join(details)} (last {growth.days:.0f} days)",
+        "Add space, or let retention keep less: EPVS_KEEP_IMAGES_DAYS, EPVS_KEEP_REPORTS_DAYS; "
+        "epvs-node prune --dry-run says what is due.",
+        warning=soonest < _SOON_DAYS,
+    )
+
+
+def _by_disk(settings: Settings, growth: Growth) -> list[tuple[list[Path], float]]:
+    """Group the folders by the disk that they are on; add up what each disk gains a day."""
+    disks: dict[int, tuple[list[Path], float]] = {}
+    for folder, rate in (
+        (settings.spool_dir, growth.images),
+        (settings.reports_dir, growth.reports),
+    ):
+        if folder.is_dir():
+            folders, total = disks.get(folder.stat().st_dev, ([], 0.0))
+            disks[folder.stat().st_dev] = ([*folders, folder], total + rate)
+    return list(disks.values())

@@ -68,4 +68,4 @@ def discard(
     choice = Choice(study_uid, reason, caller, instance)
     with open_database() as session:
         n = quarantine.discard(session, choice, operator=operator_name(), now=current_time(session))
-    display.step(f"{n} instances discarded; their files stay in the spool")
+    display.step(f"{n} instances discarded; retention removes their files later")

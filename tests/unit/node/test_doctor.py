@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import update
 
 from core.errors import EpvsError
 from core.settings import load_settings
 from db import migrate
+from db.clock import current_time
+from db.models import Instance, Study
 from db.receiving.intake import record_instances
 from db.session import unit_of_work
 from node import doctor
@@ -196,3 +200,38 @@ def test_instances_in_quarantine_are_a_warning(
     assert "warn quarantine: instances that wait: 1, of studies: 1" in shown
     assert "→ Run epvs-node quarantine list" in shown
     assert "CANARY" not in shown
+
+
+def test_the_forecast_says_when_the_disk_is_full(
+    database_url: str, database_engine: Engine, data_dir: Path
+) -> None:
+    def forecast(**settings: object) -> Check:
+        known = {"database_url": database_url, "callers": CALLERS, "data_dir": data_dir}
+        return _checks(**known, **settings)["disk forecast"]
+
+    assert "too early" in forecast().detail
+    for name in ("spool", "reports"):
+        (data_dir / name).mkdir()
+    with unit_of_work(database_engine, read_only=True) as session:
+        now = current_time(session)
+    free = shutil.disk_usage(data_dir).free
+    with unit_of_work(database_engine) as session:
+        record_instances(
+            session,
+            [
+                instance(1, study="1.2.3.1", received_at=now - timedelta(days=8), size_bytes=1),
+                instance(1, study="1.2.3.2", received_at=now - timedelta(days=1), size_bytes=free),
+            ],
+        )
+    check = forecast(spool_reserve_mb=0)
+    assert re.search(r"spool and reports \+\d+ MB a day, full in 7 days at this rate", check.detail)
+    assert check.ok
+    assert check.warning
+    with unit_of_work(database_engine) as session:
+        session.execute(
+            update(Study).where(Study.study_uid == "1.2.3.2").values(files_removed_at=now)
+        )
+        session.execute(update(Instance).values(removed_at=now))
+    check = forecast(spool_reserve_mb=0)
+    assert "not filling" in check.detail
+    assert not check.warning
