@@ -1,0 +1,277 @@
+"""Makes a year of studies for `tests.bench.retention`: rows in SQL and files of a few bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import func, insert, select
+
+from core.uids import digest
+from db import audit
+from db.models import (
+    AuditEvent,
+    Delivery,
+    DeliveryObject,
+    GradeRow,
+    ImageRatingRow,
+    Instance,
+    ModelVersion,
+    ReportObjectRow,
+    Revision,
+    SeriesVerdictRow,
+    StageTimingRow,
+    Study,
+)
+from db.session import unit_of_work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
+
+START: Final = datetime(2026, 1, 1, tzinfo=UTC)
+STATES: Final = (
+    "receiving",
+    "closed",
+    "queued",
+    "processing",
+    "graded",
+    "delivery-done",
+    "delivered",
+)
+STAGES: Final = ("selection", "assembly", "registration", "rating", "severity", "report")
+N_REPORT_FILES: Final = 4
+
+
+class Year:
+    """Makes the rows and files of one day after the other."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        folder: Path,
+        n_studies: int,
+        n_instances: int,
+        removed_before: tuple[int, int] = (0, 0),
+    ) -> None:
+        self._engine = engine
+        self._removed_before = removed_before
+        self._folder = folder
+        self._n_studies = n_studies
+        self._n_instances = n_instances
+        for name in ("spool", "reports"):
+            for shard in range(256):
+                (folder / name / f"{shard:02x}").mkdir(parents=True, exist_ok=True)
+
+    def next_day(self) -> int:
+        """Number of the first day without studies."""
+        with unit_of_work(self._engine, read_only=True) as session:
+            last = session.scalar(select(func.max(Revision.opened_at)))
+        return 0 if last is None else (last - START).days + 1
+
+    def make(self, day: int) -> None:
+        """Make a day, in one transaction."""
+        rows: dict[Any, list[dict[str, Any]]] = {}
+        for n in range(self._n_studies):
+            self._make_study(rows, day, n)
+        with unit_of_work(self._engine) as session:
+            model = self._model(session)
+            for grade in rows[GradeRow]:
+                grade["rating_model_id"] = grade["severity_model_id"] = model
+            self._append_events(session, rows.pop(AuditEvent))
+            for table, values in rows.items():
+                session.connection().execute(insert(table), values)
+
+    def _make_study(self, rows: dict[Any, list[dict[str, Any]]], day: int, n: int) -> None:
+        def add(table: Any, **values: Any) -> None:
+            rows.setdefault(table, []).append(values)
+
+        at = START + timedelta(days=day, seconds=n * 86_000 / self._n_studies)
+        study = f"1.2.840.99.{day}.{n}"
+        revision, delivery = uuid.uuid4().hex, uuid.uuid4().hex
+        is_rejected, is_failed = n % 5 == 4, n % 100 == 50
+        gone_at = at + timedelta(days=90)
+        no_images, no_report = (day < limit for limit in self._removed_before)
+        last = "rejected" if is_rejected else "failed" if is_failed else "delivered"
+        add(
+            Study,
+            study_uid=study,
+            patient_id=f"P{day * 31 + n}",
+            accession_number=f"A{day}-{n}",
+            study_date=f"{at:%Y%m%d}",
+            first_received_at=at,
+            calling_ae="PACS",
+            peer_address="192.0.2.1",
+            identity_revision=1,
+            files_removed_at=gone_at if no_images else None,
+        )
+        add(
+            Revision,
+            id=revision,
+            study_uid=study,
+            number=1,
+            state=last,
+            state_since=at + timedelta(minutes=3),
+            opened_at=at,
+            last_received_at=at,
+            attempt=1,
+            token=1,
+            reason=None if last == "delivered" else "no-suitable-series",
+            delivered_at=at + timedelta(minutes=3) if last == "delivered" else None,
+            report_removed_at=gone_at if no_report else None,
+        )
+        for k in range(self._n_instances):
+            path, sha256, size = self._file("spool", f"{study}.{k}", is_there=not no_images)
+            add(
+                Instance,
+                sop_instance_uid=f"{study}.5.{k}",
+                study_uid=study,
+                first_revision_id=revision,
+                series_uid=f"{study}.5",
+                sop_class_uid="1.2.840.10008.5.1.4.1.1.4",
+                transfer_syntax_uid="1.2.840.10008.1.2.1",
+                modality="MR",
+                path=path,
+                sha256=sha256,
+                size_bytes=size,
+                calling_ae="PACS",
+                peer_address="192.0.2.1",
+                received_at=at,
+                removed_at=gone_at if no_images else None,
+            )
+        for k, event in enumerate((*STATES[:4], last) if last != "delivered" else STATES):
+            add(
+                AuditEvent,
+                at=at + timedelta(seconds=30 * k),
+                event=event,
+                study_uid=study,
+                revision_id=revision,
+                detail={"number": 1},
+            )
+        add(
+            SeriesVerdictRow,
+            revision_id=revision,
+            series_uid=f"{study}.5",
+            reason="selected",
+            detail="",
+            n_instances=self._n_instances,
+        )
+        if last == "delivered":
+            self._make_result(add, study, revision, delivery, at, n)
+
+    def _make_result(
+        self,
+        add: Callable[..., None],
+        study: str,
+        revision: str,
+        delivery: str,
+        at: datetime,
+        n: int,
+    ) -> None:
+        grade = {column.name: 0.5 for column in GradeRow.__table__.columns}
+        add(
+            GradeRow,
+            **grade
+            | {
+                "revision_id": revision,
+                "series_uid": f"{study}.5",
+                "rating": n % 5,
+                "majority_rating": n % 5,
+                "count_range": "11-20",
+                "severity": "none-to-mild",
+                "models_agree": True,
+                "summary": "x" * 500,
+                "caveat": "",
+                "graded_at": at + timedelta(minutes=2),
+            },
+        )
+        for level in ("inferior", "middle", "superior"):
+            for side in "LR":
+                add(
+                    ImageRatingRow,
+                    revision_id=revision,
+                    level=level,
+                    side=side,
+                    slice_index=1,
+                    sop_instance_uid=f"{study}.5.1",
+                    frame_number=None,
+                    rating=1,
+                    probability=0.5,
+                )
+        for k, stage in enumerate(STAGES):
+            add(StageTimingRow, revision_id=revision, position=k, stage=stage, seconds=0.5)
+        add(
+            Delivery,
+            id=delivery,
+            revision_id=revision,
+            destination="PACS@192.0.2.1:104",
+            state="delivered",
+            attempt=1,
+            token=1,
+            waiting_since=at,
+            proof="store-status",
+            delivered_at=at + timedelta(minutes=3),
+        )
+        first = int((at - START).total_seconds())
+        for k in range(N_REPORT_FILES):
+            is_there = (at - START).days >= self._removed_before[1]
+            path, sha256, size = self._file("reports", f"{revision}.{k}", is_there=is_there)
+            add(
+                ReportObjectRow,
+                id=first * N_REPORT_FILES + k,
+                revision_id=revision,
+                position=k,
+                kind="sr" if k == 0 else "sc",
+                sop_class_uid="1.2.840.10008.5.1.4.1.1.88.33",
+                sop_instance_uid=f"2.25.{first}.{k}",
+                series_uid=f"2.25.{first}",
+                transfer_syntax_uid="1.2.840.10008.1.2.1",
+                path=path,
+                sha256=sha256,
+                size_bytes=size,
+            )
+            add(
+                DeliveryObject,
+                delivery_id=delivery,
+                report_object_id=first * N_REPORT_FILES + k,
+                dimse_status=0,
+            )
+
+    def _file(self, kind: str, content: str, *, is_there: bool) -> tuple[str, str, int]:
+        sha256 = hashlib.sha256(content.encode()).hexdigest()
+        path = f"{self._folder}/{kind}/{sha256[:2]}/{sha256}.dcm"
+        if is_there:
+            with open(path, "w") as file:  # noqa: PTH123 - made a million times
+                file.write(content)
+        return path, sha256, len(content)
+
+    def _append_events(self, session: Session, events: list[dict[str, Any]]) -> None:
+        """Continue the chain as `db.audit.append` does, a day at once."""
+        seq, previous = audit.newest(session)
+        events.sort(key=lambda event: event["at"])
+        for event in events:
+            seq += 1
+            event |= {"seq": seq, "previous_hash": previous}
+            stated = event | {"at": event["at"].isoformat(timespec="microseconds")}
+            previous = event["hash"] = digest(stated)
+        session.connection().execute(insert(AuditEvent), events)
+
+    def _model(self, session: Session) -> int:
+        known = session.scalar(select(ModelVersion.id))
+        if known is not None:
+            return known
+        row = ModelVersion(
+            name="rating",
+            version="1",
+            weights_sha256="0" * 64,
+            display_name="Rating",
+            training_data="synthetic",
+        )
+        session.add(row)
+        session.flush()
+        return row.id
