@@ -29,11 +29,14 @@ from db.clock import current_time
 from db.enums import RevisionState
 from db.receiving.quarantine import list_waiting
 from node import audit_cli, display, doctor, models_cli, quarantine_cli, retention_cli, sending
+from node.backup.making import describe_missing, make_backup
+from node.backup.restoring import restore_backup
 from node.database import open_database, wait_for_schema
 from node.demonstration import run as demonstration
-from node.embedded.running import with_running_stack
+from node.embedded.running import require_not_running, with_running_stack
 from node.embedded.stack import EmbeddedStack, embedded_settings
 from node.machine import report as machine_report
+from node.operator import operator_name
 
 app = typer.Typer(
     name="epvs-node",
@@ -227,6 +230,41 @@ def apply_migrations(
     owner_url = settings.database_owner_url or settings.database_url
     migrate.upgrade(owner_url, runtime_url=settings.database_url)
     display.step(f"database is at revision {migrate.head_revision()}")
+
+
+@app.command(name="backup")
+def back_up(
+    folder: Annotated[Path, typer.Argument(help="New folder of the backup.")],
+) -> None:
+    """Back up database, received files, reports and audit checkpoints, while the node works."""
+    manifest = make_backup(load_settings(), folder, operator=operator_name())
+    display.step(
+        f"{manifest.n_studies} studies, {manifest.n_files} files, {manifest.n_bytes / 1e6:.1f} MB "
+        f"in {folder}"
+    )
+    display.step(f"newest audit event: {manifest.audit_head}")
+    if manifest.missing:
+        raise EpvsError(
+            f"{describe_missing(manifest.missing)}.",
+            "Everything else is in the backup. If an earlier backup has them, copy them from there "
+            "into the data folder.",
+        )
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="Folder of the backup.")],
+) -> None:
+    """Restore a backup into an empty installation, before the node is started."""
+    settings = load_settings()
+    require_not_running(settings)
+    manifest = restore_backup(settings, folder, operator=operator_name())
+    display.step(
+        f"{manifest.n_studies} studies and {manifest.n_files} files of {manifest.made_at} restored"
+    )
+    if manifest.missing:
+        display.step(describe_missing(manifest.missing))
+    display.step(f"check it: epvs-node audit verify --head {manifest.audit_head}")
 
 
 def _print_study(study: dict[str, Any]) -> None:
