@@ -181,8 +181,9 @@ def scripted_destination(
     commits: bool = False,
     classes: Sequence[str] = (),
     address: str = "127.0.0.1",
+    port: int = 0,
 ) -> Iterator[ScriptedDestination]:
-    """Run a destination on a free port, for all storage classes or for `classes` only."""
+    """Run a destination, by default on a free port, for all storage classes or for `classes`."""
     scripted = ScriptedDestination()
     ae = AE("PACS")
     ae.require_called_aet = True
@@ -197,7 +198,7 @@ def scripted_destination(
     if commits:
         ae.add_supported_context(commitment.SOP_CLASS_UID)
     server = ae.start_server(
-        (address, 0),
+        (address, port),
         block=False,
         evt_handlers=[
             (evt.EVT_C_STORE, scripted.store),
