@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pydicom
 import pytest
 from sqlalchemy import func, select
@@ -21,8 +22,9 @@ from db.session import unit_of_work
 from tests.support.builders.made_study import encoded_data_set, receive_files
 from tests.support.builders.sources import without_images
 from tests.support.paths import ROOT
+from tests.support.servers import poison
 from tests.support.servers.destination import Fault, scripted_destination
-from tests.support.servers.scripted_worker import SOFT_SHUTDOWN_VARIABLE
+from tests.support.servers.scripted_worker import SOFT_SHUTDOWN_VARIABLE, TIME_LIMITS
 from worker.app import DELIVER, GRADE_REVISION, QUEUES, app
 
 if TYPE_CHECKING:
@@ -77,6 +79,39 @@ def test_crashes_defects_and_outages_affect_only_their_own_study(node: Node) -> 
     assert node.revision("1.2.7").attempt <= 1  # the one that may be running
     node.script.write("1.2.7", "")
     node.wait_for_state("1.2.7", "delivered")
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_poison_studies_fail_with_their_reason_while_others_are_graded(node: Node) -> None:
+    """Hangs, memory, and the reading process: three attempts each, and the worker goes on."""
+    reasons = {
+        poison.HANG: "time-limit",
+        poison.NATIVE_HANG: "lease-expired",
+        poison.MEMORY: "unexpected",
+        poison.READING_HANG: "time-limit",
+        poison.READING_KILLED: "reading-interrupted",
+    }
+    studies = {act: f"1.4.{number}" for number, act in enumerate(reasons)}
+    for act, study_uid in studies.items():
+        node.script.write(study_uid, act)
+        node.receive(study_uid)
+    node.script.write(TIME_LIMITS, "2 4")
+    worker = node.start_worker()
+    node.start_housekeeper()
+    for number in range(6):  # they come while the others hang
+        node.receive(f"1.5.{number}")
+        node.wait_for_state(f"1.5.{number}", "delivered")
+    for act, study_uid in studies.items():
+        node.wait_for_state(study_uid, "failed")
+        revision = node.revision(study_uid)
+        assert (node.script.tried(study_uid), revision.reason) == (3, "attempts-spent")
+        expected = f"after 3 attempts; the last: {reasons[act]}"
+        assert (revision.reason_detail or "").startswith(expected)
+    assert worker.poll() is None
+    children = psutil.Process(worker.pid).children(recursive=True)
+    assert not [child for child in children if child.status() == psutil.STATUS_ZOMBIE]
+    node.receive(GOOD)
+    node.wait_for_state(GOOD, "delivered")
 
 
 def test_the_study_of_a_killed_worker_is_graded_once_despite_repeated_notifications(

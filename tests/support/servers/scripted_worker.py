@@ -19,6 +19,7 @@ from core.settings import load_settings
 from tests.support.builders.gradings import ScriptedGrading
 from tests.support.builders.made_study import make_graded
 from tests.support.builders.records import INTENDED_USE
+from tests.support.servers import poison
 from worker.app import app as app
 from worker.grading.model_versions import VersionsInUse
 from worker.grading.pipeline import GradingOptions, add_not_graded_report
@@ -33,31 +34,33 @@ if TYPE_CHECKING:
 
 FOLDER_VARIABLE = "SCRIPT_FOLDER"
 SOFT_SHUTDOWN_VARIABLE = "SCRIPT_SOFT_SHUTDOWN_S"
+TIME_LIMITS = "time-limits"
+"""File of the script with soft and hard time limit in seconds, in place of the usual ones."""
 
 
 class Script:
     """Folder through which a test and the worker processes communicate."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def write(self, study_uid: str, act: str) -> None:
         """Set what grading this study does."""
-        (self._folder / study_uid).write_text(act)
+        (self.folder / study_uid).write_text(act)
 
     def act(self, study_uid: str) -> str:
         """What grading this study does; empty for normal grading."""
-        path = self._folder / study_uid
+        path = self.folder / study_uid
         return path.read_text() if path.exists() else ""
 
     def record_attempt(self, study_uid: str) -> None:
         """Record that a process began to grade this study."""
-        with (self._folder / f"{study_uid}.tried").open("a") as file:
+        with (self.folder / f"{study_uid}.tried").open("a") as file:
             file.write(f"{os.getpid()}\n")
 
     def tried(self, study_uid: str) -> int:
         """Number of times that a process began to grade this study."""
-        path = self._folder / f"{study_uid}.tried"
+        path = self.folder / f"{study_uid}.tried"
         return len(path.read_text().splitlines()) if path.exists() else 0
 
 
@@ -77,6 +80,8 @@ class ScriptedServices(Services):
         act = self.script.act(study.study_uid)
         if act == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if act.startswith("poison-"):
+            poison.take(act, study, self.script.folder)
         if act == "unavailable":
             raise Unavailable("triton", "The model server does not answer.")
         if act == "fail":
@@ -110,4 +115,7 @@ class ScriptedServices(Services):
 if SOFT_SHUTDOWN_VARIABLE in os.environ:
     app.conf.worker_soft_shutdown_timeout = float(os.environ[SOFT_SHUTDOWN_VARIABLE])
 if FOLDER_VARIABLE in os.environ:  # set in worker processes only
+    if limits := ScriptedServices.script.act(TIME_LIMITS):
+        # As Celery's own options do not: the application's configuration takes precedence.
+        app.conf.task_soft_time_limit, app.conf.task_time_limit = map(float, limits.split())
     install(ScriptedServices(load_settings()))

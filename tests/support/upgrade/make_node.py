@@ -4,8 +4,9 @@ Run with Python and code of that version, whose receiver, worker and housekeeper
 in the folder of this checkout::
 
     git worktree add ../epvs-0.1.0 9bd9ffd && make -C ../epvs-0.1.0 .venv/.test-ready
-    archive=$PWD/tests/support/upgrade/node-0.1.0.tar.gz maker=$PWD/tests/support/upgrade/make_node.py
-    (cd ../epvs-0.1.0 && PYTHONPATH=. .venv/bin/python $maker $archive)
+    folder=$PWD/tests/support/upgrade
+    (cd ../epvs-0.1.0 &&
+        PYTHONPATH=. .venv/bin/python $folder/make_node.py $folder/node-0.1.0.tar.gz)
     .venv/bin/pytest tests/integration/node/test_upgrade.py
 
 The archive holds the database, the spool, the reports, and what the PACS has stored.
