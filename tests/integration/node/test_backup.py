@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from core.settings import Settings
     from core.studies import ReceivedInstance
+    from db.stored_files import StoredFile
     from tests.support.servers.postgres import PostgresServer
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -156,6 +158,11 @@ def rows_of(session: Session) -> dict[str, list[Any]]:
     return found
 
 
+def list_files(node: Installation) -> list[StoredFile]:
+    with unit_of_work(node.engine, read_only=True) as session:
+        return list_stored_files(session)
+
+
 def assert_files_are_whole(settings: Settings) -> int:
     with session_of(settings) as session:
         files = list_stored_files(session)
@@ -185,6 +192,22 @@ def test_a_restored_node_has_the_same_rows_files_and_audit_trail(
     if not elsewhere.is_sqlite:
         with session_of(elsewhere) as session:
             assert grants.find_problems(session.connection()) == []
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_files_are_copied_where_links_are_impossible(
+    node: Installation, elsewhere: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_paths: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    made = make_backup(node.settings, tmp_path / "backup", operator="ann")
+    assert made.missing == []
+    copied = tmp_path / "backup" / list_files(node)[0].name
+    assert copied.stat().st_nlink == 1
+    restore_backup(elsewhere, tmp_path / "backup", operator="bob")
+    assert assert_files_are_whole(elsewhere) == made.n_files
 
 
 def test_a_restored_node_goes_on(node: Installation, elsewhere: Settings, tmp_path: Path) -> None:
@@ -246,8 +269,7 @@ def test_a_backup_under_load_holds_every_file_that_its_database_names(
 def test_a_missing_or_rotten_file_is_named_and_everything_else_is_kept(
     node: Installation, elsewhere: Settings, tmp_path: Path
 ) -> None:
-    with unit_of_work(node.engine, read_only=True) as session:
-        lost, rotten, *_ = list_stored_files(session)
+    lost, rotten, *_ = list_files(node)
     lost.path.unlink()
     rotten.path.write_bytes(b"rotten")
     made = make_backup(node.settings, tmp_path / "backup", operator="ann")
@@ -256,25 +278,25 @@ def test_a_missing_or_rotten_file_is_named_and_everything_else_is_kept(
     assert restore_backup(elsewhere, tmp_path / "backup", operator="bob").n_files == 8
 
 
-@pytest.mark.parametrize("damage", ["changed", "removed", "dump", "hashes", "unfinished"])
 def test_a_damaged_backup_restores_nothing(
-    node: Installation, elsewhere: Settings, tmp_path: Path, damage: str
+    node: Installation, elsewhere: Settings, tmp_path: Path
 ) -> None:
     backup = tmp_path / "backup"
     made = make_backup(node.settings, backup, operator="ann")
-    file = next(backup.glob("spool/*/*.dcm"))
-    if damage == "removed":
-        file.unlink()
-    elif damage == "unfinished":
-        (backup / "manifest.json").unlink()
-    else:
-        target = {"changed": file, "dump": backup / made.database}.get(
-            damage, backup / "files.sha256"
-        )
-        content = target.read_bytes()
-        target.unlink()  # it may be a link to the file in the spool
-        target.write_bytes(content[:-9] + b"#" + content[-8:])
-    with pytest.raises(EpvsError, match=r"damaged|not finished"):
+    spooled = next(backup.glob("spool/*/*.dcm")).relative_to(backup)
+    for damaged in (str(spooled), made.database, "files.sha256"):
+        copy = tmp_path / "copy"
+        shutil.copytree(backup, copy)
+        content = (copy / damaged).read_bytes()
+        (copy / damaged).write_bytes(content[:-9] + b"#" + content[-8:])
+        with pytest.raises(EpvsError, match=f"damaged: {damaged}"):
+            restore_backup(elsewhere, copy, operator="bob")
+        (copy / damaged).unlink()
+        with pytest.raises(EpvsError, match=f"damaged: {damaged}"):
+            restore_backup(elsewhere, copy, operator="bob")
+        shutil.rmtree(copy)
+    (backup / "manifest.json").unlink()
+    with pytest.raises(EpvsError, match="not finished"):
         restore_backup(elsewhere, backup, operator="bob")
     assert not elsewhere.spool_dir.exists()
     assert migrate.current_revision(elsewhere.database_url) is None
