@@ -173,20 +173,26 @@ def sqlite_path(settings: Settings) -> Path:
 
 def _copy_sqlite(path: Path, target: Path) -> None:
     # All pages in one step: one read transaction, beside which others may write (WAL).
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copy:
-        source.backup(copy)
+    try:
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copy:
+            source.backup(copy)
+            (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        raise EpvsError(
+            f"The database cannot be copied: {error}.",
+            "Check the space where the backup is to be, and the disk of the database.",
+        ) from error
+    if verdict != "ok":
+        raise EpvsError(
+            f"The database {path} is damaged: {verdict}.",
+            "Keep the last good backup, and stop the node before you repair anything.",
+        )
 
 
 def _make_one_file(path: Path) -> None:
-    """Take the copy out of WAL mode and check it."""
+    """Take the copy out of WAL mode, so that it needs no file beside it, and make it durable."""
     with closing(sqlite3.connect(path)) as copy:
         copy.execute("PRAGMA journal_mode=DELETE")
-        (verdict,) = copy.execute("PRAGMA integrity_check").fetchone()
-    if verdict != "ok":
-        raise EpvsError(
-            f"The database is damaged: {verdict}.",
-            "Keep the last good backup, and stop the node before you repair anything.",
-        )
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -233,6 +239,5 @@ def _run(program: str, *arguments: str, url: URL) -> None:
         lines = done.stderr.strip().splitlines() or ["no message"]
         raise EpvsError(
             f"{program} failed: {lines[0]}",
-            "Tables are read and made by their owner: set EPVS_DATABASE_OWNER_URL if the runtime "
-            "role is another one.",
+            "If a privilege is missing, set EPVS_DATABASE_OWNER_URL: the owner of the tables.",
         )

@@ -302,6 +302,18 @@ def test_a_damaged_backup_restores_nothing(
     assert migrate.current_revision(elsewhere.database_url) is None
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_damaged_database_is_not_taken_for_a_backup(node: Installation, tmp_path: Path) -> None:
+    node.engine.dispose()  # with the last connection, the WAL goes into the file
+    database = dumps.sqlite_path(node.settings)
+    content = bytearray(database.read_bytes())
+    content[-3 * 4096 :] = b"rotten" * 2048
+    database.write_bytes(content)
+    with pytest.raises(EpvsError, match="is damaged: "):
+        make_backup(node.settings, tmp_path / "backup", operator="ann")
+    assert not (tmp_path / "backup" / "manifest.json").exists()
+
+
 def test_only_an_empty_installation_is_restored_into(
     node: Installation, elsewhere: Settings, tmp_path: Path
 ) -> None:
