@@ -61,10 +61,9 @@ class Memory:
         """Measure now."""
         found = {"worker": self.worker, **self.others}
         for child in self.worker.children():
-            self.pool_processes.add(child.pid)
-            found["pool process"] = child
-            for server in child.children():
-                found["reading server"] = server
+            for server in child.children():  # the process that checks the models at first has none
+                self.pool_processes.add(child.pid)
+                found |= {"pool process": child, "reading server": server}
         for name, process in found.items():
             try:
                 group = [process, *(process.children(recursive=True) if name == "Triton" else ())]
@@ -131,8 +130,10 @@ def count_ended(node: Node) -> int:
         return session.scalar(ended) or 0
 
 
-def grade_all(folder: Path, n_studies: int, share: int) -> tuple[list[dict[str, float]], str]:
-    """Let the studies pass through the node; return the rows of memory, and the rest in words."""
+def grade_all(
+    folder: Path, n_studies: int, share: int
+) -> tuple[list[dict[str, float]], dict[str, Any]]:
+    """Let the studies pass through the node; return the rows of memory, and how they ended."""
     models = write_stand_ins(folder / "models")
     brain = read_brain(folder / "brain")
     other = without_brain()
@@ -201,8 +202,8 @@ def unfinished_deliveries(node: Node) -> int:
         return session.scalar(select(func.count()).where(Delivery.state != "delivered")) or 0
 
 
-def describe(node: Node, memory: Memory, seconds: float) -> str:
-    """Check how the studies have ended and return it as rows of a table."""
+def describe(node: Node, memory: Memory, seconds: float) -> dict[str, Any]:
+    """Return how the studies have ended; the audit trail must be intact."""
     with unit_of_work(node.engine, read_only=True) as session:
         states = Counter(state.value for state in session.scalars(select(Revision.state)))
         per_revision = (
@@ -218,7 +219,7 @@ def describe(node: Node, memory: Memory, seconds: float) -> str:
         for process in memory.worker.children(recursive=True)
         if process.status() == psutil.STATUS_ZOMBIE
     ]
-    facts: dict[str, Any] = {
+    return {
         "graded and delivered": states["delivered"],
         "not graded, report delivered": states["rejected"],
         "failed": states["failed"],
@@ -229,7 +230,6 @@ def describe(node: Node, memory: Memory, seconds: float) -> str:
         "audit events, chain intact": verdict.checked,
         "minutes": f"{seconds / 60:.1f}",
     }
-    return "\n".join(f"| {name} | {value} |" for name, value in facts.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -240,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         rows, facts = grade_all(Path(folder), options.studies, options.share)
+    ended = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     names = list(rows[0])
     table = "\n".join(
         "| " + " | ".join(f"{row.get(name, 0):.0f}" for name in names) + " |" for row in rows
@@ -256,7 +257,7 @@ process was not replaced after 50 tasks, as it is in production.
 
 | | |
 |---|---|
-{facts}
+{ended}
 
 Resident memory in MB, the highest value within each row:
 
