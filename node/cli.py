@@ -32,6 +32,7 @@ from node import audit_cli, display, doctor, models_cli, quarantine_cli, retenti
 from node.backup.making import describe_missing, make_backup
 from node.backup.restoring import restore_backup
 from node.database import open_database, wait_for_schema
+from node.deep import READ_FILES, examine
 from node.demonstration import run as demonstration
 from node.embedded.running import require_not_running, with_running_stack
 from node.embedded.stack import EmbeddedStack, embedded_settings
@@ -122,14 +123,31 @@ def check_everything(
             "Run it in a clone of the repository.",
         ),
     ] = False,
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep",
+            help="Whether rows, files, audit trail and processes agree. Changes nothing; may be "
+            "run beside a working node.",
+        ),
+    ] = False,
+    all_files: Annotated[
+        bool,
+        typer.Option(
+            "--all-files",
+            help=f"With --deep: read every stored file, not a sample of {READ_FILES}.",
+        ),
+    ] = False,
 ) -> None:
     """Check every dependency and show a remedy for each fault."""
+    if all_files and not deep:
+        raise typer.BadParameter("--all-files needs --deep")
     if machine:
         report = machine_report.examine(Path.cwd())
         print(report.as_json() if as_json else report.as_text())
         raise typer.Exit(not report.can_run)
     settings = with_running_stack(load_settings())
-    checks = list(doctor.examine(settings))
+    checks = list(examine(settings, read_all=all_files) if deep else doctor.examine(settings))
     if as_json:
         print(json.dumps([check.as_dict() for check in checks], indent=2))
     else:

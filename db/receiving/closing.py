@@ -50,7 +50,7 @@ def close_quiet_studies(
         .where(
             Revision.state == RevisionState.RECEIVING,
             or_(
-                Revision.last_received_at <= _quiet_since(now, quiet_period_s),
+                Revision.last_received_at <= quiet_since(now, quiet_period_s),
                 Revision.opened_at <= opened_since,
             ),
         )
@@ -66,7 +66,7 @@ def close_quiet_studies(
     return [revision.id for revision in revisions]
 
 
-def _quiet_since(now: datetime, quiet_period_s: float) -> Any:
+def quiet_since(now: datetime, quiet_period_s: float) -> Any:
     """Return, in SQL, the time since which a revision must have been quiet, by its number."""
     limits = [
         literal(now - timedelta(seconds=quiet_period_s * 2**doublings), UtcDateTime())

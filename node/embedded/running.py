@@ -158,3 +158,25 @@ def _folder(settings: Settings) -> Path:
 
 def _file(settings: Settings) -> Path:
     return Path(settings.data_dir) / "embedded.json"
+
+
+def list_processes(settings: Settings) -> dict[int, str]:
+    """Return the state (proc(5), e.g. ``S`` or ``Z``) of each process of the running stack, by id.
+
+    The process of ``epvs-node up`` and all that descend from it; none if no stack runs here.
+    """
+    found = _read(settings)
+    if not found:
+        return {}
+    states, parents = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:  # the name, in parentheses, may contain anything
+            state, parent, *_ = path.read_text().rpartition(")")[2].split()
+        except (OSError, ValueError):  # it has ended meanwhile
+            continue
+        pid = int(path.parent.name)
+        states[pid], parents[pid] = state, int(parent)
+    members = {int(found["pid"])}
+    while grown := {pid for pid, parent in parents.items() if parent in members} - members:
+        members |= grown
+    return {pid: states[pid] for pid in members if pid in states}
