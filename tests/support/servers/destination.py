@@ -77,12 +77,20 @@ class ScriptedDestination:
         self.release = threading.Event()
         self.destination = DicomDestination("PACS", "127.0.0.1", 0)
 
+    def next_answer(self) -> int | Fault:
+        """Take what the next C-STORE is answered."""
+        return self.script.popleft() if self.script else 0x0000
+
+    def next_commitment(self) -> int | Commits:
+        """Take how the next commitment request is answered."""
+        return self.commitments.popleft() if self.commitments else Commits.ELSEWHERE
+
     def store(self, event: evt.Event) -> int:
         """Handle a C-STORE."""
         request: Any = event.request
         uid = str(request.AffectedSOPInstanceUID)
         self.arrivals.append(uid)
-        answer = self.script.popleft() if self.script else 0x0000
+        answer = self.next_answer()
         if answer is Fault.STORE_AND_ANSWER_LATE:
             self.release.wait(20)
             answer = 0x0000
@@ -112,7 +120,7 @@ class ScriptedDestination:
         """Handle an N-ACTION for storage commitment."""
         request = event.action_information
         self.requested.append(str(request.TransactionUID))
-        answer = self.commitments.popleft() if self.commitments else Commits.ELSEWHERE
+        answer = self.next_commitment()
         if isinstance(answer, int):
             return answer, None
         report = Dataset()
@@ -182,9 +190,10 @@ def scripted_destination(
     classes: Sequence[str] = (),
     address: str = "127.0.0.1",
     port: int = 0,
+    scripted: ScriptedDestination | None = None,
 ) -> Iterator[ScriptedDestination]:
     """Run a destination, by default on a free port, for all storage classes or for `classes`."""
-    scripted = ScriptedDestination()
+    scripted = scripted or ScriptedDestination()
     ae = AE("PACS")
     ae.require_called_aet = True
     ae.supported_contexts = [

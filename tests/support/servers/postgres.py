@@ -50,7 +50,8 @@ class PostgresServer:
 
     With an `identity` it takes TCP connections only over TLS, and only from clients whose
     certificate is of the same authority and has `CLIENT_NAME` as its common name. With an
-    `address` it also listens there, for clients of the `subnet`. Where it is `measured`, it is as
+    `address` it also listens there, for clients of the `subnet`. Its folder is made in `parent`, by
+    default among the temporary files. Where it is `measured`, it is as
     durable as in production, and counts statements.
     """
 
@@ -61,9 +62,10 @@ class PostgresServer:
         address: str = "",
         subnet: str = "",
         measured: bool = False,
+        parent: Path | None = None,
     ) -> None:
         self._binaries = find_binaries()
-        self._folder = Path(tempfile.mkdtemp(prefix="epvs-postgres-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="epvs-postgres-", dir=parent))
         self._data = self._folder / "data"
         # PostgreSQL refuses to run as root.
         self._user = "postgres" if os.geteuid() == 0 else None
@@ -171,6 +173,17 @@ class PostgresServer:
             self._process.send_signal(signal.SIGINT)  # "fast shutdown"
             self._process.wait(timeout=60)
             self._process = None
+
+    def crash(self) -> None:
+        """End the server without a checkpoint, as a power failure would."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)  # "immediate shutdown"
+            self._process.wait(timeout=60)
+            self._process = None
+
+    def is_running(self) -> bool:
+        """Whether the server has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     def remove(self) -> None:
         """Stop the server and remove its folder."""

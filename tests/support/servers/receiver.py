@@ -191,9 +191,9 @@ def run_receiver(
                 process.wait()
 
 
-def accepts_connections(port: int) -> bool:
+def accepts_connections(port: int, address: str = "127.0.0.1") -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection((address, port), timeout=1).close()
     except OSError:
         return False
     return True

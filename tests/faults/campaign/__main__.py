@@ -1,0 +1,46 @@
+"""The command of the campaign; see the package."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tests.faults import campaign
+from tests.faults.campaign.report import write_report
+from tests.faults.campaign.run import MOVES_WITHIN_S, Campaign
+from tests.faults.campaign.sites import EmbeddedSite, HostsSite
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SITES: Final = {"embedded": EmbeddedSite, "hosts": HostsSite}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a campaign and write the report; end with 1 if anything is wrong."""
+    parser = argparse.ArgumentParser(description=(campaign.__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--site", choices=SITES, default="embedded")
+    parser.add_argument(
+        "--folder", type=Path, help="for logs and journals, which are kept; must not exist"
+    )
+    options = parser.parse_args(arguments)
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="epvs-campaign-")) / options.site
+    folder.mkdir(parents=True)
+    folder.parent.chmod(0o755)  # PostgreSQL works under an account of its own
+    print(f"logs, journals and campaign.jsonl: {folder}", flush=True)  # noqa: T201
+    with SITES[options.site](folder, options.seed) as site:
+        site.wait_until_ready()
+        outcome = Campaign(site, options.seed, options.minutes * 60).run()
+    print(write_report(options.site, options.minutes, options.seed, outcome))  # noqa: T201
+    print(*outcome.found.wrong[:40], sep="\n")  # noqa: T201
+    if outcome.found.wrong or outcome.moved_after_s >= MOVES_WITHIN_S:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
