@@ -76,7 +76,7 @@ def check(site: Site) -> Found:
 def _check_acknowledged(site: Site, found: Found) -> None:
     with unit_of_work(site.engine, read_only=True) as session:
         stored = select(Instance.sop_instance_uid, Instance.path)
-        rows = {uid: path for uid, path in session.execute(stored)}
+        rows = {row.sop_instance_uid: row.path for row in session.execute(stored)}
     for instance in read_journals(site.folder):
         found.counts["instances acknowledged"] += 1
         path = Path(rows.get(instance.uid, ""))
