@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.faults import campaign
 from tests.faults.campaign.report import write_report
 from tests.faults.campaign.run import MOVES_WITHIN_S, Campaign
 from tests.faults.campaign.sites import EmbeddedSite, HostsSite
+from tests.support.builders.synthetic_studies import generate_synthetic_study
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--site", choices=SITES, default="embedded")
     parser.add_argument(
+        "--models", action="store_true", help="also run Triton and a worker with the models"
+    )
+    parser.add_argument(
         "--folder", type=Path, help="for logs and journals, which are kept; must not exist"
     )
     options = parser.parse_args(arguments)
@@ -33,10 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder.mkdir(parents=True)
     folder.parent.chmod(0o755)  # PostgreSQL works under an account of its own
     print(f"logs, journals and campaign.jsonl: {folder}", flush=True)  # noqa: T201
-    with SITES[options.site](folder, options.seed) as site:
+    scan = None
+    if options.models:
+        scan = generate_synthetic_study(folder.parent / "scan", seed=20)
+        shutil.rmtree(scan / "t1-mprage-sagittal")  # which would not be graded
+    with SITES[options.site](folder, options.seed, with_models=options.models) as site:
         site.wait_until_ready()
-        outcome = Campaign(site, options.seed, options.minutes * 60).run()
-    print(write_report(options.site, options.minutes, options.seed, outcome))  # noqa: T201
+        outcome = Campaign(site, options.seed, options.minutes * 60, scan=scan).run()
+    command = f"--minutes {options.minutes:g} --seed {options.seed} --site {options.site}"
+    command += " --models" if options.models else ""
+    print(write_report(options.site, command, outcome))  # noqa: T201
     print(*outcome.found.wrong[:40], sep="\n")  # noqa: T201
     if outcome.found.wrong or outcome.moved_after_s >= MOVES_WITHIN_S:
         sys.exit(1)

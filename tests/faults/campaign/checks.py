@@ -22,7 +22,7 @@ from tests.support.builders.made_study import encoded_data_set
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.faults.campaign.sites import Site
+    from tests.faults.campaign.site import Site
 
 _FINISHED: Final = (RevisionState.DELIVERED, RevisionState.COMMITTED, RevisionState.REJECTED)
 OVERDUE_S: Final = 60.0

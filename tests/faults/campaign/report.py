@@ -22,14 +22,14 @@ _INTRODUCTION: Final = """# Fault campaigns
 Last output of `python -m tests.faults.campaign` for each site. Senders store continuously, archives
 misbehave, and faults begin at random times, the same for a seed. In the end everything is mended;
 what was acknowledged, graded and delivered is compared with what senders and archives know, and the
-checks of `epvs-node doctor --deep` run. Grading is scripted (0 to 2 s, no models); all else is the
-node's own.
+checks of `epvs-node doctor --deep` run. Grading is scripted (0 to 2 s), except for what a worker
+with the models takes (`--models`); all else is the node's own.
 """
 
 
-def write_report(site: str, minutes: float, seed: int, outcome: Outcome) -> str:
+def write_report(site: str, command: str, outcome: Outcome) -> str:
     """Replace the section of a site in the report; return the section."""
-    section = _section(site, minutes, seed, outcome)
+    section = _section(site, command, outcome)
     sections = _read_sections()
     sections[_HEADINGS[site]] = section
     texts = [sections[heading] for heading in _HEADINGS.values() if heading in sections]
@@ -44,7 +44,7 @@ def _read_sections() -> dict[str, str]:
     return {part.splitlines()[0].removeprefix("## "): part.rstrip() + "\n" for part in parts}
 
 
-def _section(site: str, minutes: float, seed: int, outcome: Outcome) -> str:
+def _section(site: str, command: str, outcome: Outcome) -> str:
     found = outcome.found
     figures = {
         "faults": sum(outcome.faults.values()),
@@ -62,7 +62,7 @@ def _section(site: str, minutes: float, seed: int, outcome: Outcome) -> str:
         "other violations": f"**{len(found.other)}**",
     }
     return f"""## {_HEADINGS[site]}
-`python -m tests.faults.campaign --minutes {minutes:g} --seed {seed} --site {site}`
+`python -m tests.faults.campaign {command}`
 
 | | |
 |---|---|

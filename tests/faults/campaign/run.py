@@ -17,18 +17,19 @@ from db.models import AuditEvent
 from db.session import unit_of_work
 from tests.faults.campaign.checks import Found, check, find_canary_in_logs, is_drained
 from tests.faults.campaign.schedule import MEAN_GAP_S, plan
-from tests.faults.campaign.senders import Sender
+from tests.faults.campaign.senders import Sender, SenderOfScans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.faults.campaign.sites import Site
+    from tests.faults.campaign.site import Site
 
 MOVES_WITHIN_S: Final = 60.0
 """After everything was mended, work must have moved."""
 DRAINS_WITHIN_S: Final = 600.0
 """A delivery that failed several times waits for minutes."""
+SCAN_EVERY_S: Final = 60.0
 _PROGRESS: Final = ("graded", "rejected", "delivery-done")
 
 
@@ -60,6 +61,8 @@ class Campaign:
         Of a sender, between two studies.
     mean_gap_s : float
         Between two faults.
+    scan : Path, optional
+        Folder of a scan that is sent too.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Campaign:
         n_senders: int = 2,
         pause_s: float = 3.0,
         mean_gap_s: float = MEAN_GAP_S,
+        scan: Path | None = None,
     ) -> None:
         self._site, self._seed, self._seconds = site, seed, seconds
         self._mean_gap_s = mean_gap_s
@@ -78,6 +82,9 @@ class Campaign:
             Sender(number, seed, site.receivers, self._journal(number), pause_s)
             for number in range(n_senders)
         ]
+        if scan is not None:
+            sender = (n_senders, seed, site.receivers, self._journal(n_senders), SCAN_EVERY_S)
+            self._senders.append(SenderOfScans(scan, *sender))
         self._began = time.monotonic()
         self._ends: list[tuple[float, int, Callable[[], bool]]] = []
         self._numbers = itertools.count()

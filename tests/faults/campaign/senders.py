@@ -10,9 +10,11 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import numpy as np
+import pydicom
 
 from tests.support.builders.instances import encoded_instance
 from tests.support.clients import upper_layer as ul
@@ -33,6 +35,15 @@ class Acknowledged:
     study_uid: str
     uid: str
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An instance to send."""
+
+    study_uid: str
+    uid: str
+    data_set: bytes
 
 
 class Sender(threading.Thread):
@@ -75,41 +86,39 @@ class Sender(threading.Thread):
             while not self.stopped.wait(self._pause_s):
                 studies += 1
                 study_uid, n = f"{self._prefix}{studies:06}", self._chance.randint(2, 5)
-                self._store_all(journal, study_uid, range(n))
+                self._store_all(journal, images(study_uid, range(n)))
                 if self._chance.random() < 0.1:
-                    self._store_all(journal, study_uid, range(1))  # again
+                    self._store_all(journal, images(study_uid, range(1)))  # again
                 if self._chance.random() < 0.1:
                     late.append((study_uid, n))
                 if late and self._chance.random() < 0.1:
                     uid, following = late.pop(0)
-                    self._store_all(journal, uid, range(following, following + 1))
+                    self._store_all(journal, images(uid, range(following, following + 1)))
 
-    def _store_all(self, journal: Any, study_uid: str, numbers: range) -> None:
+    def _store_all(self, journal: TextIO, waiting: list[Image]) -> None:
         """Store the images; return when all are acknowledged, whatever it takes."""
-        waiting = [*numbers]
         while waiting:
             try:
-                self._associate_and_store(journal, study_uid, waiting)
+                self._associate_and_store(journal, waiting)
             except (OSError, AssertionError):
                 self.statuses["connection lost"] += 1
                 time.sleep(0.2)
 
-    def _associate_and_store(self, journal: Any, study_uid: str, waiting: list[int]) -> None:
+    def _associate_and_store(self, journal: TextIO, waiting: list[Image]) -> None:
         address, port = self._chance.choice(self._addresses)
         with ul.peer(port, 15, address) as peer:
             peer.associate(_CONTEXTS)
             while waiting:
-                uid = f"{study_uid}.1.{waiting[0]}"
-                data_set = _encode(uid, study_uid, waiting[0])
-                peer.send(ul.store(1, data_set, uid))
+                image = waiting[0]
+                peer.send(ul.store(1, image.data_set, image.uid))
                 status = peer.status()
                 self.statuses[f"0x{status:04X}"] += 1
                 if status:
                     time.sleep(0.2)
                     continue
-                sha256 = hashlib.sha256(data_set).hexdigest()
-                json.dump({"study_uid": study_uid, "uid": uid, "sha256": sha256}, journal)
-                journal.write("\n")
+                sha256 = hashlib.sha256(image.data_set).hexdigest()
+                values = {"study_uid": image.study_uid, "uid": image.uid, "sha256": sha256}
+                journal.write(json.dumps(values) + "\n")
                 journal.flush()
                 os.fsync(journal.fileno())
                 waiting.pop(0)
@@ -117,9 +126,52 @@ class Sender(threading.Thread):
             peer.receive()
 
 
-def _encode(uid: str, study_uid: str, number: int) -> bytes:
-    pixels = np.full((48, 64), number, np.uint16)
-    return encoded_instance(uid, study_uid, pixels=pixels, accession_number="A1")
+class SenderOfScans(Sender):
+    """Sends copies of one synthetic scan, which models can grade.
+
+    Parameters
+    ----------
+    scan : Path
+        Folder of Part 10 files.
+    *arguments, **options
+        Of `Sender`.
+    """
+
+    def __init__(self, scan: Path, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._data_sets = [pydicom.dcmread(path) for path in sorted(scan.rglob("*.dcm"))]
+
+    def run(self) -> None:
+        studies = 0
+        with self._journal.open("a") as journal:
+            while not self.stopped.wait(self._pause_s):
+                studies += 1
+                self._store_all(journal, self._copy(f"{self._prefix}{studies:06}"))
+
+    def _copy(self, study_uid: str) -> list[Image]:
+        copies = []
+        for number, data_set in enumerate(self._data_sets):
+            uid = f"{study_uid}.1.{number}"
+            data_set.StudyInstanceUID, data_set.SeriesInstanceUID = study_uid, f"{study_uid}.1"
+            data_set.SOPInstanceUID = uid
+            data_set.PatientName, data_set.PatientID = "Canary^Patient", "CANARY-7"
+            data_set.AccessionNumber = "A1"
+            encoded = BytesIO()
+            pydicom.dcmwrite(
+                encoded, pydicom.Dataset(data_set), implicit_vr=False, little_endian=True
+            )
+            copies.append(Image(study_uid, uid, encoded.getvalue()))
+        return copies
+
+
+def images(study_uid: str, numbers: range) -> list[Image]:
+    """Small images, which only a scripted worker grades."""
+    made = []
+    for number in numbers:
+        uid, pixels = f"{study_uid}.1.{number}", np.full((48, 64), number, np.uint16)
+        encoded = encoded_instance(uid, study_uid, pixels=pixels, accession_number="A1")
+        made.append(Image(study_uid, uid, encoded))
+    return made
 
 
 def read_journals(folder: Path) -> Iterator[Acknowledged]:

@@ -1,0 +1,298 @@
+"""The node under test: its processes, broker, archives, and the faults that they have."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import psutil
+
+from node.embedded.triton import EmbeddedTriton
+from tests.faults.campaign.archives import Archive
+from tests.faults.campaign.disks import fill, small_disk
+from tests.faults.campaign.parts import Part
+from tests.faults.campaign.schedule import Kind
+from tests.support.servers.destination import scripted_destination
+from tests.support.servers.receiver import accepts_connections
+from tests.support.servers.redis import RedisServer
+from tests.support.servers.scripted_worker import FOLDER_VARIABLE
+from worker.app import GRADE_REVISION, QUEUES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from sqlalchemy import Engine
+
+    from tests.support.servers.hosts import Host
+
+_SETTINGS: Final[dict[str, Any]] = {
+    "ae_title": "EPVSNODE",
+    "lease_s": 5.0,
+    "quiet_period_s": 1.0,
+    "sweep_interval_s": 0.3,
+    "network_timeout_s": 5.0,
+    "triton_timeout_s": 10.0,
+    "commitment_timeout_s": 5.0,
+    "spool_reserve_mb": 0,
+    # Workers are killed every few seconds: three attempts would fail studies that do no harm.
+    "max_attempts": 10,
+}
+_DISK_MB: Final = 512
+COMMON: Final = (
+    Kind.RECEIVER_KILLED,
+    Kind.WORKER_KILLED,
+    Kind.WORKER_CHILD_KILLED,
+    Kind.WORKER_RESTARTED,
+    Kind.HOUSEKEEPER_KILLED,
+    Kind.REDIS_KILLED,
+    Kind.REDIS_FLUSHED,
+    Kind.REDIS_PAUSED,
+    Kind.DISK_FULL,
+)
+
+
+class Site:
+    """Node, broker, database and archives; a context manager that stops all of it.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets logs and journals. The data folder in it is a small disk of its own.
+    seed : int
+        Of the archives.
+    with_models : bool
+        Whether Triton and a worker with the models run too.
+    """
+
+    kinds: tuple[Kind, ...] = COMMON
+    triton: EmbeddedTriton | None = None
+    engine: Engine
+    redis: RedisServer
+
+    def __init__(self, folder: Path, seed: int, *, with_models: bool = False) -> None:
+        self.folder, self.data_dir = folder, folder / "data"
+        self.settings: dict[str, Any] = {**_SETTINGS, "data_dir": self.data_dir}
+        self.receivers: list[tuple[str, int]] = []
+        self.parts: list[Part] = []
+        self.archives: list[Archive] = []
+        self._seed, self._with_models = seed, with_models
+        self._cleanup = ExitStack()
+        self._busy: set[str] = set()
+
+    def __enter__(self) -> Self:
+        try:
+            self._cleanup.enter_context(small_disk(self.data_dir, _DISK_MB))
+            self._start()
+        except BaseException:
+            self._cleanup.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._cleanup.close()
+
+    def begin(self, kind: Kind, number: int) -> Callable[[], bool] | None:
+        """Cause a fault; None if its target has one already, else what mends it."""
+        match kind:
+            case Kind.RECEIVER_KILLED:
+                return self._kill(self._choose("receiver", number))
+            case Kind.WORKER_KILLED:
+                return self._kill(self._choose("worker", number))
+            case Kind.WORKER_CHILD_KILLED:
+                return self._kill_child(self._choose("worker", number), number)
+            case Kind.WORKER_RESTARTED:
+                return self._restart(self._choose("worker", number))
+            case Kind.HOUSEKEEPER_KILLED:
+                return self._kill(self._choose("housekeeper", number))
+            case Kind.REDIS_KILLED:
+                return self._exclusively("redis", self.redis.kill, self.redis.start)
+            case Kind.REDIS_FLUSHED:
+                return self._flush()
+            case Kind.REDIS_PAUSED:
+                return self._pause("redis", lambda: [psutil.Process(self.redis.pid)])
+            case Kind.DISK_FULL:
+                return self._fill("disk", self.data_dir)
+            case Kind.TRITON_KILLED:
+                return self._kill_triton()
+            case Kind.TRITON_PAUSED:
+                return self._pause("Triton", self._triton_processes)
+        return None
+
+    def wait_until_ready(self, timeout_s: float = 60.0) -> None:
+        """Wait until every receiver listens and every worker has told so."""
+        end = time.monotonic() + timeout_s
+        workers = [part for part in self.parts if part.name.startswith("worker")]
+        while not (
+            all(accepts_connections(port, address) for address, port in self.receivers)
+            and all(" ready" in self.log(part.name).read_text() for part in workers)
+        ):
+            if time.monotonic() > end:
+                raise RuntimeError(f"not ready; logs are in {self.folder}")
+            time.sleep(0.1)
+
+    def log(self, name: str) -> Path:
+        """Log of a part."""
+        return self.folder / f"{name}.log"
+
+    def stop_parts(self) -> list[str]:
+        """Stop every part; return processes that it left behind."""
+        for part in self.parts:
+            part.stop()
+        time.sleep(0.5)
+        return [f"process {pid} left behind: {name}" for pid, name in self._left_behind()]
+
+    def _left_behind(self) -> Iterator[tuple[int, str]]:
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(FOLDER_VARIABLE) == str(self.folder):
+                    yield process.pid, process.name()
+
+    def _start(self) -> None:
+        raise NotImplementedError
+
+    def _add(self, name: str, *module: str, host: Host | None = None) -> None:
+        environment = {f"EPVS_{key.upper()}": str(value) for key, value in self.settings.items()}
+        environment |= {FOLDER_VARIABLE: str(self.folder), "OMP_NUM_THREADS": "1"}
+        self.parts.append(Part(name, module, self.log(name), environment, host))
+        self.parts[-1].start()
+
+    def _add_worker(self, name: str, host: Host | None = None) -> None:
+        options = ("worker", "--concurrency", "2", "--without-gossip", "--without-mingle")
+        self._add(name, "celery", "-A", "tests.faults.campaign.worker", *options, host=host)
+
+    def _add_archives(self, address: str, reports_to: tuple[str, int] | None) -> None:
+        first = Archive(self._seed)
+        second = Archive(self._seed + 1, loses=True, reports_to=reports_to)
+        names = []
+        for archive, commits in ((first, False), (second, True)):
+            running = scripted_destination(address=address, commits=commits, scripted=archive)
+            self._cleanup.enter_context(running)
+            port = archive.destination.port
+            names.append(f"PACS@{address}:{port}" + ("?commit=1" if commits else ""))
+            self.archives.append(archive)
+        self.settings["destinations"] = ",".join(names)
+
+    def _start_triton(self) -> str:
+        """Start Triton; return its address on this machine."""
+        self.triton = EmbeddedTriton(self.folder / "triton", self.folder / "triton.log")
+        # It is killed with the thread that started it: one that lasts.
+        self._starter = self._cleanup.enter_context(ThreadPoolExecutor(1))
+        self._cleanup.callback(self.triton.stop)
+        self._starter.submit(self.triton.start).result()
+        self.kinds = (*self.kinds, Kind.TRITON_KILLED, Kind.TRITON_PAUSED)
+        return self.triton.url
+
+    def _triton_processes(self) -> list[psutil.Process]:
+        assert self.triton is not None
+        if self.triton.pid is None:
+            return []
+        main = psutil.Process(self.triton.pid)
+        return [main, *main.children(recursive=True)]
+
+    def _kill_triton(self) -> Callable[[], bool] | None:
+        """Kill Triton; its start takes seconds, in which other faults begin and end."""
+        triton, starts = self.triton, list[Future[None]]()
+        assert triton is not None
+
+        def kill() -> None:
+            if triton.pid is not None:
+                os.killpg(triton.pid, signal.SIGKILL)
+
+        def restart() -> None:
+            triton.stop()
+            triton.start()
+
+        def mend() -> bool:
+            if not starts:
+                starts.append(self._starter.submit(restart))
+            if starts[0].done():
+                starts[0].result()
+            return starts[0].done()
+
+        return self._exclusively("Triton", kill, mend)
+
+    def _add_worker_with_models(self, host: Host | None = None) -> None:
+        options = ("worker", "--concurrency", "1", "--without-gossip", "--without-mingle")
+        queue = ("--queues", QUEUES[GRADE_REVISION])
+        self._add("worker-models", "celery", "-A", "worker.app", *options, *queue, host=host)
+
+    def _add_redis(self, **options: str) -> None:
+        self.redis = RedisServer(self.folder, **options)
+        self.redis.start()
+        self._cleanup.callback(self.redis.kill)
+
+    def _choose(self, kind: str, number: int) -> Part:
+        parts = [part for part in self.parts if part.name.startswith(kind)]
+        return parts[number % len(parts)]
+
+    def _exclusively(
+        self, what: str, begin: Callable[[], object], end: Callable[[], object]
+    ) -> Callable[[], bool] | None:
+        if what in self._busy:
+            return None
+        self._busy.add(what)
+        begin()
+
+        def mend() -> bool:
+            if end() is False:
+                return False
+            self._busy.discard(what)
+            return True
+
+        return mend
+
+    def _kill(self, part: Part) -> Callable[[], bool] | None:
+        return self._exclusively(part.name, part.kill, part.start)
+
+    def _restart(self, part: Part) -> Callable[[], bool] | None:
+        def start() -> bool:
+            if part.is_running():
+                return False
+            part.start()
+            return True
+
+        return self._exclusively(part.name, part.terminate, start)
+
+    def _kill_child(self, part: Part, number: int) -> Callable[[], bool] | None:
+        children = part.children()
+        if not children:
+            return None
+        with suppress(psutil.NoSuchProcess):
+            children[number % len(children)].kill()
+        return lambda: True
+
+    def _flush(self) -> Callable[[], bool] | None:
+        if "redis" in self._busy:
+            return None
+        with self.redis.client() as client:
+            client.flushall()
+        return lambda: True
+
+    def _pause(
+        self, what: str, find: Callable[[], list[psutil.Process]]
+    ) -> Callable[[], bool] | None:
+        if what in self._busy:
+            return None
+        processes = find()
+
+        def send(number: int) -> None:
+            for process in processes:
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+
+        return self._exclusively(what, lambda: send(signal.SIGSTOP), lambda: send(signal.SIGCONT))
+
+    def _fill(self, what: str, folder: Path) -> Callable[[], bool] | None:
+        ballast = folder / "ballast"
+        return self._exclusively(what, lambda: fill(ballast), lambda: ballast.unlink())
