@@ -43,10 +43,11 @@ _WORKERS: Final = (
 )
 _REMEDIES: Final = {
     Invariant.STORED_FILES: _RESTORE,
-    Invariant.ORPHAN_FILES: "Nothing is lost: an interrupted transfer or attempt left them, and "
-    "its repetition has its own. They may be deleted.",
-    Invariant.TEMPORARY_FILES: "Nothing is lost: a process was killed while it wrote them. They "
-    "may be deleted; a receiver that starts removes its own.",
+    Invariant.ORPHAN_FILES: "An interrupted transfer or attempt left them. The housekeeper removes "
+    "those in reports within two days. Those in spool were never acknowledged, unless the database "
+    "was restored from a backup: then let the PACS send again. After that they may be deleted.",
+    Invariant.TEMPORARY_FILES: "A process was killed while it wrote them; nothing is lost. The "
+    "housekeeper removes those in reports within two days, a receiver that starts those in spool.",
     Invariant.OUTCOMES: _DEFECT,
     Invariant.REPORT_CONTENT: _DEFECT,
     Invariant.LEASES: _WORKERS,

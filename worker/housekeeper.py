@@ -1,7 +1,7 @@
 """The housekeeper: closes quiet studies, requeues expired leases, notifies the workers.
 
-It also removes what retention says is due, and sends signed checkpoints of the audit trail, where
-they are configured.
+It also removes what retention says is due and what killed attempts left behind, and sends signed
+checkpoints of the audit trail, where they are configured.
 
 ``python -m worker.housekeeper`` runs until SIGTERM or SIGINT. Its whole state is in SQL, so it can
 be killed and restarted at any time, and two instances do not interfere.
@@ -27,6 +27,7 @@ from db.grading import leases
 from db.receiving import closing
 from db.session import create_engine, unit_of_work
 from worker.audit_checkpoints import Checkpoints
+from worker.leftovers import Leftovers
 from worker.notifier import notify
 from worker.retention import Retention
 
@@ -144,6 +145,8 @@ def main() -> None:
     )
     if settings.audit_key:
         checkpoints.start()
+    leftovers = Leftovers(settings, engine)  # a thread, because listing files may take long
+    threading.Thread(target=leftovers.run, args=(stop,), name="leftovers", daemon=True).start()
     # A thread of its own: removing files must not delay the other duties.
     threading.Thread(
         target=Retention(settings, engine).run, args=(stop,), name="retention", daemon=True

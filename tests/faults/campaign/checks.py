@@ -14,6 +14,7 @@ from core.settings import load_settings
 from db.consistency.files import check_files
 from db.consistency.records import check_records
 from db.enums import DeliveryState, RevisionState
+from db.grading.leftovers import remove_leftovers
 from db.models import Delivery, DeliveryObject, Instance, ReportObjectRow, Revision
 from db.session import unit_of_work
 from tests.faults.campaign.senders import CANARY, read_journals
@@ -64,6 +65,9 @@ def check(site: Site) -> Found:
     settings = load_settings(**{k: str(v) for k, v in site.settings.items()})
     for verdict in check_records(site.engine, settings, overdue_s=OVERDUE_S):
         found.other += [f"{verdict.invariant}: {each}" for each in verdict.examples]
+    # Of killed attempts; the housekeeper would remove them after a day.
+    left = remove_leftovers(site.engine, settings.reports_dir, older_than_s=0.0)
+    found.counts["report files of killed attempts, removed"] = left
     for verdict in check_files(site.engine, settings, in_flight_s=0.0, hashed=None):
         found.other += [f"{verdict.invariant}: {each}" for each in verdict.examples]
     _check_acknowledged(site, found)

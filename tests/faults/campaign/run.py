@@ -29,7 +29,7 @@ MOVES_WITHIN_S: Final = 60.0
 """After everything was mended, work must have moved."""
 DRAINS_WITHIN_S: Final = 600.0
 """A delivery that failed several times waits for minutes."""
-SCAN_EVERY_S: Final = 60.0
+SCAN_EVERY_S: Final = 15.0
 _PROGRESS: Final = ("graded", "rejected", "delivery-done")
 
 

@@ -179,7 +179,7 @@ class Site:
             running = scripted_destination(address=address, commits=commits, scripted=archive)
             self._cleanup.enter_context(running)
             port = archive.destination.port
-            names.append(f"PACS@{address}:{port}" + ("?commit=1" if commits else ""))
+            names.append(f"PACS@{address}:{port}?notgraded=1" + ("&commit=1" if commits else ""))
             self.archives.append(archive)
         self.settings["destinations"] = ",".join(names)
 
