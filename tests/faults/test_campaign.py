@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 SEED = 5
-FAULTS_FOR_S = 8.0
+FAULTS_FOR_S = 7.0
 
 
 def test_nothing_is_lost_doubled_or_stuck_while_everything_fails(tmp_path: Path) -> None:
     with EmbeddedSite(tmp_path / "site", SEED) as site:
         site.wait_until_ready()
-        campaign = Campaign(site, SEED, FAULTS_FOR_S, pause_s=0.3, mean_gap_s=1.0)
+        campaign = Campaign(site, SEED, FAULTS_FOR_S, pause_s=0.5, mean_gap_s=0.8)
         outcome = campaign.run()
     assert outcome.found.wrong == []
     assert outcome.moved_after_s < MOVES_WITHIN_S
     assert sum(outcome.faults.values()) > 3
-    assert outcome.found.counts["instances acknowledged"] > 10
-    assert outcome.found.counts["deliveries"] > 5
+    assert outcome.found.counts["instances acknowledged"] > 5
+    assert outcome.found.counts["deliveries"] > 3
 
 
 def test_a_seed_gives_the_same_faults_and_every_kind() -> None:

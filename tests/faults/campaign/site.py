@@ -148,6 +148,8 @@ class Site:
     def stop_parts(self) -> list[str]:
         """Stop every part; return processes that it left behind."""
         for part in self.parts:
+            part.terminate()
+        for part in self.parts:
             part.stop()
         time.sleep(0.5)
         return [f"process {pid} left behind: {name}" for pid, name in self._left_behind()]
