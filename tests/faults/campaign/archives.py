@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from tests.support.servers.destination import Commits, Fault, ScriptedDestination
 
 if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
     from pynetdicom import evt
 
 _REFUSED: Final = 0xA700
@@ -54,6 +55,8 @@ class Archive(ScriptedDestination):
         self.faults: Counter[str] = Counter()
         self.contents: dict[str, set[str]] = defaultdict(set)
         """SHA-256 of every data set that arrived under a SOP Instance UID."""
+        self.committed: set[str] = set()
+        """SOP Instance UIDs that were reported as committed."""
         self._reports = Commits.ELSEWHERE if reports_to else Commits.HERE
         if reports_to:
             self.reports_to = reports_to
@@ -67,7 +70,8 @@ class Archive(ScriptedDestination):
         status = super().store(event)
         with self._lock:
             lost = self.misbehaves and self._loses and self._chance.random() < self._share
-        if lost and self.data_sets.pop(uid, None) is not None:
+        # What it has committed to it keeps, also when that arrives again.
+        if lost and uid not in self.committed and self.data_sets.pop(uid, None) is not None:
             self.faults[LOSES] += 1
         return status
 
@@ -79,6 +83,13 @@ class Archive(ScriptedDestination):
             name = self._chance.choice(sorted(_FAULTS))
         self.faults[name] += 1
         return _FAULTS[name]
+
+    def act(self, event: evt.Event) -> tuple[int, Dataset | None]:
+        """Note what is committed to, then report it."""
+        for item in event.action_information.ReferencedSOPSequence:
+            if item.ReferencedSOPInstanceUID in self.data_sets:
+                self.committed.add(str(item.ReferencedSOPInstanceUID))
+        return super().act(event)
 
     def next_commitment(self) -> int | Commits:
         """Report in the one way that reaches the node."""
