@@ -1,6 +1,7 @@
 """Files that rows name: received instances, those in quarantine, and objects of reports.
 
-A file is named by its SHA-256, so the row alone says where in a data folder it lies.
+A file is named by its SHA-256, so the row alone says where in a data folder it lies. Rows whose
+file retention has removed, or is about to, name none.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from db.models import Instance, QuarantinedInstance, ReportObjectRow
+from db.models import FileRemoval, Instance, QuarantinedInstance, ReportObjectRow, Revision
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
-_SPOOLED: Final[tuple[Any, ...]] = (Instance, QuarantinedInstance)
+TABLES: Final[tuple[Any, ...]] = (Instance, QuarantinedInstance, ReportObjectRow)
+"""The tables whose rows name files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,22 @@ class StoredFile:
     name: str
 
 
+def is_kept(table: Any) -> ColumnElement[bool]:
+    """Condition for the rows of one of `TABLES` whose file must exist."""
+    if table is not ReportObjectRow:
+        kept: ColumnElement[bool] = table.removed_at.is_(None)
+        return kept
+    return sa.exists().where(
+        Revision.id == ReportObjectRow.revision_id, Revision.report_removed_at.is_(None)
+    )
+
+
 def list_stored_files(session: Session) -> list[StoredFile]:
     """Return every file that a row names, each once, by name."""
     found: dict[str, StoredFile] = {}
-    for table in (*_SPOOLED, ReportObjectRow):
-        rows = session.execute(sa.select(table.path, table.sha256, table.size_bytes))
+    for table in TABLES:
+        columns = sa.select(table.path, table.sha256, table.size_bytes)
+        rows = session.execute(columns.where(is_kept(table)))
         for path, sha256, size_bytes in rows:
             name = f"{sha256}.dcm"
             folder = "reports" if table is ReportObjectRow else f"spool/{sha256[:2]}"
@@ -54,7 +68,7 @@ def list_stored_files(session: Session) -> list[StoredFile]:
 
 
 def move_stored_files(session: Session, data_dir: Path) -> None:
-    """Let every row name its file in `data_dir`, where the files have been put.
+    """Let every row name its file in `data_dir`, where the files that are kept have been put.
 
     Parameters
     ----------
@@ -62,7 +76,8 @@ def move_stored_files(session: Session, data_dir: Path) -> None:
     data_dir : Path
         Absolute.
     """
-    for table in (*_SPOOLED, ReportObjectRow):
+    session.execute(sa.delete(FileRemoval))  # none of those was put there
+    for table in TABLES:
         folder: Any = sa.literal(f"{data_dir}/reports/")
         if table is not ReportObjectRow:
             folder = sa.literal(f"{data_dir}/spool/") + sa.func.substr(table.sha256, 1, 2) + "/"

@@ -1,5 +1,7 @@
 """Rows and files: every row has its file, every file its row, nothing half written is left.
 
+A row whose file retention has removed names none; a file that is listed for removal has its row.
+
 Nothing is changed or locked. Transactions are short: files are read outside them, because
 PostgreSQL ends a transaction that is idle for 10 s.
 """
@@ -19,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import select, union_all
 
 from db.consistency.verdict import Invariant, Verdict
-from db.models import Instance, QuarantinedInstance, ReportObjectRow
+from db.models import FileRemoval, Instance, QuarantinedInstance, ReportObjectRow
 from db.session import unit_of_work
+from db.stored_files import TABLES, is_kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,7 +37,7 @@ _KEYS: Final[dict[Any, Any]] = {
     QuarantinedInstance: QuarantinedInstance.id,
     ReportObjectRow: ReportObjectRow.id,
 }
-"""The tables that name files, with their primary keys."""
+"""Primary keys of the tables that name files."""
 _PAGE: Final = 1000
 """Rows read in one transaction before their files are."""
 
@@ -80,11 +83,15 @@ def _compare_names(
     for path in _old_files(settings.reports_dir, before):
         reports[path.name[:2]].append(path)
     parts = [
-        select(table.sha256.label("sha256"), table.path, table.size_bytes, table.sop_instance_uid)
-        for table in _KEYS
+        select(
+            table.sha256.label("sha256"), table.path, table.size_bytes, table.sop_instance_uid
+        ).where(is_kept(table))
+        for table in TABLES
     ]
     query = union_all(*parts).order_by("sha256").execution_options(yield_per=_PAGE)
-    checked, missing, candidates = 0, [], []
+    checked = 0
+    problems: list[tuple[str, str]] = []
+    candidates: list[Path] = []
     with unit_of_work(engine, read_only=True) as session:
         for prefix, rows in _by_prefix(session.execute(query)):
             known = set()
@@ -92,9 +99,12 @@ def _compare_names(
                 checked += 1
                 known.add(f"{sha256}.dcm")
                 if problem := _find_problem(path, size_bytes):
-                    missing.append(f"instance {uid}: {problem}")
+                    problems.append((sha256, f"instance {uid}: {problem}"))
             files = [*_old_files(settings.spool_dir / prefix, before), *reports[prefix]]
             candidates += [path for path in files if path.name not in known]
+    # Rows and files may have come and gone meanwhile.
+    kept = _find_kept(engine, [sha256 for sha256, _ in problems])
+    missing = [problem for sha256, problem in problems if sha256 in kept]
     orphans = _without_row(engine, candidates)
     return checked, missing, [str(path.relative_to(settings.data_dir)) for path in orphans]
 
@@ -135,24 +145,33 @@ def _find_problem(path: str, size_bytes: int) -> str:
 
 
 def _without_row(engine: Engine, candidates: list[Path]) -> list[Path]:
-    """Those of the files that still exist and still have no row: it may have come meanwhile."""
+    """Those of the files that still exist, have no row now, and are not about to be removed."""
     if not candidates:
         return []
-    known: set[str] = set()
-    for start in range(0, len(candidates), _PAGE):
-        hashes = [path.stem for path in candidates[start : start + _PAGE]]
-        with unit_of_work(engine, read_only=True) as session:
-            for table in _KEYS:
-                found = select(table.sha256).where(table.sha256.in_(hashes))
-                known.update(session.scalars(found))
+    known = _find_kept(engine, [path.stem for path in candidates])
+    with unit_of_work(engine, read_only=True) as session:
+        known.update(Path(path).stem for path in session.scalars(select(FileRemoval.path)))
     return [path for path in candidates if path.stem not in known and path.exists()]
+
+
+def _find_kept(engine: Engine, hashes: list[str]) -> set[str]:
+    """Those of the hashes that a row names whose file is to be kept."""
+    found: set[str] = set()
+    for start in range(0, len(hashes), _PAGE):
+        some = hashes[start : start + _PAGE]
+        with unit_of_work(engine, read_only=True) as session:
+            for table in TABLES:
+                rows = select(table.sha256).where(table.sha256.in_(some), is_kept(table))
+                found.update(session.scalars(rows))
+    return found
 
 
 def _compare_contents(engine: Engine, share: float) -> tuple[int, list[str]]:
     """Read a share of the files; return how many, and which are not what their row says."""
     n_read, damaged = 0, []
     for table, key in _KEYS.items():
-        query = select(key, table.path, table.sha256, table.sop_instance_uid).order_by(key)
+        query = select(key, table.path, table.sha256, table.sop_instance_uid)
+        query = query.where(is_kept(table)).order_by(key)
         last = None
         while True:
             page = query if last is None else query.where(key > last)

@@ -18,7 +18,7 @@ from db.receiving.intake import record_instances
 from db.session import unit_of_work
 from node import deep
 from node.cli import app
-from node.embedded import running
+from node.embedded.running import RunningStack
 from tests.support.builders import records as made
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def test_the_command_fails_and_names_no_patient(
 
 
 def test_processes_that_ended_and_were_not_waited_for_are_found(settings: Settings) -> None:
-    running.announce(settings)  # this process is the stack
+    stack = RunningStack(settings)  # this process is the stack
+    stack.announce(settings, [], own_broker=False)
     try:
         with subprocess.Popen([sys.executable, "-c", ""]) as child:
             os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # leaves it a zombie
@@ -90,4 +91,4 @@ def test_processes_that_ended_and_were_not_waited_for_are_found(settings: Settin
         *_, check = deep.examine(settings)
         assert check.ok
     finally:
-        running.withdraw(settings)
+        stack.withdraw()

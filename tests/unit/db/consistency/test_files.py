@@ -13,8 +13,10 @@ from core.settings import Settings, load_settings
 from db.consistency.files import check_files
 from db.consistency.verdict import Invariant, Verdict
 from db.receiving.intake import record_instances
+from db.retention.removals import decide_images, decide_report, remove_listed
 from db.session import unit_of_work
-from tests.support.builders.records import instance
+from tests.support.builders.records import STUDY, after, instance
+from tests.support.builders.stored_studies import delivered_study
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,6 +126,27 @@ def test_only_half_written_files_that_nobody_writes_are_left_over(
         make_old(path, age_s)
     verdict = check(database_engine, settings, in_flight_s=60)[Invariant.TEMPORARY_FILES]
     assert set(verdict.examples) == {"spool/tmp/0/a-1", "reports/b.part"}
+
+
+def test_removed_files_are_not_missing_and_listed_ones_are_no_orphans(
+    database_engine: Engine, settings: Settings, tmp_path: Path
+) -> None:
+    """What retention removes, before and after; a file that it forgot is an orphan."""
+    cutoff, now = after(9 * 86400), after(10 * 86400)
+    with unit_of_work(database_engine) as session:
+        revision_id, images, reports = delivered_study(session, tmp_path)
+    with unit_of_work(database_engine) as session:
+        assert decide_images(session, STUDY, cutoff=cutoff, now=now, why="age").files
+        assert decide_report(session, revision_id, STUDY, cutoff=cutoff, now=now).files
+    assert all(verdict.holds for verdict in check(database_engine, settings).values())
+    left = images[0].read_bytes()
+    remove_listed(database_engine, limit=1000)
+    found = check(database_engine, settings)
+    assert all(verdict.holds for verdict in found.values())
+    assert found[Invariant.STORED_FILES].checked == 0
+    assert not any(path.exists() for path in images + reports)
+    images[0].write_bytes(left)
+    assert check(database_engine, settings)[Invariant.ORPHAN_FILES].violations == 1
 
 
 def test_a_node_without_folders_has_nothing_to_compare(
