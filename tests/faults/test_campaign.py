@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.faults.campaign.embedded import EmbeddedSite
 from tests.faults.campaign.run import MOVES_WITHIN_S, Campaign
 from tests.faults.campaign.schedule import Kind, plan
-from tests.faults.campaign.sites import EmbeddedSite
 
 if TYPE_CHECKING:
     from pathlib import Path

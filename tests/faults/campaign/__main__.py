@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.faults import campaign
+from tests.faults.campaign.embedded import EmbeddedSite
+from tests.faults.campaign.hosts import HostsSite
 from tests.faults.campaign.report import write_report
 from tests.faults.campaign.run import MOVES_WITHIN_S, Campaign
-from tests.faults.campaign.sites import EmbeddedSite, HostsSite
 from tests.support.builders.synthetic_studies import generate_synthetic_study
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--site", choices=SITES, default="embedded")
     parser.add_argument(
-        "--models", action="store_true", help="also run Triton and a worker with the models"
+        "--models",
+        action="store_true",
+        help="hosts: also run Triton and a worker with the models; the embedded site always does",
     )
     parser.add_argument(
         "--folder", type=Path, help="for logs and journals, which are kept; must not exist"
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder.parent.chmod(0o755)  # PostgreSQL works under an account of its own
     print(f"logs, journals and campaign.jsonl: {folder}", flush=True)  # noqa: T201
     scan = None
-    if options.models:
+    if options.models or options.site == "embedded":
         scan = generate_synthetic_study(folder.parent / "scan", seed=20)
         shutil.rmtree(scan / "t1-mprage-sagittal")  # which would not be graded
     with SITES[options.site](folder, options.seed, with_models=options.models) as site:

@@ -140,7 +140,7 @@ def _check_archives(site: Site, found: Found) -> None:
 
 
 def _find_canary_in_redis(site: Site) -> Iterator[str]:
-    with site.redis.client() as client:
+    with site.redis_client() as client:
         for key in client.scan_iter():
             kind = client.type(key)
             values: Any = b""

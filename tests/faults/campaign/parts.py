@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -15,16 +14,93 @@ import psutil
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from node.embedded.supervision import ComponentState
     from tests.support.servers.hosts import Host
 
-_TERM_S: Final = 60.0
+_END_S: Final = 30.0
 
 
 class Part:
-    """One process of the node, with its children.
+    """One process of the node, with its children."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def main(self) -> psutil.Process | None:
+        """Its first process; None if it has ended."""
+        raise NotImplementedError
+
+    def start(self) -> bool:
+        """Start it, without waiting for it to be ready; False if that has to be tried again."""
+        raise NotImplementedError
+
+    def ended_by_itself(self) -> bool:
+        """Whether it has ended although nobody ended it."""
+        return False
+
+    def children(self) -> list[psutil.Process]:
+        """The processes that it started."""
+        main = self.main()
+        with suppress(psutil.NoSuchProcess):
+            return main.children(recursive=True) if main else []
+        return []
+
+    def kill(self) -> None:
+        """Kill its first process; children must notice by themselves."""
+        self._send(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Ask it to end, as a rolling restart does; it is not waited for."""
+        self._send(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """End it and everything that it started."""
+
+    def _send(self, number: int) -> None:
+        main = self.main()
+        if main is not None:
+            with suppress(psutil.NoSuchProcess):
+                main.send_signal(number)
+
+
+class Component(Part):
+    """A component of ``epvs-node up``, which starts it again by itself.
+
+    Parameters
+    ----------
+    name : str
+    find : callable
+        Returns the states of all components, by name; empty while the node does not run.
+    """
+
+    def __init__(self, name: str, find: Callable[[], Mapping[str, ComponentState]]) -> None:
+        super().__init__(name)
+        self._find, self._ended = find, 0
+
+    def main(self) -> psutil.Process | None:
+        state = self._find().get(self.name)
+        if state is None or state.state != "running":
+            return None
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(state.pid)
+        return None
+
+    def start(self) -> bool:
+        """Return whether it was started again, and is ready."""
+        main = self.main()
+        return main is not None and main.pid != self._ended
+
+    def _send(self, number: int) -> None:
+        main = self.main()
+        self._ended = main.pid if main is not None else 0
+        super()._send(number)
+
+
+class Supervised(Part):
+    """A process that the campaign starts, and starts again when it has ended.
 
     Parameters
     ----------
@@ -45,18 +121,21 @@ class Part:
         environment: Mapping[str, str],
         host: Host | None = None,
     ) -> None:
-        self.name, self.host = name, host
+        super().__init__(name)
+        self._host = host
         self._command = [sys.executable, "-m", *module]
         self._log, self._environment = log, environment
         self._process: subprocess.Popen[bytes] | None = None
-        self.is_meant_to_run = False
+        self._is_meant_to_run = False
 
-    def start(self) -> None:
-        """Start it, without waiting for it to be ready."""
-        self.is_meant_to_run = True
-        if self.host is not None:
-            self._process = self.host.start(self._command, self._log, self._environment)
-            return
+    def start(self) -> bool:
+        """Start it, unless it is still ending."""
+        if self._process is not None and self._process.poll() is None:
+            return False
+        self._is_meant_to_run = True
+        if self._host is not None:
+            self._process = self._host.start(self._command, self._log, self._environment)
+            return True
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("EPVS_")}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -68,13 +147,12 @@ class Part:
                 stderr=log,
                 start_new_session=True,
             )
+        return True
 
     def ended_by_itself(self) -> bool:
-        """Whether it has ended although nobody ended it."""
-        return self.is_meant_to_run and (self._process is None or self._process.poll() is not None)
+        return self._is_meant_to_run and (self._process is None or self._process.poll() is not None)
 
     def main(self) -> psutil.Process | None:
-        """Its first process; None if it has ended."""
         if self._process is None or self._process.poll() is not None:
             return None
         with suppress(psutil.NoSuchProcess):
@@ -86,53 +164,24 @@ class Part:
             return process
         return None
 
-    def children(self) -> list[psutil.Process]:
-        """The processes that it started."""
-        main = self.main()
-        with suppress(psutil.NoSuchProcess):
-            return main.children(recursive=True) if main else []
-        return []
-
     def kill(self) -> None:
-        """Kill its first process; children must notice by themselves."""
-        self.is_meant_to_run = False
-        main = self.main()
-        if main is not None:
-            with suppress(psutil.NoSuchProcess):
-                main.kill()
+        self._is_meant_to_run = False
+        super().kill()
         if self._process is not None:
             self._process.wait(10)
 
     def terminate(self) -> None:
-        """Ask it to end, as a rolling restart does; it is not waited for."""
-        self.is_meant_to_run = False
-        main = self.main()
-        if main is not None:
-            with suppress(psutil.NoSuchProcess):
-                main.send_signal(signal.SIGTERM)
-
-    def is_running(self) -> bool:
-        """Whether its first process has not ended."""
-        return self._process is not None and self._process.poll() is None
+        self._is_meant_to_run = False
+        super().terminate()
 
     def stop(self) -> None:
-        """End it and everything that it started."""
         self.terminate()
         if self._process is None:
             return
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(10)
-        if self.host is None:
+            self._process.wait(_END_S)
+        if self._host is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
-
-    def restart(self) -> None:
-        """Start it after `terminate`, once it has ended."""
-        deadline = time.monotonic() + _TERM_S
-        while self.is_running() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if self.is_running():
-            raise RuntimeError(f"{self.name} has not ended {_TERM_S:.0f} s after SIGTERM")
-        self.start()

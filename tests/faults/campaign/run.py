@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import itertools
 import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from sqlalchemy import func, select
@@ -29,7 +31,7 @@ MOVES_WITHIN_S: Final = 60.0
 """After everything was mended, work must have moved."""
 DRAINS_WITHIN_S: Final = 600.0
 """A delivery that failed several times waits for minutes."""
-SCAN_EVERY_S: Final = 15.0
+SCAN_EVERY_S: Final = 30.0
 _PROGRESS: Final = ("graded", "rejected", "delivery-done")
 
 
@@ -41,6 +43,9 @@ class Outcome:
     archives: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     ended_by_themselves: Counter[str] = field(default_factory=Counter)
+    returns_s: list[float] = field(default_factory=list)
+    """Seconds from the mending of the last of several faults to the next result, where no other
+    fault began before."""
     moved_after_s: float = 0.0
     drained_after_s: float = 0.0
     lasted_s: float = 0.0
@@ -87,6 +92,8 @@ class Campaign:
             self._senders.append(SenderOfScans(scan, *sender))
         self._began = time.monotonic()
         self._ends: list[tuple[float, int, Callable[[], bool]]] = []
+        self._without_fault: list[tuple[datetime, datetime]] = []
+        self._well_since: datetime | None = None
         self._numbers = itertools.count()
         self.outcome = Outcome()
 
@@ -99,6 +106,7 @@ class Campaign:
             self._mend(log)
             self._drain(log)
             self.outcome.found = check(self._site)
+            self._measure_returns()
             self.outcome.found.other += self._site.stop_parts()
             self.outcome.found.other += find_canary_in_logs(self._site)
             self._note(log, "checked", wrong=self.outcome.found.wrong)
@@ -119,6 +127,7 @@ class Campaign:
             if end is None:  # its target has a fault already
                 self._note(log, "left out", kind=planned.kind)
                 continue
+            self._note_times(is_well=False)
             self.outcome.faults[planned.kind] += 1
             self._note(log, "fault", kind=planned.kind, lasts_s=round(planned.lasts_s, 2))
             heapq.heappush(
@@ -133,6 +142,8 @@ class Campaign:
                 _, number, end = heapq.heappop(self._ends)
                 if not end():
                     heapq.heappush(self._ends, (now + 0.1, number, end))
+                elif not self._ends:
+                    self._note_times(is_well=True)
             for part in self._site.parts:
                 if part.ended_by_itself():
                     self.outcome.ended_by_themselves[part.name] += 1
@@ -140,10 +151,34 @@ class Campaign:
                     part.start()
             time.sleep(0.02)
 
+    def _note_times(self, *, is_well: bool) -> None:
+        """Note that the last fault was mended, or that another begins."""
+        now = datetime.now(UTC)
+        if self._well_since is not None:
+            self._without_fault.append((self._well_since, now))
+        self._well_since = now if is_well else None
+
+    def _measure_returns(self) -> None:
+        """Find the first result after each time at which everything was well again."""
+        with unit_of_work(self._site.engine, read_only=True) as session:
+            results = select(AuditEvent.at).where(AuditEvent.event.in_(_PROGRESS))
+            times = sorted(session.scalars(results))
+        for began, ended in self._without_fault:
+            position = bisect.bisect(times, began)
+            following = times[position] if position < len(times) else ended
+            if following <= ended:
+                self.outcome.returns_s.append((following - began).total_seconds())
+            elif (ended - began).total_seconds() > MOVES_WITHIN_S:
+                self.outcome.found.stuck.append(f"no result between {began} and {ended}")
+        for seconds in self.outcome.returns_s:
+            if seconds > MOVES_WITHIN_S:
+                self.outcome.found.stuck.append(f"no result for {seconds:.0f} s")
+
     def _mend(self, log: TextIO) -> None:
         """End every fault, and let archives behave."""
         while self._ends:
             self._pass_time(log, time.monotonic() + 0.1)
+        self._note_times(is_well=False)
         for archive in self._site.archives:
             archive.misbehaves = False
         self._note(log, "mended")

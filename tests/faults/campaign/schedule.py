@@ -18,12 +18,14 @@ LONGEST_S: Final = 6.0
 class Kind(StrEnum):
     """What a fault does."""
 
+    NODE_KILLED = "node killed with all its processes, and started"
     RECEIVER_KILLED = "receiver killed"
     WORKER_KILLED = "worker killed"
     WORKER_CHILD_KILLED = "worker's child killed"
     WORKER_RESTARTED = "worker stopped by SIGTERM and started"
     HOUSEKEEPER_KILLED = "housekeeper killed"
-    REDIS_KILLED = "Redis killed, started empty"
+    REDIS_KILLED = "Redis killed, started with its data"
+    REDIS_LOST = "Redis killed, started empty"
     REDIS_FLUSHED = "Redis: FLUSHALL"
     REDIS_PAUSED = "Redis paused"
     DATABASE_STOPPED = "PostgreSQL stopped without a checkpoint"
@@ -31,6 +33,7 @@ class Kind(StrEnum):
     DATABASE_PAUSED = "PostgreSQL paused"
     DATABASE_FULL = "PostgreSQL's disk full"
     TRITON_KILLED = "Triton killed"
+    TRITON_CHILD_KILLED = "Triton's model process killed"
     TRITON_PAUSED = "Triton paused"
     DISK_FULL = "data folder's disk full"
     HOST_CUT = "host cut off"

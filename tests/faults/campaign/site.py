@@ -1,34 +1,31 @@
-"""The node under test: its processes, broker, archives, and the faults that they have."""
+"""The node under test: its processes, broker, archives, and the faults that both sites have."""
 
 from __future__ import annotations
 
-import os
 import signal
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import psutil
 
-from node.embedded.triton import EmbeddedTriton
 from tests.faults.campaign.archives import Archive
 from tests.faults.campaign.disks import fill, small_disk
-from tests.faults.campaign.parts import Part
+from tests.faults.campaign.parts import Supervised
 from tests.faults.campaign.schedule import Kind
 from tests.support.servers.destination import scripted_destination
 from tests.support.servers.receiver import accepts_connections
-from tests.support.servers.redis import RedisServer
 from tests.support.servers.scripted_worker import FOLDER_VARIABLE
-from worker.app import GRADE_REVISION, QUEUES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
+    import redis
     from sqlalchemy import Engine
 
+    from tests.faults.campaign.parts import Part
     from tests.support.servers.hosts import Host
 
 _SETTINGS: Final[dict[str, Any]] = {
@@ -43,18 +40,19 @@ _SETTINGS: Final[dict[str, Any]] = {
     # Workers are killed every few seconds: three attempts would fail studies that do no harm.
     "max_attempts": 10,
 }
-_DISK_MB: Final = 512
+_DISK_MB: Final = 3072
 COMMON: Final = (
     Kind.RECEIVER_KILLED,
     Kind.WORKER_KILLED,
     Kind.WORKER_CHILD_KILLED,
     Kind.WORKER_RESTARTED,
     Kind.HOUSEKEEPER_KILLED,
-    Kind.REDIS_KILLED,
     Kind.REDIS_FLUSHED,
     Kind.REDIS_PAUSED,
     Kind.DISK_FULL,
 )
+TRITON: Final = (Kind.TRITON_KILLED, Kind.TRITON_CHILD_KILLED, Kind.TRITON_PAUSED)
+_WORKERS: Final = ("worker", "delivery")
 
 
 class Site:
@@ -67,13 +65,11 @@ class Site:
     seed : int
         Of the archives.
     with_models : bool
-        Whether Triton and a worker with the models run too.
+        Whether Triton and a worker with the models run too, where they are not needed.
     """
 
     kinds: tuple[Kind, ...] = COMMON
-    triton: EmbeddedTriton | None = None
     engine: Engine
-    redis: RedisServer
 
     def __init__(self, folder: Path, seed: int, *, with_models: bool = False) -> None:
         self.folder, self.data_dir = folder, folder / "data"
@@ -106,36 +102,36 @@ class Site:
         """Cause a fault; None if its target has one already, else what mends it."""
         match kind:
             case Kind.RECEIVER_KILLED:
-                return self._kill(self._choose("receiver", number))
+                return self._kill(self._choose(number, "receiver"))
             case Kind.WORKER_KILLED:
-                return self._kill(self._choose("worker", number))
+                return self._kill(self._choose(number, *_WORKERS))
             case Kind.WORKER_CHILD_KILLED:
-                return self._kill_child(self._choose("worker", number), number)
+                return self._kill_child(self._choose(number, *_WORKERS), number)
             case Kind.WORKER_RESTARTED:
-                return self._restart(self._choose("worker", number))
+                part = self._choose(number, *_WORKERS)
+                return self._exclusively(part.name, part.terminate, part.start)
             case Kind.HOUSEKEEPER_KILLED:
-                return self._kill(self._choose("housekeeper", number))
-            case Kind.REDIS_KILLED:
-                return self._exclusively("redis", self.redis.kill, self.redis.start)
+                return self._kill(self._choose(number, "housekeeper"))
             case Kind.REDIS_FLUSHED:
                 return self._flush()
             case Kind.REDIS_PAUSED:
-                return self._pause("redis", lambda: [psutil.Process(self.redis.pid)])
-            case Kind.DISK_FULL:
-                return self._fill("disk", self.data_dir)
-            case Kind.TRITON_KILLED:
-                return self._kill_triton()
+                return self._pause("Redis", self._redis_processes)
             case Kind.TRITON_PAUSED:
                 return self._pause("Triton", self._triton_processes)
-        return None
+            case Kind.DISK_FULL:
+                return self._fill("disk", self.data_dir)
+        raise ValueError(kind)
 
-    def wait_until_ready(self, timeout_s: float = 60.0) -> None:
-        """Wait until every receiver listens and every worker has told so."""
+    def redis_client(self) -> redis.Redis:
+        """Client of the broker, with its own connection."""
+        raise NotImplementedError
+
+    def wait_until_ready(self, timeout_s: float = 240.0) -> None:
+        """Wait until every receiver listens and every worker is ready."""
         end = time.monotonic() + timeout_s
-        workers = [part for part in self.parts if part.name.startswith("worker")]
         while not (
             all(accepts_connections(port, address) for address, port in self.receivers)
-            and all(" ready" in self.log(part.name).read_text() for part in workers)
+            and self._are_workers_ready()
         ):
             if time.monotonic() > end:
                 raise RuntimeError(f"not ready; logs are in {self.folder}")
@@ -163,15 +159,21 @@ class Site:
     def _start(self) -> None:
         raise NotImplementedError
 
+    def _are_workers_ready(self) -> bool:
+        raise NotImplementedError
+
+    def _redis_processes(self) -> list[psutil.Process]:
+        raise NotImplementedError
+
+    def _triton_processes(self) -> list[psutil.Process]:
+        raise NotImplementedError
+
     def _add(self, name: str, *module: str, host: Host | None = None) -> None:
         environment = {f"EPVS_{key.upper()}": str(value) for key, value in self.settings.items()}
         environment |= {FOLDER_VARIABLE: str(self.folder), "OMP_NUM_THREADS": "1"}
-        self.parts.append(Part(name, module, self.log(name), environment, host))
-        self.parts[-1].start()
-
-    def _add_worker(self, name: str, host: Host | None = None) -> None:
-        options = ("worker", "--concurrency", "2", "--without-gossip", "--without-mingle")
-        self._add(name, "celery", "-A", "tests.faults.campaign.worker", *options, host=host)
+        part = Supervised(name, module, self.log(name), environment, host)
+        self.parts.append(part)
+        part.start()
 
     def _add_archives(self, address: str, reports_to: tuple[str, int] | None) -> None:
         first = Archive(self._seed)
@@ -185,57 +187,8 @@ class Site:
             self.archives.append(archive)
         self.settings["destinations"] = ",".join(names)
 
-    def _start_triton(self) -> str:
-        """Start Triton; return its address on this machine."""
-        self.triton = EmbeddedTriton(self.folder / "triton", self.folder / "triton.log")
-        # It is killed with the thread that started it: one that lasts.
-        self._starter = self._cleanup.enter_context(ThreadPoolExecutor(1))
-        self._cleanup.callback(self.triton.stop)
-        self._starter.submit(self.triton.start).result()
-        self.kinds = (*self.kinds, Kind.TRITON_KILLED, Kind.TRITON_PAUSED)
-        return self.triton.url
-
-    def _triton_processes(self) -> list[psutil.Process]:
-        assert self.triton is not None
-        if self.triton.pid is None:
-            return []
-        main = psutil.Process(self.triton.pid)
-        return [main, *main.children(recursive=True)]
-
-    def _kill_triton(self) -> Callable[[], bool] | None:
-        """Kill Triton; its start takes seconds, in which other faults begin and end."""
-        triton, starts = self.triton, list[Future[None]]()
-        assert triton is not None
-
-        def kill() -> None:
-            if triton.pid is not None:
-                os.killpg(triton.pid, signal.SIGKILL)
-
-        def restart() -> None:
-            triton.stop()
-            triton.start()
-
-        def mend() -> bool:
-            if not starts:
-                starts.append(self._starter.submit(restart))
-            if starts[0].done():
-                starts[0].result()
-            return starts[0].done()
-
-        return self._exclusively("Triton", kill, mend)
-
-    def _add_worker_with_models(self, host: Host | None = None) -> None:
-        options = ("worker", "--concurrency", "1", "--without-gossip", "--without-mingle")
-        queue = ("--queues", QUEUES[GRADE_REVISION])
-        self._add("worker-models", "celery", "-A", "worker.app", *options, *queue, host=host)
-
-    def _add_redis(self, **options: str) -> None:
-        self.redis = RedisServer(self.folder, **options)
-        self.redis.start()
-        self._cleanup.callback(self.redis.kill)
-
-    def _choose(self, kind: str, number: int) -> Part:
-        parts = [part for part in self.parts if part.name.startswith(kind)]
+    def _choose(self, number: int, *names: str) -> Part:
+        parts = [part for part in self.parts if part.name.startswith(names)]
         return parts[number % len(parts)]
 
     def _exclusively(
@@ -255,38 +208,31 @@ class Site:
         return mend
 
     def _kill(self, part: Part) -> Callable[[], bool] | None:
+        if part.main() is None:
+            return None
         return self._exclusively(part.name, part.kill, part.start)
-
-    def _restart(self, part: Part) -> Callable[[], bool] | None:
-        def start() -> bool:
-            if part.is_running():
-                return False
-            part.start()
-            return True
-
-        return self._exclusively(part.name, part.terminate, start)
 
     def _kill_child(self, part: Part, number: int) -> Callable[[], bool] | None:
         children = part.children()
-        if not children:
+        if not children or part.name in self._busy:
             return None
         with suppress(psutil.NoSuchProcess):
             children[number % len(children)].kill()
         return lambda: True
 
     def _flush(self) -> Callable[[], bool] | None:
-        if "redis" in self._busy:
+        if "Redis" in self._busy:
             return None
-        with self.redis.client() as client:
+        with self.redis_client() as client:
             client.flushall()
         return lambda: True
 
     def _pause(
-        self, what: str, find: Callable[[], list[psutil.Process]]
+        self, what: str, find: Callable[[], Sequence[psutil.Process]]
     ) -> Callable[[], bool] | None:
-        if what in self._busy:
+        processes = () if what in self._busy else find()
+        if not processes:
             return None
-        processes = find()
 
         def send(number: int) -> None:
             for process in processes:
