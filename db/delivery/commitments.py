@@ -169,7 +169,8 @@ def record_report(
 ) -> None:
     """Settle a delivery by the archive's report: delivered, postponed or parked.
 
-    A report that repeats an earlier one, or arrives after its delivery was settled, changes
+    A report of a loss also counts after the archive's C-FIND showed the objects: they are sent
+    again; the next time the delivery is parked. A report that repeats an earlier one changes
     nothing, and neither does one on an unknown transaction.
     """
     found = session.execute(
@@ -204,6 +205,8 @@ def record_report(
     elif missing and delivery.state in (DeliveryState.PENDING, DeliveryState.SENDING):
         delivery.token += 1
         _store_again(session, revision, delivery, report, missing, now)
+    elif missing and delivery.proof is not Proof.COMMITMENT and revision.report_removed_at is None:
+        _deliver_again(session, revision, delivery, report, missing, now)
     _append_event(session, report, request, revision, delivery)
 
 
@@ -230,6 +233,33 @@ def _append_event(
         },
         now=request.answered_at,
     )
+
+
+def _deliver_again(
+    session: Session,
+    revision: Revision,
+    delivery: Delivery,
+    report: CommitmentReport,
+    missing: set[str],
+    now: datetime,
+) -> None:
+    """Take back a proof by C-FIND; send again, unless the archive has contradicted it before."""
+    if delivery.state is not DeliveryState.DELIVERED:
+        return  # parked: a person decides
+    earlier = select(CommitmentRequest.transaction_uid).where(
+        CommitmentRequest.delivery_id == delivery.id,
+        CommitmentRequest.transaction_uid != report.transaction_uid,
+        CommitmentRequest.answered_at > delivery.delivered_at,
+    )
+    delivery.proof = None
+    if session.scalars(earlier.limit(1)).first() is None:
+        transitions.rearm(session, revision, delivery, now=now)
+        return
+    error = (
+        f"the archive lacks {len(missing)} objects that its C-FIND had shown, for the second time"
+    )
+    status = next((report.failed[uid] for uid in sorted(missing) if uid in report.failed), None)
+    transitions.park(session, revision, delivery, now=now, error=error, status=status)
 
 
 def _store_again(

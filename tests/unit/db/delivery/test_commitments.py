@@ -141,6 +141,29 @@ def test_a_late_report_replaces_a_weaker_proof(database_engine: Engine, revision
         assert session.scalars(select(Delivery.delivered_at)).one() == after(51)
 
 
+def test_a_late_report_of_a_loss_has_the_objects_sent_again(
+    database_engine: Engine, revision_id: str
+) -> None:
+    """Once: an archive that then contradicts its own C-FIND again needs a person."""
+
+    def find_then_deny(transaction_uid: str, at: float) -> Delivery:
+        with unit_of_work(database_engine) as session:
+            claim = _ask(session, at, transaction_uid)
+            assert not claim.stored
+            claims.record_delivered(session, claim, now=after(at), proof=Proof.C_FIND, statuses={})
+        with unit_of_work(database_engine) as session:
+            report = _report(REPORT, uid=transaction_uid, picture=0x0112)
+            commitments.record_report(session, report, REPORTER, now=after(at + 5))
+            delivery = session.scalars(select(Delivery)).one()
+            session.expunge(delivery)
+        return delivery
+
+    first = find_then_deny(TRANSACTION, 50)
+    assert (first.state, first.attempt, first.proof) == (DeliveryState.PENDING, 0, None)
+    second = find_then_deny("2.25.78", 60)
+    assert (second.state, second.last_status) == (DeliveryState.PARKED, 0x0112)
+
+
 def test_a_report_for_another_transaction_changes_nothing(
     database_engine: Engine, revision_id: str
 ) -> None:
