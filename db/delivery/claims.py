@@ -153,7 +153,7 @@ def record_postponed(
     now: datetime,
     error: str,
     status: int | None,
-    reached: bool = True,
+    available: bool = True,
 ) -> bool:
     """Record that a later attempt may succeed; see `transitions.postpone`.
 
@@ -165,7 +165,7 @@ def record_postponed(
     held = _hold_with_revision(session, claim)
     if held is None:
         return False
-    transitions.postpone(session, *held, now=now, error=error, status=status, reached=reached)
+    transitions.postpone(session, *held, now=now, error=error, status=status, available=available)
     return True
 
 
@@ -200,7 +200,7 @@ def sweep(session: Session, *, now: datetime, limit: int = 100) -> list[str]:
         transitions.postpone_by(
             session,
             delivery,
-            min(transitions.backoff_s(delivery.attempt), transitions.LONGEST_UNREACHABLE_S),
+            min(transitions.backoff_s(delivery.attempt), transitions.LONGEST_UNAVAILABLE_S),
             now=now,
             error="the lease of the sending worker expired",
             status=None,

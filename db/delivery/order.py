@@ -105,10 +105,10 @@ def _busy_destinations(session: Session, now: datetime, per_destination: int) ->
         .group_by(Delivery.destination)
     ).all()
     unreachable = session.execute(
-        select(Delivery.destination, func.max(Delivery.unreachable_at))
+        select(Delivery.destination, func.max(Delivery.unavailable_at))
         .where(
             Delivery.state.in_((DeliveryState.PENDING, DeliveryState.SENDING)),
-            Delivery.unreachable_at.is_not(None),
+            Delivery.unavailable_at.is_not(None),
         )
         .group_by(Delivery.destination)
     ).all()

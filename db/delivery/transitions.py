@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 FIRST_RETRY_S: Final = 10.0
 LONGEST_RETRY_S: Final = 3600.0
-LONGEST_UNREACHABLE_S: Final = 60.0
-"""A destination that cannot be reached is asked this often, so that what waits moves soon after it
-is back. `db.delivery.order` limits how many deliveries do so."""
+LONGEST_UNAVAILABLE_S: Final = 60.0
+"""A destination that cannot be reached, or has no resources, is asked this often.
+`db.delivery.order` limits how many deliveries do so."""
 PARK_AFTER: Final = timedelta(days=7)
 """A delivery that is postponed for this long is parked."""
 
@@ -69,22 +69,22 @@ def postpone(
     now: datetime,
     error: str,
     status: int | None,
-    reached: bool = True,
+    available: bool = True,
 ) -> None:
     """Schedule the next attempt after 10 s, 20 s, 40 s …; after seven days, park.
 
-    At most 1 h, or 1 min if the destination was not `reached`: then nothing is wrong with this
-    delivery.
+    At most 1 h, or 1 min if the destination was not `available`, so that what waits moves soon
+    after it is.
     """
     if now - delivery.waiting_since >= PARK_AFTER:
         park(session, revision, delivery, now=now, error=error, status=status)
     else:
-        if reached:
+        if available:
             _reached(session, delivery)
             delay_s = backoff_s(delivery.attempt)
         else:
-            delivery.unreachable_at = now
-            delay_s = min(backoff_s(delivery.attempt), LONGEST_UNREACHABLE_S)
+            delivery.unavailable_at = now
+            delay_s = min(backoff_s(delivery.attempt), LONGEST_UNAVAILABLE_S)
         postpone_by(session, delivery, delay_s, now=now, error=error, status=status)
 
 
@@ -117,7 +117,7 @@ def park(
 ) -> None:
     """Stop attempting the delivery until an operator rearms it."""
     delivery.state, delivery.lease_until = DeliveryState.PARKED, None
-    delivery.unreachable_at = None
+    delivery.unavailable_at = None
     delivery.last_error, delivery.last_status = error, status
     outbox.remove_delivery(session, delivery.id)
     session.flush()
@@ -137,14 +137,14 @@ def rearm(session: Session, revision: Revision, delivery: Delivery, *, now: date
 
 def _reached(session: Session, delivery: Delivery) -> None:
     """Record that the destination responds: the others that wait for it need not hold back."""
-    delivery.unreachable_at = None
+    delivery.unavailable_at = None
     session.flush()
     others = session.scalars(
         select(Delivery.id)
         .where(
             Delivery.state == DeliveryState.PENDING,
             Delivery.destination == delivery.destination,
-            Delivery.unreachable_at.is_not(None),
+            Delivery.unavailable_at.is_not(None),
         )
         .with_for_update(skip_locked=True, key_share=True)  # two that end at once must not deadlock
     ).all()
@@ -152,7 +152,7 @@ def _reached(session: Session, delivery: Delivery) -> None:
         session.execute(
             update(Delivery)
             .where(Delivery.id.in_(others))
-            .values(unreachable_at=None)
+            .values(unavailable_at=None)
             .execution_options(synchronize_session="fetch")
         )
 

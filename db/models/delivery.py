@@ -77,8 +77,8 @@ class Delivery(Base):
     stored_at: Mapped[datetime | None] = mapped_column(
         comment="When everything was stored and only the commitment was missing"
     )
-    unreachable_at: Mapped[datetime | None] = mapped_column(
-        comment="When an attempt did not reach the destination, if none has since"
+    unavailable_at: Mapped[datetime | None] = mapped_column(
+        comment="When an attempt found the destination unavailable, if none succeeded since"
     )
     abandoned_at: Mapped[datetime | None] = mapped_column(
         comment="When an operator accepted that it stays parked"

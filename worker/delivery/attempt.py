@@ -32,7 +32,7 @@ from worker.claims.record_outcome import record_outcome
 from worker.delivery.dicom_scu import DicomScu
 from worker.delivery.hl7.sending import send_result
 from worker.delivery.outcomes import AwaitingReport, Delivered, Outcome, Parked, Postponed, Stored
-from worker.delivery.statuses import Response
+from worker.delivery.statuses import Response, is_out_of_resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,7 +149,8 @@ def store(scu: DicomScu, objects: list[StoredObject]) -> Stored | Postponed | Pa
         elif last.response is Response.REFUSED:
             return Parked(last.detail, last.status)
         elif last.response is Response.TRY_LATER:
-            return Postponed(last.detail, last.status)
+            available = not is_out_of_resources(last.status)
+            return Postponed(last.detail, last.status, available)
         remaining = remaining[len(results) :]
     return Stored(statuses, queried)
 
@@ -212,7 +213,7 @@ def _guarded(claim: DeliveryClaim, attempt: Callable[[], Outcome]) -> Outcome:
     try:
         return attempt()
     except Unavailable as error:
-        return Postponed(error.message, reached=False)
+        return Postponed(error.message, available=False)
     except ConfigurationError as error:  # a certificate that is being renewed, for example
         return Postponed(str(error))
     except SoftTimeLimitExceeded:
@@ -275,9 +276,9 @@ def record(session: Session, claim: DeliveryClaim, outcome: Outcome, settings: S
     """Write an outcome; False, and no change, when the claim is stale."""
     now = current_time(session)
     match outcome:
-        case Postponed(error, status, reached):
+        case Postponed(error, status, available):
             return claims.record_postponed(
-                session, claim, now=now, error=error, status=status, reached=reached
+                session, claim, now=now, error=error, status=status, available=available
             )
         case Parked(error, status):
             return claims.record_parked(session, claim, now=now, error=error, status=status)

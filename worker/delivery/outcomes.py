@@ -52,13 +52,13 @@ class Postponed:
     error : str
     status : int, optional
         DIMSE status.
-    reached : bool
-        Whether the destination could be reached.
+    available : bool
+        False if it could not be reached, or had no resources: others would fare no better.
     """
 
     error: str
     status: int | None = None
-    reached: bool = True
+    available: bool = True
 
 
 @dataclass(frozen=True, slots=True)

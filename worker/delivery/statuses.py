@@ -46,11 +46,16 @@ def interpret_store(status: int) -> Response:
     """Meaning of a C-STORE status (PS3.4 B.2.3, PS3.7 annex C)."""
     if _is_success_or_warning(status):
         return Response.STORED
-    if status & 0xFF00 == 0xA700 or status in (0x0110, 0x0213):
-        return Response.TRY_LATER  # out of resources; processing failure; resource limitation
+    if is_out_of_resources(status) or status == 0x0110:
+        return Response.TRY_LATER  # out of resources; processing failure
     if status == 0x0111:
         return Response.UNKNOWN  # duplicate SOP instance: stored by an earlier attempt, or not
     return Response.REFUSED
+
+
+def is_out_of_resources(status: int | None) -> bool:
+    """Whether a C-STORE was refused for want of resources, whatever was sent (PS3.4 B.2.3)."""
+    return status is not None and (status & 0xFF00 == 0xA700 or status == 0x0213)
 
 
 def interpret_action(status: int) -> Response:

@@ -25,10 +25,10 @@ def upgrade() -> None:
     op.add_column(
         "deliveries",
         sa.Column(
-            "unreachable_at",
+            "unavailable_at",
             sa.DateTime(timezone=True),
             nullable=True,
-            comment="When an attempt did not reach the destination, if none has since",
+            comment="When an attempt found the destination unavailable, if none succeeded since",
         ),
     )
     op.create_index(_INDEX, "deliveries", ["state", "destination"])
@@ -36,5 +36,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index(_INDEX, "deliveries")
-    op.drop_column("deliveries", "unreachable_at")
+    op.drop_column("deliveries", "unavailable_at")
     op.drop_column("revisions", "priority")

@@ -48,7 +48,7 @@ def test_no_hot_query_scans_a_table(sqlite_template: Path, tmp_path: Path) -> No
             claim = order.claim_next(session, now=after(at), lease_s=60, per_destination=2)
             assert claim is not None
             record_postponed(
-                session, claim, now=after(at), error="", status=None, reached=at == 150
+                session, claim, now=after(at), error="", status=None, available=at == 150
             )
         for view in ("worklist_results", "turnaround"):
             session.execute(text(f"SELECT * FROM {view} WHERE study_uid = 'x'"))

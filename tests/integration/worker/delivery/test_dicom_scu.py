@@ -89,6 +89,7 @@ def test_out_of_resources_postpones_this_and_the_remaining_objects(
     outcome = deliver(pacs, objects)
     assert isinstance(outcome, Postponed)
     assert outcome.status == 0xA700
+    assert not outcome.available  # the next delivery would get the same response
     assert pacs.arrivals == [SC]
 
 

@@ -105,7 +105,7 @@ def test_without_a_complete_acknowledgment_the_same_bytes_are_sent_again(
 
 def test_a_refused_connection_postpones_the_delivery(sr: StoredObject) -> None:
     outcome = deliver(Hl7Destination("127.0.0.1", free_port()), sr)
-    assert outcome == Postponed("no connection (ConnectionRefusedError)", reached=False)
+    assert outcome == Postponed("no connection (ConnectionRefusedError)", available=False)
 
 
 def test_a_report_without_a_result_is_parked_unsent(ris: ScriptedReceiver, tmp_path: Path) -> None:

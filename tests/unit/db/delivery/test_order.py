@@ -50,7 +50,7 @@ def _delivered(session: Session, claim: claims.DeliveryClaim, at: float) -> None
 
 def _not_reached(session: Session, claim: claims.DeliveryClaim, at: float) -> None:
     assert claims.record_postponed(
-        session, claim, now=after(at), error="no answer", status=None, reached=False
+        session, claim, now=after(at), error="no answer", status=None, available=False
     )
 
 
@@ -96,9 +96,9 @@ def test_a_destination_out_of_reach_is_tried_every_minute(database_engine: Engin
             _not_reached(session, _take(session, at), at + 1)
             at += 61
         row = session.scalars(select(Delivery)).one()
-        assert (row.attempt, row.unreachable_at) == (12, after(at - 60))
+        assert (row.attempt, row.unavailable_at) == (12, after(at - 60))
         _delivered(session, _take(session, at), at)
-        assert row.unreachable_at is None
+        assert row.unavailable_at is None
 
 
 def test_a_failure_of_one_delivery_does_not_slow_the_others(database_engine: Engine) -> None:
