@@ -27,7 +27,6 @@ from db.grading import leases
 from db.receiving import closing
 from db.session import create_engine, unit_of_work
 from worker.audit_checkpoints import Checkpoints
-from worker.leftovers import Leftovers
 from worker.notifier import notify
 from worker.retention import Retention
 
@@ -145,8 +144,6 @@ def main() -> None:
     )
     if settings.audit_key:
         checkpoints.start()
-    leftovers = Leftovers(settings, engine)  # a thread, because listing files may take long
-    threading.Thread(target=leftovers.run, args=(stop,), name="leftovers", daemon=True).start()
     # A thread of its own: removing files must not delay the other duties.
     threading.Thread(
         target=Retention(settings, engine).run, args=(stop,), name="retention", daemon=True

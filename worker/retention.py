@@ -1,13 +1,15 @@
-"""Retention as the housekeeper runs it: removes what is due, and keeps log files short."""
+"""Retention as the housekeeper runs it: what is due, what killed attempts left, and long logs."""
 
 from __future__ import annotations
 
 import logging
 import os
 import shutil
+import time
 from typing import TYPE_CHECKING, Final
 
 from core.errors import Unavailable
+from db.retention.leftovers import remove_leftovers
 from db.retention.policy import Policy
 from db.retention.pruning import Pruned, prune
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MB: Final = 2**20
+_DAY_S: Final = 86_400.0
+"""Leftovers are looked for this often, and are older than this: far more than an attempt takes, or
+than clocks of hosts may differ."""
 
 
 class Retention:
@@ -36,6 +41,7 @@ class Retention:
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self._settings = settings
         self._engine = engine
+        self._leftovers_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Run passes until `stop` is set; nothing that fails ends the housekeeper."""
@@ -60,7 +66,15 @@ class Retention:
             )
         if pruned.waiting.files:
             log.warning("files-not-removed files=%d", pruned.waiting.files)
+        if time.monotonic() >= self._leftovers_at:
+            self._remove_leftovers()
+            self._leftovers_at = time.monotonic() + _DAY_S
         return pruned
+
+    def _remove_leftovers(self) -> None:
+        folder = self._settings.reports_dir
+        if n_removed := remove_leftovers(self._engine, folder, older_than_s=_DAY_S):
+            log.info("removed report files without a row files=%d", n_removed)
 
     def _is_short_of_space(self) -> bool:
         try:

@@ -14,8 +14,8 @@ from core.settings import load_settings
 from db.consistency.files import check_files
 from db.consistency.records import check_records
 from db.enums import DeliveryState, RevisionState
-from db.grading.leftovers import remove_leftovers
 from db.models import Delivery, DeliveryObject, Instance, ReportObjectRow, Revision
+from db.retention.leftovers import remove_leftovers
 from db.session import unit_of_work
 from tests.faults.campaign.senders import CANARY, read_journals
 from tests.support.builders.made_study import encoded_data_set

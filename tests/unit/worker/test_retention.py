@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,24 @@ def test_images_go_before_their_time_when_the_disk_fills(
     assert all(path.exists() for path in images)
     _retention(database_engine, tmp_path, prune_below_mb=free_mb + 10_000, **years).run_once()
     assert not any(path.exists() for path in images)
+
+
+def test_what_killed_attempts_left_is_removed_after_a_day(
+    database_engine: Engine, tmp_path: Path
+) -> None:
+    duty = _retention(database_engine, tmp_path)
+    folder = tmp_path / "reports"
+    folder.mkdir()
+    old, new, later = (folder / f"{digit * 64}.dcm" for digit in "abc")
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    duty.run_once()
+    assert (old.exists(), new.exists()) == (False, True)
+    later.touch()
+    os.utime(later, (0, 0))
+    duty.run_once()
+    assert later.exists()  # the folder is listed once a day
 
 
 def test_what_fails_ends_neither_the_thread_nor_the_housekeeper(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import update
 
-from db.grading.leftovers import remove_leftovers
 from db.models import ReportObjectRow
+from db.retention.leftovers import remove_leftovers
 from db.session import unit_of_work
 from tests.support.builders import records as made
 
