@@ -63,6 +63,8 @@ class ManagedProcess:
     env : mapping, optional
         Variables added to the environment of this process.
     cwd : Path, optional
+    grace_s : float
+        After the request to end it is killed after this time.
     before_exec : callable, optional
         Called in the child before the command is started, like `subprocess.Popen`'s `preexec_fn`.
     """
@@ -75,6 +77,7 @@ class ManagedProcess:
         *,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        grace_s: float = 10.0,
         before_exec: Callable[[], None] = lambda: None,
     ) -> None:
         def prepare() -> None:
@@ -82,6 +85,8 @@ class ManagedProcess:
             before_exec()
 
         self.name = name
+        self._grace_s = grace_s
+        self._is_ending = False
         self.log_path = log_path
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("ab") as log:
@@ -151,12 +156,17 @@ class ManagedProcess:
         text = self.log_path.read_text(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
-    def stop(self, grace_s: float = 10.0) -> None:
-        """Terminate the process; kill its whole group after at most `grace_s` seconds."""
-        if self.running():
+    def terminate(self) -> None:
+        """Ask the process to end, once: a second request may mean to end at once."""
+        if self.running() and not self._is_ending:
+            self._is_ending = True
             self._popen.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._popen.wait(grace_s)
+
+    def stop(self) -> None:
+        """Terminate the process; kill its whole group after at most `grace_s` seconds."""
+        self.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(self._grace_s)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()

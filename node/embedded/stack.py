@@ -37,7 +37,12 @@ ANY_LOOPBACK_CALLER = "*@127.0.0.0/8,*@::1/128"
 START_TIMEOUT_S: Final = 300.0
 """A component that is not ready after this time has failed to start."""
 SUPERVISION_INTERVAL_S: Final = 0.5
+STOP_S: Final = 10.0
+STOP_WORKER_S: Final = 45.0
+"""Longer than workers give what they have in hand (`worker.app.SOFT_SHUTDOWN_S`)."""
 _MOST_DELIVERING: Final = 16
+_WORKER: Final = "worker"
+_DELIVERY: Final = "delivery"
 
 
 def embedded_settings(settings: Settings) -> Settings:
@@ -146,11 +151,11 @@ class EmbeddedStack:
                 "housekeeper", ["-m", "worker.housekeeper"], self.settings.housekeeper_ready_file
             ),
             self._launch_worker(
-                "worker", queues.GRADING, self.settings.worker_ready_file, processes=1
+                _WORKER, queues.GRADING, self.settings.worker_ready_file, processes=1
             ),
             # Of its own, so that a report is never behind studies that are graded.
             self._launch_worker(
-                "delivery",
+                _DELIVERY,
                 queues.DELIVERY,
                 self.settings.delivery_ready_file,
                 processes=delivering_processes(self.settings),
@@ -197,12 +202,14 @@ class EmbeddedStack:
             lambda: all(accepts_connections(port, host) for port in ports),
         )
 
-    def _launch_module(self, name: str, arguments: list[str], ready_file: Path) -> Component:
+    def _launch_module(
+        self, name: str, arguments: list[str], ready_file: Path, *, is_worker: bool = False
+    ) -> Component:
         """Launch a component that creates `ready_file` when it does its work."""
 
         def launch() -> ManagedProcess:
             ready_file.unlink(missing_ok=True)
-            return self._process(name, arguments)
+            return self._process(name, arguments, is_worker=is_worker)
 
         self.on_progress(f"{name}: starting")
         return self._launch(name, launch, ready_file.exists)
@@ -218,14 +225,21 @@ class EmbeddedStack:
                 *("--concurrency", str(processes), "--without-gossip", "--without-mingle"),
             ],
             ready_file,
+            is_worker=True,
         )
 
-    def _process(self, name: str, arguments: list[str]) -> ManagedProcess:
+    def _process(
+        self, name: str, arguments: list[str], *, is_worker: bool = False
+    ) -> ManagedProcess:
+        environment = environment_of(self.settings)
+        if is_worker:  # it finishes what it has in hand, or gives it back
+            environment["REMAP_SIGTERM"] = "SIGQUIT"
         return ManagedProcess(
             name,
             [sys.executable, *arguments],
             self.log_dir / f"{name}.log",
-            env=environment_of(self.settings),
+            env=environment,
+            grace_s=STOP_WORKER_S if is_worker else STOP_S,
         )
 
     def _launch(
@@ -258,7 +272,10 @@ class EmbeddedStack:
         self._announce()
 
     def stop(self) -> None:
-        """Stop everything that was started, in reverse order."""
+        """Stop everything that was started, in reverse order; both workers at once."""
+        for component in self.components:
+            if component.name in (_WORKER, _DELIVERY):
+                component.terminate()
         while self.components:
             self.components.pop().stop()
         if self._running is not None:

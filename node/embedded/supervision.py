@@ -46,6 +46,9 @@ class Process(Protocol):
     def log_tail(self, lines: int = 12) -> str:
         """Return the last lines of its log."""
 
+    def terminate(self) -> None:
+        """Ask it to end, without waiting."""
+
     def stop(self) -> None:
         """End what is left of it."""
 
@@ -194,6 +197,11 @@ class Component:
         if time.monotonic() - self._entered_at >= STEADY_S:
             self._failures = 0
         return self._fail(self.process.describe_end() if self.process else "ended")
+
+    def terminate(self) -> None:
+        """Ask it to end, without waiting; `stop` then waits."""
+        if self.process is not None:
+            self.process.terminate()
 
     def stop(self) -> None:
         """End it and what its processes have started."""

@@ -209,6 +209,11 @@ class EmbeddedTriton:
         )
         return self._process
 
+    def terminate(self) -> None:
+        """Ask the server to end, without waiting."""
+        if self._process is not None:
+            self._process.terminate()
+
     def stop(self) -> None:
         """Stop the server and its model processes; does nothing if it is not running."""
         process, self._process = self._process, None

@@ -127,6 +127,19 @@ def test_ctrl_c_during_a_restart_leaves_nothing_behind(up: Up) -> None:
     assert not (up.data_dir / "embedded.json").exists()
 
 
+def test_ctrl_c_finishes_the_study_in_hand_or_gives_it_back(
+    synthetic_study: Path, tmp_path: Path
+) -> None:
+    """Its attempt is not charged, and it need not wait for the end of a lease."""
+    study_uid = copy_study(synthetic_study, tmp_path / "study")
+    with run_up(tmp_path, tmp_path / "data", EPVS_DATA_DIR=str(tmp_path / "data")) as node:
+        node.wait_until_ready()
+        node.send(tmp_path / "study")
+        node.wait_for(study_uid, "processing")
+        assert node.end(signal.SIGINT) == 0, node.output
+        assert node.studies()[study_uid] in ("queued", "graded", "delivered")
+
+
 def test_a_part_that_cannot_start_ends_the_node_with_its_reason(tmp_path: Path) -> None:
     models = write_stand_ins(tmp_path / "models")
     shutil.copy(models / "severity/1/model.onnx", models / "rating/1/model.onnx")

@@ -11,7 +11,13 @@ import pytest
 
 from core.errors import ConfigurationError
 from core.settings import load_settings
-from node.embedded.stack import EmbeddedStack, delivering_processes, environment_of
+from node.embedded.stack import (
+    STOP_WORKER_S,
+    EmbeddedStack,
+    delivering_processes,
+    environment_of,
+)
+from worker.app import SOFT_SHUTDOWN_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,13 +38,16 @@ def test_what_happens_to_a_component_is_shown_and_the_others_are_supervised_too(
     components[1].supervise.assert_called_once()
 
 
-def test_components_are_stopped_in_reverse_order() -> None:
-    stopped: list[str] = []
-    components = [_component(name, "") for name in ("Triton", "Redis", "worker")]
+def test_components_are_stopped_in_reverse_order_and_workers_have_time() -> None:
+    """Both workers have the same time for what they have in hand."""
+    done: list[str] = []
+    components = [_component(name, "") for name in ("Triton", "Redis", "worker", "delivery")]
     for component in components:
-        component.stop.side_effect = lambda name=component.name: stopped.append(name)
+        component.terminate.side_effect = lambda name=component.name: done.append(f"ask {name}")
+        component.stop.side_effect = lambda name=component.name: done.append(name)
     EmbeddedStack(load_settings(), components=components).stop()
-    assert stopped == ["worker", "Redis", "Triton"]
+    assert done == ["ask worker", "ask delivery", "delivery", "worker", "Redis", "Triton"]
+    assert STOP_WORKER_S > SOFT_SHUTDOWN_S
 
 
 def test_a_port_in_use_is_refused_before_anything_is_started(tmp_path: Path) -> None:

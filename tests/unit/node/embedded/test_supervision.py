@@ -41,6 +41,8 @@ class FakeProcess:
     def log_tail(self, lines: int = 12) -> str:
         return "no such disk"
 
+    def terminate(self) -> None: ...
+
     def stop(self) -> None:
         self.alive = False
 
