@@ -183,10 +183,22 @@ def _copy_sqlite(path: Path, target: Path) -> None:
             "Check the space where the backup is to be, and the disk of the database.",
         ) from error
     if verdict != "ok":
-        raise EpvsError(
-            f"The database {path} is damaged: {verdict}.",
-            "Keep the last good backup, and stop the node before you repair anything.",
-        )
+        raise damaged(str(path), verdict)
+
+
+def describe(settings: Settings) -> str:
+    """Name the database, without a password."""
+    if settings.is_sqlite:
+        return str(sqlite_path(settings))
+    return make_url(settings.database_url).render_as_string(hide_password=True)
+
+
+def damaged(database: str, problem: str) -> EpvsError:
+    """Error about a database whose content cannot be read."""
+    return EpvsError(
+        f"The database {database} is damaged: {problem}.",
+        "Keep the last good backup, and stop the node before you repair anything.",
+    )
 
 
 def _make_one_file(path: Path) -> None:

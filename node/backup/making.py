@@ -57,12 +57,14 @@ def make_backup(settings: Settings, folder: Path, *, operator: str) -> Manifest:
     EpvsError
         The database has another schema or cannot be dumped, or the folder cannot be written.
     """
-    _require_schema(settings)
     try:
+        _require_schema(settings)
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise EpvsError(f"{folder} is not empty.", "Name a new folder for each backup.")
         return _make(settings, folder, operator)
+    except sa.exc.DatabaseError as error:  # its text may quote what was overwritten
+        raise dumps.damaged(dumps.describe(settings), type(error.orig).__name__) from None
     except (OSError, shutil.Error) as error:
         raise EpvsError(
             f"The backup cannot be written to {folder}: {error.strerror or error}.",

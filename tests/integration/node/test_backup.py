@@ -28,6 +28,7 @@ from db.receiving.closing import close_quiet_studies
 from db.receiving.intake import record_instances
 from db.session import create_engine, unit_of_work
 from db.stored_files import list_stored_files
+from node import deep
 from node.backup import dumps
 from node.backup.making import make_backup
 from node.backup.restoring import restore_backup
@@ -192,6 +193,9 @@ def test_a_restored_node_has_the_same_rows_files_and_audit_trail(
     if not elsewhere.is_sqlite:
         with session_of(elsewhere) as session:
             assert grants.find_problems(session.connection()) == []
+    # Its made times are long past: everything in it is overdue.
+    checks = deep.examine(elsewhere, read_all=True, in_flight_s=0.0, overdue_s=1e9)
+    assert [check.detail for check in checks if not check.ok or check.warning] == []
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
