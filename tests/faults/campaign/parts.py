@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from node.embedded.supervision import ComponentState
     from tests.support.servers.hosts import Host
 
-_END_S: Final = 30.0
+_END_S: Final = 45.0
+"""Longer than a worker gives what it has in hand."""
 
 
 class Part:
@@ -127,10 +129,15 @@ class Supervised(Part):
         self._log, self._environment = log, environment
         self._process: subprocess.Popen[bytes] | None = None
         self._is_meant_to_run = False
+        self._ends_by = 0.0
 
     def start(self) -> bool:
         """Start it, unless it is still ending."""
         if self._process is not None and self._process.poll() is None:
+            # Whoever stops a container kills it after a while: without a handler, which is not set
+            # before a process has started, its first process ignores SIGTERM.
+            if time.monotonic() > self._ends_by:
+                self.kill()
             return False
         self._is_meant_to_run = True
         if self._host is not None:
@@ -172,6 +179,7 @@ class Supervised(Part):
 
     def terminate(self) -> None:
         self._is_meant_to_run = False
+        self._ends_by = time.monotonic() + _END_S
         super().terminate()
 
     def stop(self) -> None:
