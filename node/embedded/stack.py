@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -268,8 +269,10 @@ class EmbeddedStack:
         """Restart what has ended, without waiting for it."""
         for component in self.components:
             if event := component.supervise():
-                self.on_progress(f"{component.name}: {event}")
-        self._announce()
+                with contextlib.suppress(OSError):  # output into a file on a full disk
+                    self.on_progress(f"{component.name}: {event}")
+        with contextlib.suppress(OSError):  # a full disk: tried again at the next step
+            self._announce()
 
     def stop(self) -> None:
         """Stop everything that was started, in reverse order; both workers at once."""

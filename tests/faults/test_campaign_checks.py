@@ -80,14 +80,13 @@ def site(database_engine: Engine, tmp_path: Path) -> Any:
         archive.contents[item.sop_instance_uid] = {hashlib.sha256(data_set).hexdigest()}
         archive.arrivals.append(item.sop_instance_uid)
     url = database_engine.url.render_as_string(hide_password=False)
-    redis = SimpleNamespace(client=RedisWith)
     return SimpleNamespace(
         engine=database_engine,
         folder=tmp_path / "site",
         data_dir=data_dir,
         settings={"data_dir": data_dir, "database_url": url},
         archives=[archive],
-        redis=redis,
+        redis_client=RedisWith,
     )
 
 

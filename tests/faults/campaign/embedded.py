@@ -94,6 +94,11 @@ class EmbeddedSite(Site):
             self._node.start()
         return self._are_workers_ready()
 
+    def _empty(self, client: redis.Redis) -> None:
+        """Delete every key: the broker of `epvs-node up` permits no FLUSHALL."""
+        if keys := list(client.scan_iter()):
+            client.delete(*keys)
+
     def _redis_processes(self) -> list[psutil.Process]:
         main = self._choose(0, "Redis").main()
         return [main] if main else []

@@ -26,7 +26,7 @@ class Kind(StrEnum):
     HOUSEKEEPER_KILLED = "housekeeper killed"
     REDIS_KILLED = "Redis killed, started with its data"
     REDIS_LOST = "Redis killed, started empty"
-    REDIS_FLUSHED = "Redis: FLUSHALL"
+    REDIS_FLUSHED = "Redis emptied: FLUSHALL, or every key deleted"
     REDIS_PAUSED = "Redis paused"
     DATABASE_STOPPED = "PostgreSQL stopped without a checkpoint"
     DATABASE_BACKEND_KILLED = "PostgreSQL: a server process killed"

@@ -224,8 +224,11 @@ class Site:
         if "Redis" in self._busy:
             return None
         with self.redis_client() as client:
-            client.flushall()
+            self._empty(client)
         return lambda: True
+
+    def _empty(self, client: redis.Redis) -> None:
+        client.flushall()
 
     def _pause(
         self, what: str, find: Callable[[], Sequence[psutil.Process]]

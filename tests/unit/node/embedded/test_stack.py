@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
 from core.errors import ConfigurationError
 from core.settings import load_settings
+from node.embedded.running import RunningStack, running_components
 from node.embedded.stack import (
     STOP_WORKER_S,
     EmbeddedStack,
     delivering_processes,
     environment_of,
 )
+from node.embedded.supervision import Component
 from worker.app import SOFT_SHUTDOWN_S
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _component(name: str, event: str) -> Any:
@@ -36,6 +37,23 @@ def test_what_happens_to_a_component_is_shown_and_the_others_are_supervised_too(
     EmbeddedStack(load_settings(), shown.append, components).supervise()
     assert shown == ["receiver: killed by SIGKILL"]
     components[1].supervise.assert_called_once()
+
+
+def test_a_full_disk_does_not_end_the_supervision(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path)
+    component = Component("receiver", Mock(), Mock(), start_timeout_s=1.0)
+    component.supervise = Mock(return_value="")  # type: ignore[method-assign]
+    stack = EmbeddedStack(settings, components=[component])
+    stack._running = RunningStack(settings)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "write_text", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+            stack.supervise()
+        assert running_components(settings) == []
+        stack.supervise()
+        assert running_components(settings) == [component.state]
+    finally:
+        stack._running.withdraw()
 
 
 def test_components_are_stopped_in_reverse_order_and_workers_have_time() -> None:
