@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import redis
+from kombu.exceptions import OperationalError
 from kombu.transport.redis import Channel
 
 from core.errors import ConfigurationError
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from core.settings import Settings
     from core.tls import Identity
 
+UNAVAILABLE: Final = (OperationalError, redis.RedisError, OSError)
+"""Errors of a broker that does not respond, or not as a broker. kombu translates those of redis-py
+for its first connection only."""
 _SCHEME: Final = "rediss://"
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from kombu.exceptions import OperationalError
-
 from core.errors import Unavailable
 from db.enums import OutboxKind
 from worker.app import DELIVER, GRADE_REVISION, QUEUES, app
+from worker.broker import UNAVAILABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +47,7 @@ def notify(items: Sequence[OutboxItem], broker_url: str) -> list[int]:
                 for item in waiting[: max(0, MAX_QUEUED - queue.message_count)]:
                     app.send_task(task, (item.target_id,), connection=connection)
                     notified.append(item.id)
-    except (OperationalError, OSError) as error:
+    except UNAVAILABLE as error:
         raise Unavailable(
             "broker", "The broker does not respond.", "Check EPVS_BROKER_URL."
         ) from error

@@ -11,11 +11,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from kombu.exceptions import OperationalError
-
 from core.errors import Unavailable
 from worker import services
 from worker.app import DELIVER, GRADE_REVISION, app
+from worker.broker import UNAVAILABLE
 from worker.delivery.attempt import attempt_delivery
 from worker.grading.attempt import attempt_grading
 
@@ -49,5 +48,5 @@ def _attempt(attempt: Callable[[Services], bool], waiting_id: str, *, then: Sequ
         try:
             for task in then:
                 app.send_task(task, (waiting_id,))
-        except (OperationalError, OSError):  # the housekeeper repeats the notification
+        except UNAVAILABLE:  # the housekeeper repeats the notification
             log.warning("the broker does not respond")

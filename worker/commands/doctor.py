@@ -12,8 +12,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from kombu.exceptions import OperationalError
-
 from core.destinations import DicomDestination, Hl7Destination
 from core.errors import EpvsError
 from core.links import describe_link
@@ -22,7 +20,7 @@ from db import audit
 from db.session import unit_of_work
 from worker.app import DELIVER, GRADE_REVISION, QUEUES, app
 from worker.audit_checkpoints import Sent, destinations, read_status
-from worker.broker import is_encrypted
+from worker.broker import UNAVAILABLE, is_encrypted
 from worker.delivery.dicom_scu import DicomScu
 from worker.delivery.hl7.mllp import probe
 from worker.services import Services
@@ -51,7 +49,7 @@ def examine(settings: Settings) -> None:
 def _check_workers(settings: Settings) -> None:
     try:
         responses = app.control.broadcast("active_queues", reply=True, timeout=_WAIT_S)
-    except (OperationalError, OSError):
+    except UNAVAILABLE:
         _say("broker", False, "does not respond", "Start Redis or correct EPVS_BROKER_URL.")
         return
     url = settings.broker_url
