@@ -140,7 +140,7 @@ def store_graded(
         return False
     _store_verdicts(session, revision.id, graded.verdicts)
     _store_timings(session, revision.id, graded)
-    _store_grade(session, revision.id, graded, now)
+    _store_grade(session, revision, graded, now)
     objects = _store_report(session, revision.id, graded.report, paths, destinations, now=now)
     revision.reason = revision.reason_detail = None  # of an earlier attempt
     move(
@@ -238,11 +238,11 @@ def _store_timings(session: Session, revision_id: str, graded: GradedStudy) -> N
     )
 
 
-def _store_grade(session: Session, revision_id: str, graded: GradedStudy, now: datetime) -> None:
+def _store_grade(session: Session, revision: Revision, graded: GradedStudy, now: datetime) -> None:
     grade, quality, saliency = graded.grade, graded.quality, graded.saliency
     session.add(
         GradeRow(
-            revision_id=revision_id,
+            revision_id=revision.id,
             series_uid=graded.series_uid,
             rating=grade.rating,
             majority_rating=grade.majority_rating,
@@ -264,12 +264,14 @@ def _store_grade(session: Session, revision_id: str, graded: GradedStudy, now: d
             summary=graded.report.summary,
             caveat=grade.intended_use.statement,
             graded_at=now,
+            study_uid=revision.study_uid,
+            seconds=sum(timing.seconds for timing in graded.timings),
         )
     )
     session.flush()  # the ratings refer to it
     session.add_all(
         ImageRatingRow(
-            revision_id=revision_id,
+            revision_id=revision.id,
             level=image.crop.level,
             side=image.crop.side,
             slice_index=image.crop.slice_index,

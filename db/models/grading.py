@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, String, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, revision_key, text_column, uid_column
@@ -61,6 +61,15 @@ class GradeRow(Base):
     __table_args__ = (
         CheckConstraint("rating BETWEEN 0 AND 4", name="rating_0_to_4"),
         CheckConstraint("majority_rating BETWEEN 0 AND 4", name="majority_rating_0_to_4"),
+        # All that the view model_usage reads.
+        Index(
+            "ix_grades_of_rating_model",
+            *("rating_model_id", "study_uid", "rating", "seconds", "graded_at"),
+        ),
+        Index(
+            "ix_grades_of_severity_model",
+            *("severity_model_id", "study_uid", "severity", "seconds", "graded_at"),
+        ),
         {"comment": "Grades of enlarged perivascular spaces in the basal ganglia"},
     )
 
@@ -78,10 +87,10 @@ class GradeRow(Base):
         comment="Rating of at least 2 exactly when severity is moderate-to-severe"
     )
     rating_model_id: Mapped[int] = mapped_column(
-        ForeignKey("model_versions.id"), index=True, comment="Model that gave the rating"
+        ForeignKey("model_versions.id"), comment="Model that gave the rating"
     )
     severity_model_id: Mapped[int] = mapped_column(
-        ForeignKey("model_versions.id"), index=True, comment="Model that gave the severity"
+        ForeignKey("model_versions.id"), comment="Model that gave the severity"
     )
     box_correlation: Mapped[float] = mapped_column(
         comment="Registration quality: correlation with the template around the basal ganglia"
@@ -106,6 +115,10 @@ class GradeRow(Base):
     summary: Mapped[str] = text_column("The report as readable text, without patient data")
     caveat: Mapped[str] = text_column("Intended use stated in the report; empty if there is none")
     graded_at: Mapped[datetime] = mapped_column(comment="When the grade was stored")
+    study_uid: Mapped[str] = uid_column("Study", server_default=text("''"))
+    seconds: Mapped[float | None] = mapped_column(
+        comment="Wall-clock seconds of the pipeline; NULL: removed before they were kept here"
+    )
 
 
 class ImageRatingRow(Base):

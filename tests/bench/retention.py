@@ -10,6 +10,7 @@ ends with the run.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import statistics
@@ -18,7 +19,7 @@ import time
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Boolean, func, select, text
 
@@ -48,6 +49,29 @@ REPEATS: Final = 5
 LIMIT_MS: Final = 100.0
 ANALYZE_DAYS: Final = 10
 SHOWN_DAYS: Final = 10
+
+
+class Day(NamedTuple):
+    """What was measured at the end of a day; kept in a file beside the database."""
+
+    number: int
+    slowest_s: float
+    """Longest pass of retention."""
+    files: int | None
+    """None: not counted on that day."""
+    blocks: int
+    """Bytes of their disk blocks."""
+    database: int
+    """Bytes."""
+
+    def show(self) -> None:
+        """Print the row of the table, if the files were counted."""
+        if self.files is not None:
+            print(
+                f"| {self.number} | {self.files} | {self.blocks / 2**20:.0f} "
+                f"| {self.database / 2**20:.0f} | {self.slowest_s:.2f} |",
+                flush=True,
+            )
 
 
 def abandon_failed(engine: Engine, now: datetime) -> None:
@@ -147,29 +171,31 @@ def run(engine: Engine, folder: Path, options: argparse.Namespace, kind: str) ->
     )
     rules = Policy(*(timedelta(days=d) for d in (options.keep, options.keep_reports, 90, 365)))
     print(f"### {kind}\n")
-    print("| day | images and reports: files | MB on disk | database MB | a pass s |")
+    print("| day | images and reports: files | MB on disk | database MB | slowest pass s |")
     print("|---|---|---|---|---|")
-    sizes, slowest = [], 0.0
+    log = folder / "days.jsonl"
+    if year.next_day() == 0:  # the server of an earlier run is gone
+        log.unlink(missing_ok=True)
+    made = [Day(*json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
+    for each in made:
+        each.show()
     for day in range(year.next_day(), options.days):
         year.make(day)
         if day % ANALYZE_DAYS == 1 and engine.dialect.name == "postgresql":
             analyze(engine)  # the server's autovacuum is off
         abandon_failed(engine, START + timedelta(days=day))
         now = START + timedelta(days=day + 1)
-        pruned, began = None, time.perf_counter()
+        pruned, slowest = None, 0.0
         while pruned is None or pruned.images.files or pruned.reports.files:
-            one = time.perf_counter()
+            began = time.perf_counter()
             pruned = prune(engine, rules, now=now)
-            slowest = max(slowest, time.perf_counter() - one)
-        took = time.perf_counter() - began
-        if (day + 1) % options.show == 0 or day + 1 == options.days:
-            files, blocks = usage(folder)
-            sizes.append((day + 1, files))
-            size = database_bytes(engine) / 2**20
-            print(
-                f"| {day + 1} | {files} | {blocks / 2**20:.0f} | {size:.0f} | {took:.2f} |",
-                flush=True,
-            )
+            slowest = max(slowest, time.perf_counter() - began)
+        is_shown = (day + 1) % options.show == 0 or day + 1 == options.days
+        files, blocks = usage(folder) if is_shown else (None, 0)
+        made.append(Day(day + 1, slowest, files, blocks, database_bytes(engine)))
+        with log.open("a") as lines:
+            lines.write(json.dumps(made[-1]) + "\n")
+        made[-1].show()
     if engine.dialect.name == "postgresql":
         analyze(engine)
     with unit_of_work(engine, read_only=True) as session:
@@ -177,10 +203,14 @@ def run(engine: Engine, folder: Path, options: argparse.Namespace, kind: str) ->
         events = session.scalar(select(func.count()).select_from(AuditEvent))
         waiting = session.scalar(select(func.count()).where(Study.files_removed_at.is_(None)))
     print(f"\n{rows} instances, {events} audit events; studies with files: {waiting}.")
-    print(f"Slowest pass of retention (50 studies): {slowest:.2f} s.\n")
+    passes = [each.slowest_s for each in made]
+    print(
+        "The slowest pass of retention (50 studies) of each day: median "
+        f"{statistics.median(passes):.2f} s, largest {max(passes):.2f} s.\n"
+    )
     is_fast = show_queries(engine, options.days)
     begins = options.days - SHOWN_DAYS if options.start_removed else options.keep_reports
-    full = [files for day, files in sizes if day > max(options.keep, begins)]
+    full = [d.files for d in made if d.files is not None and d.number > max(options.keep, begins)]
     return is_fast and (not full or max(full) <= 1.02 * min(full))
 
 
@@ -259,7 +289,8 @@ def main() -> None:
         f"{options.keep_reports}{' --postgresql' if options.postgresql else ''}"
         f"{' --start-removed' if options.start_removed else ''}"
         f"{' --copy' if options.copy else ''}`, "
-        f"{os.cpu_count()} CPUs, Python {platform.python_version()}.\n"
+        f"{os.cpu_count()} CPUs, load average {os.getloadavg()[0]:.1f}, "
+        f"Python {platform.python_version()}.\n"
     )
     if options.copy:
         sys.exit(not measure_copy(folder, options.days))

@@ -80,9 +80,9 @@ class Year:
         for n in range(self._n_studies):
             self._make_study(rows, day, n)
         with unit_of_work(self._engine) as session:
-            model = self._model(session)
+            models = {name: self._model(session, name) for name in ("rating", "severity")}
             for grade in rows[GradeRow]:
-                grade["rating_model_id"] = grade["severity_model_id"] = model
+                grade |= {f"{name}_model_id": key for name, key in models.items()}
             self._append_events(session, rows.pop(AuditEvent))
             for table, values in rows.items():
                 session.connection().execute(insert(table), values)
@@ -179,6 +179,8 @@ class Year:
             **grade
             | {
                 "revision_id": revision,
+                "study_uid": study,
+                "seconds": len(STAGES) * 0.5,
                 "series_uid": f"{study}.5",
                 "rating": n % 5,
                 "majority_rating": n % 5,
@@ -261,15 +263,15 @@ class Year:
             previous = event["hash"] = digest(stated)
         session.connection().execute(insert(AuditEvent), events)
 
-    def _model(self, session: Session) -> int:
-        known = session.scalar(select(ModelVersion.id))
+    def _model(self, session: Session, name: str) -> int:
+        known = session.scalar(select(ModelVersion.id).where(ModelVersion.name == name))
         if known is not None:
             return known
         row = ModelVersion(
-            name="rating",
+            name=name,
             version="1",
             weights_sha256="0" * 64,
-            display_name="Rating",
+            display_name=name.capitalize(),
             training_data="synthetic",
         )
         session.add(row)

@@ -99,6 +99,31 @@ def test_every_migration_keeps_the_rows_that_it_finds(
     engine.dispose()
 
 
+def test_faster_views_show_what_they_showed(empty_database_url: str, tmp_path: Path) -> None:
+    """Migration 0014, there and back."""
+    source = unpack_node(tmp_path / "node")
+    migrate.upgrade(empty_database_url, LAST_MIGRATION)
+    insert_rows(source, empty_database_url)
+    migrate.upgrade(empty_database_url, "0013")
+    engine = create_engine(empty_database_url)
+
+    def shown() -> list[list[tuple[str, ...]]]:
+        with unit_of_work(engine, read_only=True) as session:
+            return [
+                sorted(tuple(map(str, row.values())) for row in read_view(session, view))
+                for view in ("model_usage", "turnaround")
+            ]
+
+    before = shown()
+    assert [len(rows) for rows in before] == [2, 9]
+    migrate.upgrade(empty_database_url, "0014")
+    assert shown() == before
+    with engine.begin() as connection:
+        command.downgrade(migrate.make_config(connection), "0013")
+    assert shown() == before
+    engine.dispose()
+
+
 def test_a_waiting_revision_survives_the_renaming_of_the_outbox_columns(
     empty_database_url: str,
 ) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import delete, select, text
 
 from core.destinations import parse_destination
 from core.reasons import Reason
@@ -12,7 +12,7 @@ from db.delivery import claims
 from db.enums import Proof
 from db.grading import leases
 from db.grading.results import store_not_graded
-from db.models import Delivery
+from db.models import Delivery, StageTimingRow
 from db.receiving.intake import record_instances
 from db.receiving.quarantine import Choice, accept, discard
 from db.refusals import Kind, Tally, count
@@ -234,6 +234,8 @@ def test_model_usage_counts_studies_and_grades(database_engine: Engine) -> None:
         assert (rating["first_used_at"], rating["last_used_at"]) == (after(40), after(140))
         severity = _row(session, "model_usage", name="severity")
         assert (severity["moderate_to_severe"], severity["rating_4"]) == (3, 0)
+        session.execute(delete(StageTimingRow))  # retention
+        assert _row(session, "model_usage", name="rating") == rating
 
 
 def test_refusals_are_counted_by_caller_and_reason(database_engine: Engine) -> None:
