@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _BUSY_TIMEOUT_S = 30
 _SERVER_SETTINGS: Final = {
+    "jit": "off",  # compiling takes longer than any query of the node
     "lock_timeout": f"{_BUSY_TIMEOUT_S}s",
     # A cached plan made for small tables would become slower with every study.
     "plan_cache_mode": "force_custom_plan",

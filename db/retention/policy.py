@@ -76,7 +76,12 @@ def studies_with_removable_images(cutoff: datetime) -> Any:
         Revision.state == RevisionState.FAILED, Revision.abandoned_at.is_(None), is_newest
     )
     is_busy = or_(Revision.state.in_(_UNFINISHED), Revision.state_since > cutoff, waits_for_person)
-    arrived_at = func.coalesce(Instance.restored_at, Instance.received_at)
+    # A maximum, not EXISTS, which PostgreSQL would answer by reading every instance that there is.
+    newest_file = (
+        select(func.max(func.coalesce(Instance.restored_at, Instance.received_at)))
+        .where(Instance.study_uid == Study.study_uid, Instance.removed_at.is_(None))
+        .scalar_subquery()
+    )
     return (
         select(Study.study_uid)
         .where(
@@ -88,13 +93,7 @@ def studies_with_removable_images(cutoff: datetime) -> Any:
             .join(Revision, Revision.id == Delivery.revision_id)
             .where(of_study, _is_not_done())
             .exists(),
-            ~select(Instance.sop_instance_uid)
-            .where(
-                Instance.study_uid == Study.study_uid,
-                Instance.removed_at.is_(None),
-                arrived_at > cutoff,
-            )
-            .exists(),
+            func.coalesce(newest_file, cutoff) <= cutoff,
             ~select(QuarantinedInstance.id)
             .where(
                 QuarantinedInstance.study_uid == Study.study_uid,
