@@ -140,7 +140,7 @@ def measure(engine: Engine, days: int) -> list[tuple[str, float, int]]:
         "reports that are due (50)": lambda s: list(
             s.execute(policy.revisions_with_removable_reports(cutoff).limit(50))
         ),
-        "disk forecast": lambda s: [read_growth(s)],
+        "disk forecast": lambda s: [read_growth(s, now=last)],
         "notifications that are due": lambda s: list(outbox.due(s, now=last)),
     }
     return measured + [(name, *_time(engine, ask)) for name, ask in own.items()]
@@ -256,6 +256,7 @@ def measure_copy(folder: Path, days: int) -> bool:
 
 def show_queries(engine: Engine, days: int) -> bool:
     """Print the times of all queries; return whether all are short."""
+    print(f"Medians of {REPEATS}; load average {os.getloadavg()[0]:.1f}.\n")
     print("| query | median ms | rows | under 100 ms |\n|---|---|---|---|")
     measured = measure(engine, days)
     for name, ms, n in measured:
@@ -291,8 +292,7 @@ def main() -> None:
         f"{options.keep_reports}{' --postgresql' if options.postgresql else ''}"
         f"{' --start-removed' if options.start_removed else ''}"
         f"{' --copy' if options.copy else ''}`, "
-        f"{os.cpu_count()} CPUs, load average {os.getloadavg()[0]:.1f}, "
-        f"Python {platform.python_version()}.\n"
+        f"{os.cpu_count()} CPUs, Python {platform.python_version()}.\n"
     )
     if options.copy:
         sys.exit(not measure_copy(folder, options.days))
