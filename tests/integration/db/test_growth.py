@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_MODEL_USAGE = "SELECT * FROM model_usage"
+
+
 def test_no_hot_query_scans_a_table(sqlite_template: Path, tmp_path: Path) -> None:
     """Checked in SQLite's query plans: SEARCH uses an index, SCAN reads a whole table."""
     path = tmp_path / "epvs.sqlite"
@@ -52,6 +55,7 @@ def test_no_hot_query_scans_a_table(sqlite_template: Path, tmp_path: Path) -> No
             )
         for view in ("worklist_results", "turnaround"):
             session.execute(text(f"SELECT * FROM {view} WHERE study_uid = 'x'"))
+        session.execute(text(_MODEL_USAGE))
     engine.dispose()
 
     with closing(sqlite3.connect(path)) as connection:
@@ -64,6 +68,7 @@ def test_no_hot_query_scans_a_table(sqlite_template: Path, tmp_path: Path) -> No
     assert any(statement.startswith("UPDATE revisions SET last_received_at") for statement in plans)
     # The one row of audit_head, and the rows that the view's own searches have found.
     harmless = ("SCAN audit_head", "SCAN turnaround")
+    of_model_usage = plans.pop(_MODEL_USAGE)
     scans = [
         (step[-1], statement)
         for statement, plan in plans.items()
@@ -71,3 +76,6 @@ def test_no_hot_query_scans_a_table(sqlite_template: Path, tmp_path: Path) -> No
         if step[-1].startswith("SCAN") and step[-1] not in harmless
     ]
     assert not scans
+    reads = [step[-1] for step in of_model_usage if "grades" in step[-1]]
+    assert len(reads) == 2
+    assert all("COVERING INDEX" in read for read in reads)
