@@ -7,7 +7,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 
 from core.uids import digest
 from db import audit
@@ -19,9 +19,13 @@ from db.models import (
     ImageRatingRow,
     Instance,
     ModelVersion,
+    QuarantinedInstance,
+    RefusalCount,
     ReportObjectRow,
     Revision,
     SeriesVerdictRow,
+    ShadowGrade,
+    ShadowImageRating,
     StageTimingRow,
     Study,
 )
@@ -45,22 +49,111 @@ STATES: Final = (
     "delivered",
 )
 STAGES: Final = ("selection", "assembly", "registration", "rating", "severity", "report")
+IMAGES: Final = [
+    {"level": level, "side": side} for level in ("inferior", "middle", "superior") for side in "LR"
+]
 N_REPORT_FILES: Final = 4
+
+
+def leave_work_open(engine: Engine, last_day: int) -> None:
+    """Leave on the last day what a node in trouble has open, and a month of shadow results; once.
+
+    Nothing of the last day is delivered and every eighth delivery is parked, failed studies of a
+    month wait for somebody, so do instances in quarantine, and refusals have all their rows.
+    """
+    day, month = (START + timedelta(days=last_day - ago) for ago in (0, 29))
+    with unit_of_work(engine) as session:
+        if session.scalar(select(ShadowGrade.revision_id).limit(1)) is not None:
+            return
+        of_day = select(Revision.id).where(Revision.opened_at >= day)
+        is_open = Delivery.revision_id.in_(of_day)
+        session.execute(
+            update(Delivery)
+            .where(is_open)
+            .values(state="pending", delivered_at=None, proof=None, last_error="no connection")
+        )
+        ids = session.scalars(select(Delivery.id).where(is_open).order_by(Delivery.id)).all()
+        session.execute(update(Delivery).where(Delivery.id.in_(ids[::8])).values(state="parked"))
+        session.execute(
+            update(Revision)
+            .where(Revision.opened_at >= day, Revision.state == "delivered")
+            .values(state="graded", delivered_at=None)
+        )
+        session.execute(
+            update(Revision)
+            .where(Revision.opened_at >= month, Revision.state == "failed")
+            .values(abandoned_at=None)
+        )
+        connection = session.connection()
+        connection.execute(insert(RefusalCount), [_refusal(n, day) for n in range(500)])
+        connection.execute(
+            insert(QuarantinedInstance), [_quarantined(n, last_day, day) for n in range(100)]
+        )
+        graded = session.execute(
+            select(GradeRow.revision_id, GradeRow.rating_model_id, GradeRow.severity_model_id)
+            .join(Revision, Revision.id == GradeRow.revision_id)
+            .where(Revision.opened_at >= month)
+        ).all()
+        connection.execute(
+            insert(ShadowGrade),
+            [
+                {
+                    "revision_id": revision,
+                    "model": name,
+                    "version": "2",
+                    "model_version_id": model,
+                    "rating": 2 if name == "rating" else None,
+                    "majority_rating": 2 if name == "rating" else None,
+                    "severity": "none-to-mild" if name == "severity" else None,
+                    "probability": 0.5,
+                    "seconds": 1.0,
+                    "graded_at": day,
+                }
+                for revision, *models in graded
+                for name, model in zip(("rating", "severity"), models, strict=True)
+            ],
+        )
+        connection.execute(
+            insert(ShadowImageRating),
+            [
+                {"revision_id": revision, **image, "rating": 1, "probability": 0.5}
+                for revision, *_ in graded
+                for image in IMAGES
+            ],
+        )
+
+
+def _refusal(n: int, at: datetime) -> dict[str, Any]:
+    return {
+        "event": "association-refused",
+        "reason": "caller-not-on-allow-list",
+        "calling_ae": f"AE{n % 8}",
+        "peer_address": f"192.0.2.{n // 8}",
+        "times": n,
+        "first_at": at,
+        "last_at": at,
+    }
+
+
+def _quarantined(n: int, day: int, at: datetime) -> dict[str, Any]:
+    return {
+        "sop_instance_uid": f"1.2.840.98.{n}",
+        "study_uid": f"1.2.840.99.{day}.{n // 5}",
+        "series_uid": "1.2.840.98",
+        "path": f"/nowhere/{n}",
+        "sha256": f"{n:064}",
+        "size_bytes": 1,
+        "calling_ae": "PACS",
+        "peer_address": "192.0.2.1",
+        "received_at": at,
+    }
 
 
 class Year:
     """Makes the rows and files of one day after the other."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        folder: Path,
-        n_studies: int,
-        n_instances: int,
-        removed_before: tuple[int, int] = (0, 0),
-    ) -> None:
+    def __init__(self, engine: Engine, folder: Path, n_studies: int, n_instances: int) -> None:
         self._engine = engine
-        self._removed_before = removed_before
         self._folder = folder
         self._n_studies = n_studies
         self._n_instances = n_instances
@@ -95,8 +188,6 @@ class Year:
         study = f"1.2.840.99.{day}.{n}"
         revision, delivery = uuid.uuid4().hex, uuid.uuid4().hex
         is_rejected, is_failed = n % 5 == 4, n % 100 == 50
-        gone_at = at + timedelta(days=90)
-        no_images, no_report = (day < limit for limit in self._removed_before)
         last = "rejected" if is_rejected else "failed" if is_failed else "delivered"
         add(
             Study,
@@ -108,7 +199,6 @@ class Year:
             calling_ae="PACS",
             peer_address="192.0.2.1",
             identity_revision=1,
-            files_removed_at=gone_at if no_images else None,
         )
         add(
             Revision,
@@ -123,10 +213,9 @@ class Year:
             token=1,
             reason=None if last == "delivered" else "no-suitable-series",
             delivered_at=at + timedelta(minutes=3) if last == "delivered" else None,
-            report_removed_at=gone_at if no_report else None,
         )
         for k in range(self._n_instances):
-            path, sha256, size = self._file("spool", f"{study}.{k}", is_there=not no_images)
+            path, sha256, size = self._file("spool", f"{study}.{k}")
             add(
                 Instance,
                 sop_instance_uid=f"{study}.5.{k}",
@@ -142,7 +231,6 @@ class Year:
                 calling_ae="PACS",
                 peer_address="192.0.2.1",
                 received_at=at,
-                removed_at=gone_at if no_images else None,
             )
         for k, event in enumerate((*STATES[:4], last) if last != "delivered" else STATES):
             add(
@@ -192,19 +280,17 @@ class Year:
                 "graded_at": at + timedelta(minutes=2),
             },
         )
-        for level in ("inferior", "middle", "superior"):
-            for side in "LR":
-                add(
-                    ImageRatingRow,
-                    revision_id=revision,
-                    level=level,
-                    side=side,
-                    slice_index=1,
-                    sop_instance_uid=f"{study}.5.1",
-                    frame_number=None,
-                    rating=1,
-                    probability=0.5,
-                )
+        for image in IMAGES:
+            add(
+                ImageRatingRow,
+                **image,
+                revision_id=revision,
+                slice_index=1,
+                sop_instance_uid=f"{study}.5.1",
+                frame_number=None,
+                rating=1,
+                probability=0.5,
+            )
         for k, stage in enumerate(STAGES):
             add(StageTimingRow, revision_id=revision, position=k, stage=stage, seconds=0.5)
         add(
@@ -221,8 +307,7 @@ class Year:
         )
         first = int((at - START).total_seconds())
         for k in range(N_REPORT_FILES):
-            is_there = (at - START).days >= self._removed_before[1]
-            path, sha256, size = self._file("reports", f"{revision}.{k}", is_there=is_there)
+            path, sha256, size = self._file("reports", f"{revision}.{k}")
             add(
                 ReportObjectRow,
                 id=first * N_REPORT_FILES + k,
@@ -244,12 +329,11 @@ class Year:
                 dimse_status=0,
             )
 
-    def _file(self, kind: str, content: str, *, is_there: bool) -> tuple[str, str, int]:
+    def _file(self, kind: str, content: str) -> tuple[str, str, int]:
         sha256 = hashlib.sha256(content.encode()).hexdigest()
         path = f"{self._folder}/{kind}/{sha256[:2]}/{sha256}.dcm"
-        if is_there:
-            with open(path, "w") as file:  # noqa: PTH123 - made a million times
-                file.write(content)
+        with open(path, "w") as file:  # noqa: PTH123 - made a million times
+            file.write(content)
         return path, sha256, len(content)
 
     def _append_events(self, session: Session, events: list[dict[str, Any]]) -> None:
