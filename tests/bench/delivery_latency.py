@@ -12,9 +12,10 @@ import argparse
 import math
 import os
 import statistics
+import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,7 +81,8 @@ def measure(folder: Path, source: Path, n_studies: int, *, silent: bool) -> Run:
         running = stack.enter_context(EmbeddedStack(settings))
         engine = create_engine(settings.database_url)
         stack.callback(engine.dispose)
-        send([studies], f"{settings.ae_title}@127.0.0.1:{settings.port}")
+        with redirect_stdout(sys.stderr):  # the report alone
+            send([studies], f"{settings.ae_title}@127.0.0.1:{settings.port}")
         began = time.monotonic()
         most_stuck = 0
         while count(engine, pacs.name, DeliveryState.DELIVERED) < n_studies:
