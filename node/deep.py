@@ -6,6 +6,7 @@ operator does when one does not hold.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from core.errors import EpvsError
@@ -25,6 +26,7 @@ READ_FILES: Final = 1000
 """Files that are read to compare their SHA-256, unless all are."""
 IN_FLIGHT_S: Final = 3600.0
 """Files written within this time may belong to a transfer or an attempt in progress."""
+ZOMBIE_S: Final = 2.0
 OVERDUE_S: Final = 300.0
 """What should have happened is a fault after this time. Work moves within 60 s after any service
 has returned."""
@@ -108,12 +110,29 @@ def _as_check(verdict: Verdict) -> Check:
     )
 
 
+def list_zombies(settings: Settings) -> list[int]:
+    """Return the processes of the embedded stack that ended, and that nobody waits for.
+
+    For a moment every process is one; only those are returned that stay so for `ZOMBIE_S`.
+    """
+
+    def look() -> set[int]:
+        found = running.list_processes(settings)
+        return {pid for pid, state in found.items() if state == "Z"}
+
+    zombies = look()
+    if zombies:
+        time.sleep(ZOMBIE_S)
+        zombies &= look()
+    return sorted(zombies)
+
+
 def _zombies(settings: Settings) -> Iterator[Check]:
     """Check the processes of an embedded stack that runs here."""
     found = running.list_processes(settings)
     if not found:
         return
-    zombies = [str(pid) for pid, state in found.items() if state == "Z"]
+    zombies = [str(pid) for pid in list_zombies(settings)]
     detail = f"{len(found)} of the embedded stack, {len(zombies)} ended and not waited for"
     if zombies:
         detail += f": {', '.join(zombies)}"

@@ -162,11 +162,11 @@ class ManagedProcess:
             self._is_ending = True
             self._popen.terminate()
 
-    def stop(self) -> None:
+    def stop(self, grace_s: float | None = None) -> None:
         """Terminate the process; kill its whole group after at most `grace_s` seconds."""
         self.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._popen.wait(self._grace_s)
+            self._popen.wait(self._grace_s if grace_s is None else grace_s)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()

@@ -23,6 +23,7 @@ LONGEST_WAIT_S: Final = 30.0
 """Longest time between two attempts to start a component; waits double up to it."""
 STEADY_S: Final = 60.0
 """A component that was ready for this long is restarted at once when it ends."""
+_STOP_STARTING_S: Final = 10.0
 _POLL_S: Final = 0.05
 _LONGEST_LINE: Final = 300
 
@@ -49,8 +50,8 @@ class Process(Protocol):
     def terminate(self) -> None:
         """Ask it to end, without waiting."""
 
-    def stop(self) -> None:
-        """End what is left of it."""
+    def stop(self, grace_s: float | None = None) -> None:
+        """End what is left of it, by force after `grace_s` (None: the time that is its own)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +207,8 @@ class Component:
     def stop(self) -> None:
         """End it and what its processes have started."""
         if self.process is not None:
-            self.process.stop()
+            # One that is still starting has nothing in hand.
+            self.process.stop(None if self._state == "running" else _STOP_STARTING_S)
             self.process = None
 
     def _enter(self, state: str) -> None:

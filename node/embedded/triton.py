@@ -214,12 +214,12 @@ class EmbeddedTriton:
         if self._process is not None:
             self._process.terminate()
 
-    def stop(self) -> None:
+    def stop(self, grace_s: float | None = None) -> None:
         """Stop the server and its model processes; does nothing if it is not running."""
         process, self._process = self._process, None
         if process is None:
             return
-        process.stop()
+        process.stop(grace_s)
         self._remove_shared_memory()
 
     @property

@@ -10,7 +10,8 @@ import redis
 
 from core.settings import load_settings
 from db.session import create_engine
-from node.embedded.running import list_processes, running_components, with_running_stack
+from node import deep
+from node.embedded.running import running_components, with_running_stack
 from tests.faults.campaign.parts import Component
 from tests.faults.campaign.schedule import Kind
 from tests.faults.campaign.site import COMMON, TRITON, Site
@@ -56,8 +57,8 @@ class EmbeddedSite(Site):
 
     def stop_parts(self) -> list[str]:
         """Stop the node; return processes that ended badly, or that it left behind."""
-        states = list_processes(load_settings(data_dir=self.data_dir))
-        zombies = [f"process {pid} is a zombie" for pid, state in states.items() if state == "Z"]
+        found = deep.list_zombies(load_settings(data_dir=self.data_dir))
+        zombies = [f"process {pid} is a zombie" for pid in found]
         left = super().stop_parts()
         shutil.copytree(self.data_dir / "logs", self.folder / "logs")
         return [*zombies, *left]

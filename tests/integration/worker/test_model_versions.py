@@ -269,6 +269,7 @@ def test_a_version_that_fails_its_self_test_is_neither_promoted_nor_used(
     with unit_of_work(node.engine) as session:
         model_use.promote(session, "severity", "2", FACTS, operator="t", now=datetime.now(UTC))
     second = receive(node, study, 2)
+    node.wait_for_state(second, "queued")
     node.wait(lambda: "no study is taken code=golden-mismatch" in node.log.read_text(), "the log")
     assert node.state(second) == "queued"
     assert node.revision(second).attempt == 0

@@ -30,6 +30,7 @@ class Clock:
 class FakeProcess:
     pid: int
     alive: bool = True
+    grace_s: float | None = -1.0
     log_path: Path = Path("part.log")
 
     def running(self) -> bool:
@@ -43,8 +44,8 @@ class FakeProcess:
 
     def terminate(self) -> None: ...
 
-    def stop(self) -> None:
-        self.alive = False
+    def stop(self, grace_s: float | None = None) -> None:
+        self.alive, self.grace_s = False, grace_s
 
 
 @dataclass
@@ -186,3 +187,17 @@ def test_a_first_start_for_which_something_is_missing_is_an_error(part: Part) ->
     part.problem = ConfigurationError("no such program.")
     with pytest.raises(ConfigurationError, match="no such program"):
         part.component.launch()
+
+
+def test_only_what_does_its_work_gets_the_time_to_finish_it() -> None:
+    part = Part(Clock(), ready=False)
+    part.component.launch()
+    part.component.stop()
+    part.ready = True
+    part.component.launch()
+    part.component.wait_until_ready()
+    part.component.stop()
+    starting, running = part.launched
+    assert starting.grace_s is not None
+    assert starting.grace_s <= 10
+    assert running.grace_s is None
