@@ -13,11 +13,31 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import triton_python_backend_utils as triton
+
+_PARENT_CHECKED_EVERY_S = 2.0
+
+
+def end_with(parent: int) -> None:
+    """End this process when Triton has gone, which is its parent.
+
+    Triton's own check for that waits for ever if the server was killed while it held a lock in
+    their shared memory.
+
+    Parameters
+    ----------
+    parent : int
+        Process id of Triton.
+    """
+    while os.getppid() == parent:
+        time.sleep(_PARENT_CHECKED_EVERY_S)
+    os._exit(1)
 
 
 class TritonPythonModel:
@@ -37,6 +57,7 @@ class TritonPythonModel:
             The inputs or outputs of the network differ from the configuration; Triton then
             refuses to serve the model and logs the message.
         """
+        threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
         config = json.loads(args["model_config"])
         self._inputs = [tensor["name"] for tensor in config["input"]]
         self._outputs = [tensor["name"] for tensor in config["output"]]
