@@ -28,6 +28,7 @@ from core.callers import AE_TITLE, CallerRule, parse_caller
 from core.destinations import Destination, DicomDestination, parse_destination
 from core.errors import ConfigurationError
 from core.file_systems import find_network_file_system
+from core.links import require_readable_url
 from core.priorities import PriorityRule, parse_priority_rule
 from core.setting_files import file_variable, read_setting_files, variable
 from core.syslog import SyslogServer
@@ -161,7 +162,7 @@ class Settings(BaseSettings):
     def _check_database_url(cls, value: str) -> str:
         if value and not value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://")):
             raise ValueError("must begin with sqlite:/// or postgresql://")
-        _require_readable_url(value)
+        require_readable_url(value)
         return value
 
     @field_validator("audit_syslog")
@@ -172,7 +173,7 @@ class Settings(BaseSettings):
     @field_validator("broker_url")
     @classmethod
     def _check_broker_url(cls, value: str) -> str:
-        _require_readable_url(value)
+        require_readable_url(value)
         if any(name.startswith("ssl") for name, _ in parse_qsl(urlsplit(value).query)):
             raise ValueError(
                 "has ssl parameters; EPVS_TLS_… are the settings of a rediss:// broker"
@@ -335,25 +336,6 @@ class Settings(BaseSettings):
     def delivery_ready_file(self) -> Path:
         """File that a worker creates when it is ready to deliver and takes no studies."""
         return self.data_dir / "delivery.ready"
-
-
-def _require_readable_url(url: str) -> None:
-    """Refuse what libraries would take apart differently, and quote a part of in their errors.
-
-    Raises
-    ------
-    ValueError
-        Without any part of the URL.
-    """
-    try:
-        parts = urlsplit(url)
-        is_readable = parts.port != 0 and parts.netloc.count("@") <= 1
-    except ValueError:
-        is_readable = False
-    if not is_readable:
-        raise ValueError(
-            "cannot be read: special characters in a password must be percent-encoded (%40 for @)"
-        )
 
 
 def load_settings(**overrides: Any) -> Settings:
