@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from sqlalchemy import ColumnElement, Row
     from sqlalchemy.orm import Session
 
 OVERTAKEN: Final = "the destination has the report of a newer revision"
@@ -90,20 +91,9 @@ def rearm_deliveries(session: Session, destination: str | None = None, *, now: d
         Number of deliveries that were rearmed.
     """
     order.lock_order(session)
-    rows = session.execute(
-        select(Delivery, Revision)
-        .join(Revision, Revision.id == Delivery.revision_id)
-        .where(
-            Delivery.state == DeliveryState.PARKED,
-            Revision.report_removed_at.is_(None),
-            *([Delivery.destination == destination] if destination else []),
-        )
-        .order_by(Delivery.id)
-        .with_for_update(of=Delivery, key_share=True)
-        .execution_options(populate_existing=True)
-    ).all()
     n_rearmed = 0
-    for delivery, revision in rows:
+    parked = _lock_parked(session, Revision.report_removed_at.is_(None), destination=destination)
+    for delivery, revision in parked:
         if order.is_overtaken(session, delivery, revision):
             delivery.last_error = OVERTAKEN
         else:
@@ -140,19 +130,10 @@ def abandon(
     int
         Number of revisions and deliveries.
     """
-    deliveries = session.execute(
-        select(Delivery, Revision)
-        .join(Revision, Revision.id == Delivery.revision_id)
-        .where(
-            Delivery.state == DeliveryState.PARKED,
-            Delivery.abandoned_at.is_(None),
-            *([Delivery.destination == destination] if destination else []),
-            *([Revision.study_uid == study_uid] if study_uid else []),
-        )
-        .order_by(Delivery.id)
-        .with_for_update(of=Delivery, key_share=True)
-        .execution_options(populate_existing=True)
-    ).all()
+    of_study = [Revision.study_uid == study_uid] if study_uid else []
+    deliveries = _lock_parked(
+        session, Delivery.abandoned_at.is_(None), *of_study, destination=destination
+    )
     for delivery, revision in deliveries:
         delivery.abandoned_at = now
         detail = {"destination": delivery.destination, "operator": operator}
@@ -174,6 +155,22 @@ def abandon(
         revision.abandoned_at = now
         _append(session, "failure-abandoned", revision, {"operator": operator}, now)
     return len(deliveries) + len(failed)
+
+
+def _lock_parked(
+    session: Session, *where: ColumnElement[bool], destination: str | None
+) -> Sequence[Row[Delivery, Revision]]:
+    """Lock parked deliveries, to one destination or to all."""
+    if destination:
+        where = (*where, Delivery.destination == destination)
+    return session.execute(
+        select(Delivery, Revision)
+        .join(Revision, Revision.id == Delivery.revision_id)
+        .where(Delivery.state == DeliveryState.PARKED, *where)
+        .order_by(Delivery.id)
+        .with_for_update(of=Delivery, key_share=True)
+        .execution_options(populate_existing=True)
+    ).all()
 
 
 def _append(

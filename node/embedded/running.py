@@ -55,7 +55,7 @@ class RunningStack:
         self._lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
             _lock(self._lock, settings)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nobody else holds the lock yet
             os.close(self._lock)
             raise
         self._file.unlink(missing_ok=True)
