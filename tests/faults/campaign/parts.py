@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -25,19 +26,19 @@ _END_S: Final = 45.0
 """Longer than a worker gives what it has in hand."""
 
 
-class Part:
+class Part(ABC):
     """One process of the node, with its children."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
+    @abstractmethod
     def main(self) -> psutil.Process | None:
         """Its first process; None if it has ended."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start(self) -> bool:
         """Start it, without waiting for it to be ready; False if that has to be tried again."""
-        raise NotImplementedError
 
     def ended_by_itself(self) -> bool:
         """Whether it has ended although nobody ended it."""
@@ -58,6 +59,7 @@ class Part:
         """Ask it to end, as a rolling restart does; it is not waited for."""
         self._send(signal.SIGTERM)
 
+    @abstractmethod
     def stop(self) -> None:
         """End it and everything that it started."""
 
@@ -94,6 +96,9 @@ class Component(Part):
         """Return whether it was started again, and is ready."""
         main = self.main()
         return main is not None and main.pid != self._ended
+
+    def stop(self) -> None:
+        """Do nothing: the node ends its components."""
 
     def _send(self, number: int) -> None:
         main = self.main()

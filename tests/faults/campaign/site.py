@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from abc import ABC, abstractmethod
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -55,7 +56,7 @@ TRITON: Final = (Kind.TRITON_KILLED, Kind.TRITON_CHILD_KILLED, Kind.TRITON_PAUSE
 _WORKERS: Final = ("worker", "delivery")
 
 
-class Site:
+class Site(ABC):
     """Node, broker, database and archives; a context manager that stops all of it.
 
     Parameters
@@ -122,9 +123,9 @@ class Site:
                 return self._fill("disk", self.data_dir)
         raise ValueError(kind)
 
+    @abstractmethod
     def redis_client(self) -> redis.Redis:
         """Client of the broker, with its own connection."""
-        raise NotImplementedError
 
     def wait_until_ready(self, timeout_s: float = 240.0) -> None:
         """Wait until every receiver listens and every worker is ready."""
@@ -156,17 +157,17 @@ class Site:
                 if process.environ().get(FOLDER_VARIABLE) == str(self.folder):
                     yield process.pid, process.name()
 
-    def _start(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _start(self) -> None: ...
 
-    def _are_workers_ready(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def _are_workers_ready(self) -> bool: ...
 
-    def _redis_processes(self) -> list[psutil.Process]:
-        raise NotImplementedError
+    @abstractmethod
+    def _redis_processes(self) -> list[psutil.Process]: ...
 
-    def _triton_processes(self) -> list[psutil.Process]:
-        raise NotImplementedError
+    @abstractmethod
+    def _triton_processes(self) -> list[psutil.Process]: ...
 
     def _add(self, name: str, *module: str, host: Host | None = None) -> None:
         environment = {f"EPVS_{key.upper()}": str(value) for key, value in self.settings.items()}
